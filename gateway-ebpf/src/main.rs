@@ -1,0 +1,2 @@
+//! The XDP object; on the host there is nothing to run.
+fn main() {}

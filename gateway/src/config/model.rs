@@ -1,0 +1,513 @@
+//! What a checked configuration means: names are ids, defaults are filled in, durations are durations.
+//!
+//! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
+//! changed. Nothing here is read from a file by serde; that is `raw`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use regex::bytes::Regex;
+
+use crate::proto::head::{HeaderName, Method};
+
+/// One whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Settings of the process.
+    pub gateway: Gateway,
+    /// The admin endpoint; `None` when `address = "off"`.
+    pub admin: Option<Admin>,
+    /// The access log; `None` when there is no `[access_log]` table.
+    pub access_log: Option<AccessLog>,
+    /// Where and how the XDP program is attached.
+    pub xdp: Xdp,
+    /// Rules on the peer's address, in the order of the file.
+    pub access: Vec<AccessRule>,
+    /// Certificates; a [`CertificateId`] is an index into this.
+    pub certificates: Vec<Certificate>,
+    /// Listeners; a [`ListenerId`] is an index into this.
+    pub listeners: Vec<Listener>,
+    /// Clusters; a [`ClusterId`] is an index into this.
+    pub clusters: Vec<Cluster>,
+    /// Routes; a [`RouteId`] is an index into this. The order of the file is the last tie-break.
+    pub routes: Vec<Route>,
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+        impl $name {
+            /// The id as an index into its table.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// Index into [`Config::certificates`].
+    CertificateId
+    /// Index into [`Config::listeners`].
+    ListenerId
+    /// Index into [`Config::clusters`].
+    ClusterId
+    /// Index into [`Config::routes`].
+    RouteId
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// `workers`: `None` is `"auto"`, one per core the process may run on.
+    pub workers: Option<u32>,
+    /// `drain_timeout`: how long requests in flight may take after SIGTERM. Default 30 s.
+    pub drain_timeout: Duration,
+    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `server_header`: what the `server` response header says. Default `gateway`, always overwriting the origin's,
+    /// as Envoy's `server_header_transformation: OVERWRITE` does. `None` passes the origin's header through.
+    pub server_header: Option<String>,
+    /// `via`: the pseudonym added to `via` in both directions; `None` (the default, as in Envoy) adds none.
+    pub via: Option<String>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `address`. Default `127.0.0.1:9901`.
+    pub address: SocketAddr,
+}
+
+/// `[access_log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// `path`
+    pub target: LogTarget,
+    /// `format`
+    pub format: LogFormat,
+}
+
+/// Where access log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// `"stdout"`
+    Stdout,
+    /// A file, reopened on SIGUSR1.
+    File(PathBuf),
+}
+
+/// What an access log line looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `"json"`: one object a line.
+    Json,
+    /// An Envoy format string; `"text"` stands for Envoy's default one. `metrics::access_log` compiles it; `check` has
+    /// seen that it compiles.
+    Format(String),
+}
+
+/// `[xdp]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    /// `interfaces`: names; none means that XDP is off.
+    pub interfaces: Vec<String>,
+    /// `mode`
+    pub mode: XdpMode,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native, else generic, else off with a warning.
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the kernel's generic hook or not at all.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// `[[access]]`: a rule on the peer's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRule {
+    /// `name`
+    pub name: String,
+    /// `action`
+    pub action: AccessAction,
+    /// `sources` and the lines of `source_files`, sorted and without repeats.
+    pub sources: Vec<IpNet>,
+}
+
+/// What an access rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessAction {
+    /// Drop the packet (XDP) or close the connection at accept (L7 without XDP).
+    Deny,
+    /// Let it pass although another rule denies it: allow wins over deny.
+    Allow,
+}
+
+/// `[[certificate]]`: the bytes of both files, so that a changed file makes a changed configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// `name`
+    pub name: String,
+    /// `chain`: the PEM file's bytes.
+    pub chain_pem: Arc<[u8]>,
+    /// `key`: the PEM file's bytes. Never printed.
+    pub key_pem: Arc<[u8]>,
+    /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
+    pub hosts: Vec<String>,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("name", &self.name).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+/// `[[listener]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// `name`
+    pub name: String,
+    /// `address`
+    pub address: SocketAddr,
+    /// `tls`
+    pub tls: Option<ListenerTls>,
+    /// `limits`
+    pub limits: ListenerLimits,
+    /// `path_normalisation`
+    pub path: PathPolicy,
+}
+
+/// `tls` of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// `certificates`; the first one is the default for clients whose SNI matches none.
+    pub certificates: Vec<CertificateId>,
+    /// `min_version`
+    pub min_version: TlsVersion,
+    /// `strict_sni`: refuse a handshake whose SNI matches no certificate, in place of the default one. Default off.
+    pub strict_sni: bool,
+}
+
+/// A TLS protocol version the gateway speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2, the default floor.
+    Tls12,
+    /// TLS 1.3
+    Tls13,
+}
+
+/// `limits` of a listener: what one client, or all together, may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// `connections`: open at once over all workers. Default 65 536.
+    pub connections: u32,
+    /// `connections_per_source`: open at once from one address. Default 1 024.
+    pub connections_per_source: u32,
+    /// `header_bytes`: whole request head. Default 60 KiB (Envoy's `max_request_headers_kb`).
+    pub header_bytes: u32,
+    /// `header_count`. Default 100 (Envoy's `max_headers_count`).
+    pub header_count: u16,
+    /// `header_timeout`: from the head's first byte to its last; slowloris. Default 10 s.
+    pub header_timeout: Duration,
+    /// `handshake_timeout`: TLS. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// `idle_timeout`: between requests of a kept-alive connection, and between bytes of a message. Default 60 s.
+    pub idle_timeout: Duration,
+    /// `body_bytes`: longest request body; `None` is no limit, the default.
+    pub body_bytes: Option<u64>,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        ListenerLimits {
+            connections: 65_536,
+            connections_per_source: 1_024,
+            header_bytes: 60 * 1024,
+            header_count: 100,
+            header_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_bytes: None,
+        }
+    }
+}
+
+/// `path_normalisation` of a listener: what happens to a path before routes see it, and what the origin gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// `dot_segments`: resolve `.` and `..` (also written `%2e`) as RFC 3986 §5.2.4 says. Default on.
+    pub dot_segments: bool,
+    /// `merge_slashes`: `//` becomes `/`. Default on.
+    pub merge_slashes: bool,
+    /// `encoded_slashes`: what to do with `%2f` and `%5c`. Default [`EncodedSlashes::Reject`].
+    pub encoded_slashes: EncodedSlashes,
+}
+
+impl Default for PathPolicy {
+    fn default() -> Self {
+        PathPolicy { dot_segments: true, merge_slashes: true, encoded_slashes: EncodedSlashes::Reject }
+    }
+}
+
+/// What to do with an escaped slash or backslash in a path (Envoy's `path_with_escaped_slashes_action`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncodedSlashes {
+    /// `"keep"`: leave it as it is.
+    Keep,
+    /// `"reject"`: answer 400.
+    Reject,
+    /// `"decode"`: make it a `/` before anything else happens.
+    Decode,
+}
+
+/// `[[cluster]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// `name`
+    pub name: String,
+    /// `balance`
+    pub balance: Balance,
+    /// `endpoints`
+    pub endpoints: Vec<Endpoint>,
+    /// `connect_timeout`. Default 5 s (Envoy's).
+    pub connect_timeout: Duration,
+    /// `idle_timeout`: how long an unused connection is kept. Default 60 s.
+    pub idle_timeout: Duration,
+    /// `max_connections`: open at once to one endpoint from one worker. Default 1 024.
+    pub max_connections: u32,
+    /// `max_idle_connections`: kept for reuse, to one endpoint by one worker. Default 256.
+    pub max_idle_connections: u32,
+    /// `dns_refresh`: how often names are resolved again. Default 5 s (Envoy's `dns_refresh_rate`).
+    pub dns_refresh: Duration,
+    /// `tls`
+    pub tls: Option<UpstreamTls>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, by weight.
+    RoundRobin,
+}
+
+/// One place a cluster's requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `address`
+    pub address: EndpointAddress,
+    /// `weight`, 1 to 65 535. Default 1.
+    pub weight: u16,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// An address and port.
+    Socket(SocketAddr),
+    /// A name to be resolved, and a port. Every address it resolves to is an endpoint of the same weight.
+    Name(String, u16),
+}
+
+/// `tls` of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// `server_name`: SNI and the name to verify; `None` takes the endpoint's host name or address.
+    pub server_name: Option<String>,
+    /// `ca`: a PEM file's bytes; `None` takes the system's roots.
+    pub ca_pem: Option<Arc<[u8]>>,
+    /// `verify`: off accepts any certificate. Default on.
+    pub verify: bool,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// `name`
+    pub name: String,
+    /// `listeners`; when the file names none, all of them.
+    pub listeners: Vec<ListenerId>,
+    /// `hosts`; when the file names none, `[HostPattern::Any]`.
+    pub hosts: Vec<HostPattern>,
+    /// `match`
+    pub matcher: RouteMatch,
+    /// What the route does.
+    pub action: Action,
+    /// `timeout`: whole request. Default 15 s (Envoy's); `None` is `"0s"`, no limit.
+    pub timeout: Option<Duration>,
+    /// `body_bytes`: longest request body; overrides the listener's.
+    pub body_bytes: Option<u64>,
+    /// `request_headers`: edits of what the origin gets.
+    pub request_headers: HeaderEdits,
+    /// `response_headers`: edits of what the client gets, local replies included.
+    pub response_headers: HeaderEdits,
+}
+
+/// Which hosts a route serves. Lower case, without port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `example.com`
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`: one or more labels before it.
+    Suffix(String),
+    /// `*`
+    Any,
+}
+
+/// `match` of a route: every part must hold.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct RouteMatch {
+    /// Which paths.
+    pub path: PathMatch,
+    /// `methods`; empty is any.
+    pub methods: Vec<Method>,
+    /// `headers`: all must match.
+    pub headers: Vec<HeaderMatch>,
+    /// `query`: all must match.
+    pub query: Vec<QueryMatch>,
+}
+
+/// Which paths a route serves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathMatch {
+    /// `path`: exactly this.
+    Exact(String),
+    /// `path_prefix`: this path or one below it, whole segments only (`/a` has `/a` and `/a/b`, not `/ab`). Without a
+    /// trailing slash, except `/` itself.
+    Prefix(String),
+    /// `path_regex`: the whole path matches.
+    Regex(Pattern),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        PathMatch::Prefix("/".into())
+    }
+}
+
+/// A compiled regular expression that compares by its text. It is anchored at both ends by `check`.
+#[derive(Clone, Debug)]
+pub struct Pattern(pub Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+/// A condition on a request header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderMatch {
+    /// The header.
+    pub name: HeaderName,
+    /// What its value must be.
+    pub value: ValueMatch,
+}
+
+/// A condition on a query parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryMatch {
+    /// The parameter, compared as written (no percent-decoding).
+    pub name: String,
+    /// What its value must be.
+    pub value: ValueMatch,
+}
+
+/// A condition on a value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueMatch {
+    /// `"text"`: exactly this.
+    Exact(String),
+    /// `{ regex = "…" }`: the whole value matches.
+    Regex(Pattern),
+    /// `{ present = true }`: there is one, or with `false`, there is none.
+    Present(bool),
+}
+
+/// What a route does with a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// `cluster` or `clusters`: pass it on.
+    Forward(Forward),
+    /// `redirect`: answer 3xx.
+    Redirect(Redirect),
+    /// `respond`: answer from here.
+    Respond(Respond),
+}
+
+/// Pass the request to a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// One or more, by weight; weights sum to more than 0.
+    pub clusters: Vec<WeightedCluster>,
+    /// `rewrite.path_prefix`: replaces the matched prefix. `x-envoy-original-path` keeps the original.
+    pub rewrite_prefix: Option<String>,
+    /// `rewrite.host`: replaces the authority.
+    pub rewrite_host: Option<String>,
+}
+
+/// A share of a route's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightedCluster {
+    /// Where to.
+    pub cluster: ClusterId,
+    /// Share of the sum of weights; 0 takes none.
+    pub weight: u32,
+}
+
+/// `redirect` of a route. What is not named stays as in the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// `status`: 301 (default), 302, 303, 307 or 308.
+    pub status: u16,
+    /// `scheme`: `http` or `https`.
+    pub scheme: Option<String>,
+    /// `host`
+    pub host: Option<String>,
+    /// `port`
+    pub port: Option<u16>,
+    /// `path`: the whole path; the query stays.
+    pub path: Option<String>,
+    /// `path_prefix`: replaces the matched prefix.
+    pub path_prefix: Option<String>,
+}
+
+/// `respond` of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// `status`: 200 to 599.
+    pub status: u16,
+    /// `body`. Default empty.
+    pub body: String,
+    /// `content_type`. Default `text/plain`.
+    pub content_type: String,
+}
+
+/// Edits of a message's headers, done in this order: remove, set, add.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct HeaderEdits {
+    /// `remove`
+    pub remove: Vec<HeaderName>,
+    /// `set`: replaces every field of that name.
+    pub set: Vec<(HeaderName, String)>,
+    /// `add`: appends.
+    pub add: Vec<(HeaderName, String)>,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}

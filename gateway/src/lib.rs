@@ -1,0 +1,13 @@
+//! Network load balancer and API gateway for one Linux box.
+//!
+//! Three rings, one rule: a module uses only modules below it, and the pure ring names no socket, clock, file,
+//! random source or runtime. `ARCHITECTURE.md` draws the picture; `cargo xtask tidy` checks the direction.
+//!
+//! ```text
+//! glue   main > cli > control > worker, xdp
+//! io     downstream > proxy > upstream > tls > net
+//! pure   snapshot > route, balance, filter > config, proto, metrics
+//! ```
+
+pub mod config;
+pub mod proto;
