@@ -39,6 +39,14 @@ impl Response {
             .unwrap_or_else(|e| panic!("{e} in {:?}", String::from_utf8_lossy(&self.body)))
     }
 
+    /// The request's head as the origin saw it, of an answer to `/headers`.
+    pub fn seen(&self) -> Head {
+        let shown = self.json();
+        serde_json::from_value(shown["headers"].clone())
+            .map(|headers| Head { start: shown["start"].as_str().unwrap_or_default().to_owned(), headers })
+            .expect("a head from the origin's /headers")
+    }
+
     /// The value of a header field; see [`Head::header`].
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)

@@ -127,6 +127,15 @@ impl Conn {
         self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush()).is_ok()
     }
 
+    /// Sends as many of `bytes` as the socket takes at once; `None` when it takes none within the deadline.
+    pub fn send_some(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.stream.write(bytes) {
+            Ok(count) => Some(count),
+            Err(e) if is_timeout(e.kind()) => None,
+            Err(e) => panic!("the peer closed the connection while it was being written to: {e}"),
+        }
+    }
+
     /// Sends `bytes` one by one, each in a packet of its own.
     pub fn send_bytewise(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {

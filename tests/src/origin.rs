@@ -126,7 +126,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// | `/until-close/N` | N bytes, ended by closing the connection |
 /// | `/echo` | the request's body |
 /// | `/sink` | how many bytes of the pattern the request's body had, as text |
-/// | `/headers` | the request's head as JSON: `method`, `target`, `headers`: `[[name, value], …]` |
+/// | `/headers` | the request's head as JSON, which [`Response::seen`](crate::client::Response::seen) reads |
 /// | `/status/N` | status N, empty |
 /// | `/trailers` | a chunked body with trailer fields |
 /// | `/hold` | `released`, once the test calls [`Origin::release`] |
@@ -299,7 +299,7 @@ fn answer(conn: &mut Conn, state: &State, head: &Head, body: Body) -> bool {
 }
 
 fn head_as_json(head: &Head) -> String {
-    json!({ "method": head.method(), "target": head.target(), "headers": head.headers }).to_string()
+    json!({ "start": head.start, "headers": head.headers }).to_string()
 }
 
 fn send_pattern(conn: &mut Conn, state: &State, length: u64, chunked: bool) -> bool {
