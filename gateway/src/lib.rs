@@ -10,4 +10,6 @@
 //! ```
 
 pub mod config;
+pub mod net;
+pub mod tls;
 pub mod proto;
