@@ -9,5 +9,8 @@
 //! pure   snapshot > route, balance, filter > config, proto, metrics
 //! ```
 
+pub mod balance;
 pub mod config;
+pub mod filter;
 pub mod proto;
+pub mod route;
