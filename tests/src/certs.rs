@@ -5,9 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SerialNumber};
 use rustls::pki_types::CertificateDer;
+use tempfile::TempDir;
 
 /// A certificate authority that only this test trusts.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A directory with certificates, each under its name, and their authority's as `ca.pem`.
+pub struct Store {
+    /// Who issues them.
+    pub authority: Authority,
+    dir: TempDir,
+}
 
 /// A server certificate and its key.
 #[derive(Debug)]
@@ -57,11 +65,35 @@ impl Default for Authority {
     }
 }
 
-impl Leaf {
-    /// Writes `NAME.pem` and `NAME.key` to `dir`.
-    pub fn write(&self, dir: &Path, name: &str) {
-        std::fs::write(dir.join(format!("{name}.pem")), &self.chain_pem).expect("write a certificate");
-        std::fs::write(dir.join(format!("{name}.key")), &self.key_pem).expect("write a key");
+impl Store {
+    /// An authority, and nothing issued yet.
+    pub fn new() -> Store {
+        let store = Store { authority: Authority::new(), dir: tempfile::tempdir().expect("a temporary directory") };
+        std::fs::write(store.path().join("ca.pem"), store.authority.pem()).expect("write a certificate");
+        store
+    }
+
+    /// Issues a certificate for `hosts` as `NAME.pem` and `NAME.key`, in place of the one of that name. Each file
+    /// changes all at once; the pair does not.
+    pub fn issue(&self, name: &str, hosts: &[&str]) -> Leaf {
+        let leaf = self.authority.leaf(hosts);
+        for (file, text) in [(format!("{name}.pem"), &leaf.chain_pem), (format!("{name}.key"), &leaf.key_pem)] {
+            let new = self.path().join("new");
+            std::fs::write(&new, text).expect("write a file");
+            std::fs::rename(new, self.path().join(file)).expect("rename a file");
+        }
+        leaf
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store::new()
     }
 }
 

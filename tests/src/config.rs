@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// A `gateway.toml` being written. Everything listens on port 0 unless a test says otherwise.
 ///
@@ -61,9 +62,10 @@ impl Config {
         self.tables(&format!("[[route]]\nname = '{name}'\n{lines}"))
     }
 
-    /// Adds a certificate whose files are `NAME.pem` and `NAME.key` beside the configuration.
-    pub fn certificate(self, name: &str) -> Config {
-        self.tables(&format!("[[certificate]]\nname = '{name}'\nchain = '{name}.pem'\nkey = '{name}.key'"))
+    /// Adds a certificate whose files are `NAME.pem` and `NAME.key` in `dir`.
+    pub fn certificate(self, name: &str, dir: &Path) -> Config {
+        let dir = dir.display();
+        self.tables(&format!("[[certificate]]\nname = '{name}'\nchain = '{dir}/{name}.pem'\nkey = '{dir}/{name}.key'"))
     }
 }
 

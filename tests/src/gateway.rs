@@ -33,11 +33,7 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one and waits until it is ready.
     pub fn start(config: &Config) -> Gateway {
-        Gateway::start_in(tempfile::tempdir().expect("a temporary directory"), config)
-    }
-
-    /// Starts one whose configuration is written to `dir`, where the test has put the files that it names.
-    pub fn start_in(dir: TempDir, config: &Config) -> Gateway {
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, config.to_string()).expect("write the configuration");
         let mut command = Command::new(binary());

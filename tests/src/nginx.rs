@@ -15,23 +15,24 @@ use crate::wait;
 pub struct Nginx {
     process: Process,
     port: HeldPort,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Nginx {
-    /// Starts one. `server` is what its `server {}` block has beside `listen`; files in `root` are in [`Nginx::dir`].
+    /// Starts one. `server` is what its `server {}` block has beside `listen`.
     pub fn start(server: &str) -> Nginx {
-        Nginx::start_in(tempfile::tempdir().expect("a temporary directory"), "", server)
+        Nginx::start_with("", server)
     }
 
-    /// The same in a directory with files that `server` names; `listen` are parameters such as `ssl`.
-    pub fn start_in(dir: TempDir, listen: &str, server: &str) -> Nginx {
+    /// The same with parameters of `listen`, such as `ssl`.
+    pub fn start_with(listen: &str, server: &str) -> Nginx {
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let port = HeldPort::new();
         let file = dir.path().join("nginx.conf");
         std::fs::write(&file, config(dir.path(), port.addr(), listen, server)).expect("write nginx.conf");
         let mut command = Command::new("nginx");
         command.arg("-p").arg(dir.path()).arg("-e").arg("stderr").arg("-c").arg(file);
-        let mut nginx = Nginx { process: Process::start(command), port, dir };
+        let mut nginx = Nginx { process: Process::start(command), port, _dir: dir };
         wait::until_true("nginx to listen", || {
             let ended = nginx.process.exited();
             assert!(ended.is_none(), "nginx ended ({ended:?}): {}", nginx.process.stderr.text());
@@ -43,11 +44,6 @@ impl Nginx {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()
-    }
-
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Kills it as `kill -9` does.

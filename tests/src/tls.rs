@@ -1,15 +1,16 @@
 //! A TLS client that shows what was negotiated.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ALL_VERSIONS, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
-    SupportedProtocolVersion,
+    ALL_VERSIONS, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore,
+    SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
 
 use crate::certs::Authority;
@@ -54,14 +55,37 @@ impl TlsClient {
         TlsClient(Arc::new(config))
     }
 
+    /// One that takes any certificate: for tests that ask for a name and look at what comes.
+    pub fn accepting_anything(authority: &Authority) -> TlsClient {
+        let mut client = TlsClient::new(authority);
+        let config = Arc::get_mut(&mut client.0).expect("not shared yet");
+        config.dangerous().set_certificate_verifier(Arc::new(AnyCertificate(aws_lc_rs::default_provider())));
+        client
+    }
+
     /// Connects and shakes hands.
     pub fn connect(&self, addr: SocketAddr, server_name: &str) -> io::Result<(Conn, Handshake)> {
-        let mut tcp = TcpStream::connect_timeout(&addr, DEADLINE)?;
+        self.handshake(addr, server_name, |tcp| tcp)
+    }
+
+    /// The same, with every byte of the handshake in a packet of its own.
+    pub fn connect_bytewise(&self, addr: SocketAddr, server_name: &str) -> io::Result<(Conn, Handshake)> {
+        self.handshake(addr, server_name, Bytewise)
+    }
+
+    fn handshake<T: Read + Write>(
+        &self,
+        addr: SocketAddr,
+        server_name: &str,
+        wrap: impl FnOnce(TcpStream) -> T,
+    ) -> io::Result<(Conn, Handshake)> {
+        let tcp = TcpStream::connect_timeout(&addr, DEADLINE)?;
         stream::prepare(&tcp)?;
         let name = ServerName::try_from(server_name.to_owned()).expect("a server name");
         let mut tls = ClientConnection::new(self.0.clone(), name).expect("a client connection");
+        let mut wrapped = wrap(tcp.try_clone()?);
         while tls.is_handshaking() {
-            tls.complete_io(&mut tcp)?;
+            tls.complete_io(&mut wrapped)?;
         }
         let handshake = Handshake {
             version: tls.protocol_version().expect("a version after the handshake"),
@@ -70,5 +94,63 @@ impl TlsClient {
             kind: tls.handshake_kind().expect("a kind after the handshake"),
         };
         Ok((Conn::new(Stream::Tls(Box::new(StreamOwned::new(tls, tcp))), 0), handshake))
+    }
+}
+
+/// Writes a byte at a time. With `TCP_NODELAY` each is a packet.
+struct Bytewise(TcpStream);
+
+impl Read for Bytewise {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for Bytewise {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(&buf[..buf.len().min(1)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Checks that the server has the key of its certificate, and not whose certificate it is.
+#[derive(Debug)]
+struct AnyCertificate(CryptoProvider);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

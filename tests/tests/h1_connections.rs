@@ -20,7 +20,7 @@ fn a_connection_serves_many_requests_and_so_does_the_one_to_the_origin() {
 #[test]
 fn connection_close_of_the_client_is_obeyed() {
     let origin = Origin::start("a");
-    let gateway = Gateway::in_front_of(origin.addr());
+    let gateway = Gateway::start(&Config::proxy_to(origin.addr()).gateway("workers = 1"));
     let mut client = gateway.connect();
     let response = client.request("GET", "/", "connection: close\r\n", b"");
     assert!(response.closes());
@@ -302,7 +302,7 @@ fn curl_in_front_and_nginx_behind_see_nothing_odd() {
     let content = gateway_tests::pattern::bytes(1_000_000);
     std::fs::write(dir.path().join("file"), &content).expect("write");
     let server = format!("root {}; location /hello {{ return 200 hello; }}", dir.path().display());
-    let nginx = Nginx::start_in(dir, "", &server);
+    let nginx = Nginx::start(&server);
     let gateway = Gateway::in_front_of(nginx.addr());
     let url = |path: &str| format!("http://{}{path}", gateway.addr("web"));
     assert_eq!(curl(&[&url("/hello")]), "hello");

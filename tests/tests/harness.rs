@@ -1,6 +1,6 @@
 //! The harness itself, with nginx in the gateway's place or nothing between its two ends.
 
-use gateway_tests::certs::Authority;
+use gateway_tests::certs::Store;
 use gateway_tests::client::request;
 use gateway_tests::conn::Framing;
 use gateway_tests::curl::curl;
@@ -121,25 +121,23 @@ fn a_held_request_waits_for_its_release() {
 
 #[test]
 fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
-    let authority = Authority::new();
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let leaf = authority.leaf(&["localhost", "a.test"]);
-    leaf.write(dir.path(), "site");
-    std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("write");
-    let server = format!(
-        "ssl_certificate {0}/site.pem; ssl_certificate_key {0}/site.key; location / {{ return 200 hello; }}",
-        dir.path().display()
+    let store = Store::new();
+    let leaf = store.issue("site", &["localhost", "a.test"]);
+    let nginx = Nginx::start_with(
+        "ssl http2",
+        &format!(
+            "ssl_certificate {0}/site.pem; ssl_certificate_key {0}/site.key; location / {{ return 200 hello; }}",
+            store.path().display()
+        ),
     );
-    let nginx = Nginx::start_in(dir, "ssl http2", &server);
-    let ca = nginx.dir().join("ca.pem");
-    let url = format!("https://localhost:{}/", nginx.addr().port());
+    let (ca, url) = (store.path().join("ca.pem"), format!("https://localhost:{}/", nginx.addr().port()));
     assert_eq!(curl(&["--cacert", ca.to_str().expect("a path"), &url]), "hello");
 
-    let client = TlsClient::with(&authority, &[&rustls::version::TLS12], &["h2", "http/1.1"]);
+    let client = TlsClient::with(&store.authority, &[&rustls::version::TLS12], &["h2", "http/1.1"]);
     let (_conn, first) = client.connect(nginx.addr(), "a.test").expect("a handshake");
     assert_eq!((first.certificate, first.kind), (leaf.der, HandshakeKind::Full));
     assert_eq!((first.alpn.as_deref(), first.version), (Some("h2"), rustls::ProtocolVersion::TLSv1_2));
-    TlsClient::new(&authority).connect(nginx.addr(), "other.test").expect_err("a name that the certificate lacks");
+    TlsClient::new(&store.authority).connect(nginx.addr(), "other.test").expect_err("a name that the certificate lacks");
 }
 
 #[test]
