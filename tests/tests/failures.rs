@@ -114,7 +114,10 @@ fn an_origin_that_hangs_up_without_an_answer_is_503() {
         let response = client.get("/");
         assert_eq!(response.status, 503);
         let body = response.text();
-        assert!(body.starts_with("upstream connect error or disconnect/reset before headers. reset reason: "), "{body}");
+        assert!(
+            body.starts_with("upstream connect error or disconnect/reset before headers. reset reason: "),
+            "{body}"
+        );
     }
     assert_eq!(origin.connections(), 4, "the request had been sent on a fresh connection: it must not be repeated");
     assert_eq!(flagged(&gateway, "UC"), 4.0);

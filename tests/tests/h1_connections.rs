@@ -138,7 +138,11 @@ fn a_refused_expectation_gets_its_final_status_and_no_100() {
         client.send(client::request("POST", path, &fields));
         let response = client.response();
         assert_eq!((response.status, response.interim.len()), (status, 0), "{path}");
-        assert!(response.closes(), "the body may or may not follow, so what comes next is in doubt: {:?}", response.head);
+        assert!(
+            response.closes(),
+            "the body may or may not follow, so what comes next is in doubt: {:?}",
+            response.head
+        );
         client.end();
     }
     let mut client = gateway.connect();
@@ -316,6 +320,7 @@ fn curl_in_front_and_nginx_behind_see_nothing_odd() {
     curl(&["-r", "1000-1999", "-o", file, &url("/file")]);
     assert!(std::fs::read(file).expect("a download") == content[1000..2000], "the range differs");
     // Two requests in one run: curl reuses the connection.
-    let reused = curl(&["-o", "/dev/null", "-o", "/dev/null", "-w", "%{num_connects} ", &url("/hello"), &url("/hello")]);
+    let reused =
+        curl(&["-o", "/dev/null", "-o", "/dev/null", "-w", "%{num_connects} ", &url("/hello"), &url("/hello")]);
     assert_eq!(reused, "1 0 ");
 }

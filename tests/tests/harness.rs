@@ -137,7 +137,9 @@ fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
     let (_conn, first) = client.connect(nginx.addr(), "a.test").expect("a handshake");
     assert_eq!((first.certificate, first.kind), (leaf.der, HandshakeKind::Full));
     assert_eq!((first.alpn.as_deref(), first.version), (Some("h2"), rustls::ProtocolVersion::TLSv1_2));
-    TlsClient::new(&store.authority).connect(nginx.addr(), "other.test").expect_err("a name that the certificate lacks");
+    TlsClient::new(&store.authority)
+        .connect(nginx.addr(), "other.test")
+        .expect_err("a name that the certificate lacks");
 }
 
 #[test]

@@ -123,7 +123,9 @@ fn alpn_picks_http_1_1() {
     let (store, origin) = (Store::new(), Origin::start("a"));
     store.issue("site", &["site.test"]);
     let gateway = Gateway::start(&config(&store, &origin, &["site"], ""));
-    for (offered, picked) in [(&["http/1.1"][..], Some("http/1.1")), (&["x", "http/1.1"], Some("http/1.1")), (&[], None)] {
+    for (offered, picked) in
+        [(&["http/1.1"][..], Some("http/1.1")), (&["x", "http/1.1"], Some("http/1.1")), (&[], None)]
+    {
         let client = TlsClient::with(&store.authority, rustls::ALL_VERSIONS, offered);
         let (mut conn, handshake) = client.connect(gateway.addr("web"), "site.test").expect("a handshake");
         assert_eq!((handshake.alpn.as_deref(), conn.get("/").status), (picked, 200), "{offered:?}");
