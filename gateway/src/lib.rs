@@ -10,4 +10,5 @@
 //! ```
 
 pub mod config;
+pub mod metrics;
 pub mod proto;
