@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
+pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,34 +243,6 @@ impl Default for ListenerLimits {
             body_bytes: None,
         }
     }
-}
-
-/// `path_normalisation` of a listener: what happens to a path before routes see it, and what the origin gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathPolicy {
-    /// `dot_segments`: resolve `.` and `..` (also written `%2e`) as RFC 3986 §5.2.4 says. Default on.
-    pub dot_segments: bool,
-    /// `merge_slashes`: `//` becomes `/`. Default on.
-    pub merge_slashes: bool,
-    /// `encoded_slashes`: what to do with `%2f` and `%5c`. Default [`EncodedSlashes::Reject`].
-    pub encoded_slashes: EncodedSlashes,
-}
-
-impl Default for PathPolicy {
-    fn default() -> Self {
-        PathPolicy { dot_segments: true, merge_slashes: true, encoded_slashes: EncodedSlashes::Reject }
-    }
-}
-
-/// What to do with an escaped slash or backslash in a path (Envoy's `path_with_escaped_slashes_action`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodedSlashes {
-    /// `"keep"`: leave it as it is.
-    Keep,
-    /// `"reject"`: answer 400.
-    Reject,
-    /// `"decode"`: make it a `/` before anything else happens.
-    Decode,
 }
 
 /// `[[cluster]]`
