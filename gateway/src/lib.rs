@@ -11,6 +11,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod downstream;
 pub mod filter;
 pub mod http1;
 pub mod metrics;
@@ -21,3 +22,4 @@ pub mod route;
 pub mod snapshot;
 pub mod tls;
 pub mod upstream;
+pub mod worker;

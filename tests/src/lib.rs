@@ -1,6 +1,6 @@
 //! Harness of the whole-gateway tests: the real binary between scripted origins and raw clients.
 //!
-//! A test reads as a dialogue: it starts a [`Gateway`](gateway::Gateway) from a [`Config`](config::Config), plays one
+//! A test reads as a dialogue: it starts a [`Gateway`](crate::gateway::Gateway) from a [`Config`](config::Config), plays one
 //! end with a [`Conn`](conn::Conn) and the other with an [`Origin`](origin::Origin) or a
 //! [`Script`](origin::Script), and says what each must have seen. Three rules keep it fast and steady:
 //!
@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod conn;
 pub mod curl;
+pub mod fuzz;
 pub mod gateway;
 pub mod load;
 pub mod metrics;
