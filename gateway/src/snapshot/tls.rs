@@ -82,9 +82,11 @@ pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<Clie
 }
 
 fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    static FROM_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
     match floor {
-        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        TlsVersion::Tls12 => &FROM_12,
+        TlsVersion::Tls13 => &FROM_13,
     }
 }
 
