@@ -10,5 +10,6 @@
 //! ```
 
 pub mod config;
+pub mod control;
 pub mod metrics;
 pub mod proto;
