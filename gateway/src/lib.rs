@@ -11,6 +11,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod control;
 pub mod downstream;
 pub mod filter;
 pub mod http1;
