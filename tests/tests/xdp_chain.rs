@@ -3,7 +3,10 @@
 //! Root only, and only with an object in the binary: `cargo xtask test` provides both. Elsewhere each test says that it
 //! was skipped.
 
+use std::env;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::process::Command;
 use std::time::Duration;
 
 use gateway::config::model::{self, AccessAction, AccessRule, XdpMode};
@@ -32,7 +35,8 @@ const NO_ANSWER: Duration = Duration::from_millis(300);
 macro_rules! root_or_skip {
     () => {
         if let Some(missing) = missing() {
-            eprintln!("\n=== SKIPPED: {}: {missing} ===\n", module_path!());
+            // Not `eprintln!`, which the test runner shows only when a test fails.
+            let _ = writeln!(io::stderr(), "\n=== SKIPPED, a test of {}: {missing} ===", module_path!());
             return;
         }
     };
@@ -194,6 +198,30 @@ fn auto_takes_what_there_is_and_says_so_and_the_other_modes_insist() {
     assert!(xdp::attach(&on(&["eth0"], XdpMode::Off), &[]).unwrap().interfaces().is_empty());
 }
 
+/// aya asks the kernel once per process what it can do, so this test needs a process of its own.
+#[test]
+fn without_privileges_auto_is_off_and_the_other_modes_say_what_is_missing() {
+    root_or_skip!();
+    const WITHOUT_PRIVILEGES: &str = "XDP_CHAIN_WITHOUT_PRIVILEGES";
+    if env::var_os(WITHOUT_PRIVILEGES).is_none() {
+        let name = "without_privileges_auto_is_off_and_the_other_modes_say_what_is_missing";
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--"]).arg(env::current_exe().unwrap()).args(["--exact", name]);
+        let output = command.env(WITHOUT_PRIVILEGES, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let off = xdp::attach(&on(&["lo"], XdpMode::Auto), &access()).unwrap();
+    assert!(off.interfaces().is_empty());
+    assert_eq!(off.counters().unwrap(), Counters::default());
+    assert_eq!(off.probe(&v4(&[], BAD_V4), 1).unwrap(), None);
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        let error = xdp::attach(&on(&["lo"], mode), &access()).map(|_| ()).unwrap_err();
+        assert_eq!(error, XdpError::NotPermitted);
+        assert!(error.to_string().contains("CAP_BPF"), "{error}");
+    }
+}
+
 #[test]
 fn dropped_packets_are_logged_when_the_log_asks_for_them() {
     root_or_skip!();
@@ -230,7 +258,8 @@ fn cost_of_a_start_and_of_a_packet() {
     gateway.enter(|| {
         let started = std::time::Instant::now();
         let xdp = xdp::attach(&on(&["lo"], XdpMode::Auto), &access()).unwrap();
-        println!("load, verify and attach: {:?}", started.elapsed());
+        let mut out = io::stdout();
+        writeln!(out, "load, verify and attach: {:?}", started.elapsed()).unwrap();
         let frames = [
             ("ARP", ethernet(&[], 0x0806, &[0; 46])),
             ("IPv4, pass", v4(&[], GOOD_V4)),
@@ -242,7 +271,7 @@ fn cost_of_a_start_and_of_a_packet() {
         for (name, frame) in frames {
             let mut runs: Vec<Probe> = (0..9).map(|_| xdp.probe(&frame, 300_000).unwrap().unwrap()).collect();
             runs.sort_by_key(|run| run.per_packet);
-            println!("{name}: {:?} (median of 9)", runs[4].per_packet);
+            writeln!(out, "{name}: {:?} (median of 9)", runs[4].per_packet).unwrap();
         }
     });
 }
@@ -318,10 +347,8 @@ fn attached(xdp: &Xdp) -> Vec<Option<Attached>> {
 
 /// The id of the XDP program on an interface, as `ip` sees it.
 fn program_id(namespace: &Namespace, interface: &str) -> Option<String> {
-    let output = std::process::Command::new("ip")
-        .args(["-netns", namespace.name(), "link", "show", "dev", interface])
-        .output()
-        .unwrap();
+    let output =
+        Command::new("ip").args(["-netns", namespace.name(), "link", "show", "dev", interface]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let (_, program) = text.split_once("prog/xdp id ")?;
     program.split_whitespace().next().map(str::to_owned)

@@ -60,7 +60,7 @@ impl XdpError {
     /// The cause of a failed load: its own variant for what an operator can change.
     pub(super) fn load(error: &(dyn Error + 'static)) -> XdpError {
         match os_error(error) {
-            Some(libc::EPERM | libc::EACCES) => XdpError::NotPermitted,
+            Some(libc::EPERM) => XdpError::NotPermitted,
             Some(_) | None => XdpError::Load(chain(error)),
         }
     }
@@ -119,10 +119,11 @@ impl fmt::Display for XdpError {
             XdpError::NotPermitted => {
                 f.write_str("BPF is not permitted; start as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
             }
+            // A process without CAP_PERFMON gets here too: the verifier then refuses to add to packet pointers.
             XdpError::Load(cause) => write!(
                 f,
-                "the kernel refused the XDP program: {cause}; Linux 5.18 or later is needed, set `[xdp] mode = \"off\"` \
-                 to run without"
+                "the kernel refused the XDP program: {cause}; it needs Linux 5.18 and CAP_BPF, CAP_NET_ADMIN and \
+                 CAP_PERFMON"
             ),
             XdpError::Interface { name, refusal } => write!(f, "{name}: {refusal}"),
             XdpError::TooManyPrefixes { action, count } => write!(

@@ -44,10 +44,7 @@ impl Loaded {
             .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
             .load(OBJECT)
             .map_err(|error| XdpError::load(&error))?;
-        program(&mut ebpf)?.load().map_err(|error| {
-            ::log::debug!("{error}");
-            XdpError::load(&error)
-        })?;
+        program(&mut ebpf)?.load().map_err(refused)?;
         Ok(Loaded {
             allow: Prefixes { v4: map(&mut ebpf, names::ALLOW_V4)?, v6: map(&mut ebpf, names::ALLOW_V6)? },
             deny: Prefixes { v4: map(&mut ebpf, names::DENY_V4)?, v6: map(&mut ebpf, names::DENY_V6)? },
@@ -130,8 +127,38 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Program, XdpError> {
     program.try_into().map_err(|_: ProgramError| XdpError::WrongObject)
 }
 
+/// The verifier's reason is one line in the middle of its log.
+fn refused(error: ProgramError) -> XdpError {
+    let ProgramError::LoadError { io_error, verifier_log } = &error else { return XdpError::load(&error) };
+    ::log::debug!("xdp: the verifier's log: {verifier_log}");
+    match io_error.raw_os_error() {
+        Some(libc::EPERM) => XdpError::NotPermitted,
+        Some(_) | None => XdpError::Load(format!("{io_error}: {}", verifier_reason(&verifier_log.to_string()))),
+    }
+}
+
+/// The last line before the statistics.
+fn verifier_reason(log: &str) -> &str {
+    let statistics = ["verification time", "stack depth", "processed"];
+    let mut lines = log.lines().rev().filter(|line| !statistics.iter().any(|start| line.starts_with(start)));
+    lines.find(|line| !line.is_empty()).unwrap_or("it gives no reason")
+}
+
 /// Takes a map out of the object. aya compares the sizes of key and value with the types asked for.
 fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, XdpError> {
     let map = ebpf.take_map(name).ok_or(XdpError::WrongObject)?;
     map.try_into().map_err(|_| XdpError::WrongObject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verifier_reason;
+
+    #[test]
+    fn the_verifiers_reason_is_found_before_its_statistics() {
+        let log = "0: R1=ctx() R10=fp0\n0: (bf) r7 = r1\nR1 invalid mem access 'scalar'\nverification time 579 usec\n\
+                   stack depth 0\nprocessed 43 insns (limit 1000000)\n";
+        assert_eq!(verifier_reason(log), "R1 invalid mem access 'scalar'");
+        assert_eq!(verifier_reason(""), "it gives no reason");
+    }
 }

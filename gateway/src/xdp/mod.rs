@@ -29,27 +29,28 @@ pub use stats::Counters;
 ///
 /// Fails only when `mode` is `native` or `generic` and cannot be had; with `auto` the result may be off.
 pub fn attach(config: &model::Xdp, access: &[AccessRule]) -> Result<Xdp, XdpError> {
-    let state = match Running::start(config, access) {
+    let running = match Running::start(config, access) {
         Ok(Some(running)) => {
             running.tell();
-            State::On(running)
+            Some(Box::new(running))
         }
         Ok(None) => {
             ::log::info!("xdp: off: [xdp] asks for no interface; name one in `interfaces` to turn it on");
-            State::Off
+            None
         }
         Err(error) if config.mode == XdpMode::Auto => {
             ::log::warn!("xdp: off: {error}");
-            State::Off
+            None
         }
         Err(error) => return Err(error),
     };
-    Ok(Xdp { state })
+    Ok(Xdp { running })
 }
 
 /// The XDP program of this process. Dropping it detaches the program and frees its lists.
 pub struct Xdp {
-    state: State,
+    /// `None` while XDP is off.
+    running: Option<Box<Running>>,
 }
 
 /// What a [`sync`](Xdp::sync) changed in the kernel's lists.
@@ -77,9 +78,9 @@ impl Xdp {
     /// All or nothing: after an error the old configuration is in force. The report is empty when XDP was turned on
     /// or off.
     pub fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
-        match &mut self.state {
-            State::On(running) if wants_xdp(config) => running.sync(config, access),
-            State::On(_) | State::Off => {
+        match &mut self.running {
+            Some(running) if wants_xdp(config) => running.sync(config, access),
+            Some(_) | None => {
                 *self = attach(config, access)?;
                 Ok(SyncReport::default())
             }
@@ -88,42 +89,37 @@ impl Xdp {
 
     /// Packets by reason; all zero while XDP is off.
     pub fn counters(&self) -> Result<Counters, XdpError> {
-        match &self.state {
-            State::On(running) => running.program.counters(),
-            State::Off => Ok(Counters::default()),
+        match &self.running {
+            Some(running) => running.program.counters(),
+            None => Ok(Counters::default()),
         }
     }
 
     /// The interfaces of the configuration and how they came out; none while XDP is off.
     pub fn interfaces(&self) -> &[Interface] {
-        match &self.state {
-            State::On(running) => &running.interfaces,
-            State::Off => &[],
+        match &self.running {
+            Some(running) => &running.interfaces,
+            None => &[],
         }
     }
 
     /// The program's log records, if the log level asks for them (`RUST_LOG=gateway::xdp=debug`) and they were not
     /// taken yet.
     pub fn take_log(&mut self) -> Option<DropLog> {
-        match &mut self.state {
-            State::On(running) => running.program.take_log(),
-            State::Off => None,
+        match &mut self.running {
+            Some(running) => running.program.take_log(),
+            None => None,
         }
     }
 
     /// Runs the program `repeat` times on an Ethernet frame that nobody sent (BPF_PROG_TEST_RUN). It is counted like
     /// any other packet. `None` while XDP is off.
     pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Option<Probe>, XdpError> {
-        match &self.state {
-            State::On(running) => running.program.probe(frame, repeat).map(Some),
-            State::Off => Ok(None),
+        match &self.running {
+            Some(running) => running.program.probe(frame, repeat).map(Some),
+            None => Ok(None),
         }
     }
-}
-
-enum State {
-    Off,
-    On(Running),
 }
 
 /// The interfaces are dropped first: a detached program with lists is harmless, an attached one without is not there.
