@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Names the object; set by xtask. Without it the object is looked for at [`DEFAULT_OBJECT`].
+/// An absolute path to the object. Without it the object is looked for at [`DEFAULT_OBJECT`].
 const OBJECT_VARIABLE: &str = "GATEWAY_BPF_OBJECT";
 
 /// Relative to the workspace.
@@ -21,7 +21,8 @@ fn object() -> Vec<u8> {
     if let Some(path) = env::var_os(OBJECT_VARIABLE).map(PathBuf::from) {
         watch(&path);
         return fs::read(&path).unwrap_or_else(|error| {
-            panic!("{OBJECT_VARIABLE} names {}, which cannot be read: {error}", path.display())
+            println!("cargo::error={OBJECT_VARIABLE} names {}, which cannot be read: {error}", path.display());
+            Vec::new()
         });
     }
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace");

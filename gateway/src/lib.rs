@@ -9,6 +9,7 @@
 //! pure   snapshot > route, balance, filter > config, proto, metrics
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod proto;
 pub mod xdp;

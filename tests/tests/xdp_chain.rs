@@ -3,15 +3,18 @@
 //! Root only, and only with an object in the binary: `cargo xtask test` provides both. Elsewhere each test says that it
 //! was skipped.
 
-use std::env;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
+use std::{env, thread};
 
+use gateway::cli::demo;
 use gateway::config::model::{self, AccessAction, AccessRule, XdpMode};
 use gateway::xdp::{self, Attached, Counters, Probe, Reason, Refusal, SyncReport, Xdp, XdpError};
-use gateway_tests::lab::{self, Lab, Namespace};
+use gateway_tests::lab::{self, Namespace};
+use ipnet::IpNet;
+use serde::Deserialize;
 use socket2::{Domain, Socket, Type};
 
 /// Drop and pass, as the kernel numbers them (`enum xdp_action`).
@@ -36,7 +39,8 @@ macro_rules! root_or_skip {
     () => {
         if let Some(missing) = missing() {
             // Not `eprintln!`, which the test runner shows only when a test fails.
-            let _ = writeln!(io::stderr(), "\n=== SKIPPED, a test of {}: {missing} ===", module_path!());
+            let line = format!("\n=== SKIPPED, a test of {}: {missing} ===\n", module_path!());
+            let _ = io::stderr().write_all(line.as_bytes());
             return;
         }
     };
@@ -45,8 +49,7 @@ macro_rules! root_or_skip {
 #[test]
 fn each_frame_gets_its_verdict_and_its_counter() {
     root_or_skip!();
-    let mut lab = Lab::new();
-    let gateway = lab.namespace("gateway");
+    let gateway = Namespace::new("gateway");
     let access = [
         rule(AccessAction::Deny, &["203.0.113.0/24", "2001:db8:bad::/48", "10.0.0.0/8"]),
         rule(AccessAction::Allow, &["10.1.0.0/16", "2001:db8:bad:1::/64"]),
@@ -86,7 +89,7 @@ fn each_frame_gets_its_verdict_and_its_counter() {
 fn a_denied_source_gets_no_answer_until_the_program_is_detached() {
     root_or_skip!();
     for mode in [XdpMode::Native, XdpMode::Generic] {
-        let (_lab, client, gateway) = two_hosts();
+        let (client, gateway) = two_hosts();
         let listeners = [listen(&gateway, GATEWAY_V4), listen(&gateway, GATEWAY_V6)];
         for (source, _) in SOURCES {
             assert!(connects(&client, source, &listeners), "{source} before the program is attached");
@@ -111,8 +114,8 @@ fn a_denied_source_gets_no_answer_until_the_program_is_detached() {
 #[test]
 fn a_reload_changes_only_the_prefixes_and_interfaces_that_differ() {
     root_or_skip!();
-    let (lab, client, gateway) = two_hosts();
-    lab.connect((&client, "eth1"), (&gateway, "eth1"));
+    let (client, gateway) = two_hosts();
+    lab::connect((&client, "eth1"), (&gateway, "eth1"));
     let listeners = [listen(&gateway, GATEWAY_V4), listen(&gateway, GATEWAY_V6)];
     let one = on(&["eth0"], XdpMode::Auto);
     let two = on(&["eth1", "eth0"], XdpMode::Auto);
@@ -143,7 +146,7 @@ fn a_reload_changes_only_the_prefixes_and_interfaces_that_differ() {
 #[test]
 fn a_reload_that_cannot_be_had_leaves_everything_as_it_was() {
     root_or_skip!();
-    let (_lab, client, gateway) = two_hosts();
+    let (client, gateway) = two_hosts();
     let listeners = [listen(&gateway, GATEWAY_V4), listen(&gateway, GATEWAY_V6)];
     let config = on(&["eth0"], XdpMode::Auto);
     let mut xdp = gateway.enter(|| xdp::attach(&config, &access()).unwrap());
@@ -170,7 +173,7 @@ fn a_reload_that_cannot_be_had_leaves_everything_as_it_was() {
 #[test]
 fn auto_takes_what_there_is_and_says_so_and_the_other_modes_insist() {
     root_or_skip!();
-    let (_lab, _client, gateway) = two_hosts();
+    let (_client, gateway) = two_hosts();
     let config = on(&["eth0", "lo", "eth9"], XdpMode::Auto);
     let xdp = gateway.enter(|| xdp::attach(&config, &[]).unwrap());
     let lines: Vec<String> = xdp.interfaces().iter().map(ToString::to_string).collect();
@@ -229,8 +232,7 @@ fn dropped_packets_are_logged_when_the_log_asks_for_them() {
     log::set_logger(&RECORDS).unwrap();
     log::set_max_level(log::LevelFilter::Debug);
 
-    let mut lab = Lab::new();
-    let gateway = lab.namespace("gateway");
+    let gateway = Namespace::new("gateway");
     let mut xdp = gateway.enter(|| xdp::attach(&on(&["lo"], XdpMode::Auto), &access()).unwrap());
     let records = xdp.take_log().expect("the log level asks for records");
     xdp.probe(&v4(&[], BAD_V4), 1_000).unwrap();
@@ -248,13 +250,39 @@ fn dropped_packets_are_logged_when_the_log_asks_for_them() {
     assert!(!records.iter().any(|record| record.contains(GOOD_V4)));
 }
 
+/// The demo's lab is built in a namespace here, so the machine's own interfaces are left alone.
+#[test]
+fn the_demos_bad_client_is_dropped_and_its_good_client_is_not() {
+    root_or_skip!();
+    let machine = Namespace::new("machine");
+    let demo = machine.enter(|| demo::lab::Lab::build().unwrap());
+    let config: DemoConfig = toml::from_str(&demo.config()).unwrap();
+    let access =
+        [AccessRule { name: "demo".into(), action: AccessAction::Deny, sources: config.access[0].sources.clone() }];
+    let xdp = model::Xdp { interfaces: config.xdp.interfaces, mode: XdpMode::Native };
+    let xdp = machine.enter(|| xdp::attach(&xdp, &access).unwrap());
+    let port = machine.enter(serve_http);
+    for (command, shows) in demo.commands(port) {
+        let (program, arguments) = command.split_once(' ').unwrap();
+        let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+        let answered = String::from_utf8_lossy(&output.stdout) == "hello\n";
+        assert_eq!(answered, shows == "is answered", "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let counters = xdp.counters().unwrap();
+    assert!(counters.packets(Reason::DeniedV4) > 0 && counters.packets(Reason::DeniedV6) > 0);
+
+    machine.enter(|| drop(demo));
+    let output = Command::new("ip").args(["-netns", machine.name(), "-oneline", "link"]).output().unwrap();
+    let links = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(links.lines().count(), 1, "only the loopback is left: {links}");
+}
+
 /// Prints what a packet and a start cost: `cargo test -p gateway-tests --test xdp_chain -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_a_start_and_of_a_packet() {
     root_or_skip!();
-    let mut lab = Lab::new();
-    let gateway = lab.namespace("gateway");
+    let gateway = Namespace::new("gateway");
     gateway.enter(|| {
         let started = std::time::Instant::now();
         let xdp = xdp::attach(&on(&["lo"], XdpMode::Auto), &access()).unwrap();
@@ -294,6 +322,37 @@ fn access() -> [AccessRule; 2] {
     ]
 }
 
+/// What the demo's lab adds to a configuration.
+#[derive(Deserialize)]
+struct DemoConfig {
+    xdp: DemoXdp,
+    access: Vec<DemoAccess>,
+}
+
+#[derive(Deserialize)]
+struct DemoXdp {
+    interfaces: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct DemoAccess {
+    sources: Vec<IpNet>,
+}
+
+/// Answers two connections.
+fn serve_http() -> u16 {
+    let listener = TcpListener::bind(("::", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().take(2) {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello\n").unwrap();
+        }
+    });
+    port
+}
+
 fn missing() -> Option<&'static str> {
     if !lab::is_root() {
         Some("it needs root")
@@ -305,17 +364,16 @@ fn missing() -> Option<&'static str> {
 }
 
 /// A client with all addresses of [`SOURCES`] and a gateway, joined by their `eth0`.
-fn two_hosts() -> (Lab, Namespace, Namespace) {
-    let mut lab = Lab::new();
-    let (client, gateway) = (lab.namespace("client"), lab.namespace("gateway"));
-    lab.connect((&client, "eth0"), (&gateway, "eth0"));
+fn two_hosts() -> (Namespace, Namespace) {
+    let (client, gateway) = (Namespace::new("client"), Namespace::new("gateway"));
+    lab::connect((&client, "eth0"), (&gateway, "eth0"));
     for address in [GATEWAY_V4, GATEWAY_V6] {
         add_address(&gateway, address);
     }
     for (address, _) in SOURCES {
         add_address(&client, address);
     }
-    (lab, client, gateway)
+    (client, gateway)
 }
 
 fn add_address(namespace: &Namespace, address: &str) {
