@@ -10,6 +10,7 @@
 //! ```
 
 pub mod balance;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod downstream;
@@ -24,3 +25,4 @@ pub mod snapshot;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+pub mod xdp;
