@@ -16,14 +16,14 @@ use tokio::sync::oneshot;
 
 use super::log_writer::LogWriter;
 use super::resolve;
-use crate::config::model::{Config, LogFormat};
+use crate::config::model::{Cluster, Config, LogFormat};
 use crate::config::{self, Files, Loaded, Report};
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::access_log::{Format, LineFormat};
 use crate::metrics::registry::Registry;
 use crate::metrics::render::{EndpointHealth, Extra};
 use crate::net;
-use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
+use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, Xdp, XdpError};
 
@@ -252,7 +252,8 @@ impl Gateway {
 
     /// Binds what is new. Listeners that stay are not touched.
     fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, ReloadError> {
-        let is_new = |name: &String, wanted: SocketAddr| self.bound.get(name).is_none_or(|bound| bound.wanted != wanted);
+        let is_new =
+            |name: &String, wanted: SocketAddr| self.bound.get(name).is_none_or(|bound| bound.wanted != wanted);
         let new = config.listeners.iter().filter(|listener| is_new(&listener.name, listener.address));
         new.map(|listener| {
             let cannot = |error: std::io::Error| {
@@ -406,7 +407,7 @@ impl Shared {
 }
 
 fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
-    let of_cluster = |(cluster, view): (&crate::config::model::Cluster, &crate::snapshot::ClusterView)| {
+    let of_cluster = |(cluster, view): (&Cluster, &ClusterView)| {
         let name = cluster.name.clone();
         view.endpoints
             .iter()
@@ -422,7 +423,7 @@ fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
 
 fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
     let Ok(counters) = xdp.counters() else { return Vec::new() };
-    counters.iter().map(|(reason, packets)| (reason.as_str(), packets)).collect()
+    counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()
 }
 
 fn hostname() -> String {

@@ -3,6 +3,10 @@
 
 pub mod admin;
 pub mod config_view;
+pub mod gateway;
 pub mod log_writer;
 pub mod notify;
+pub mod resolve;
+pub mod run;
+pub mod source;
 pub mod watch;

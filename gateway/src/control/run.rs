@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::gateway::{Gateway, ReloadError};
@@ -34,7 +35,7 @@ pub fn run(
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files).await?;
-        if !warnings.is_empty() {
+        if !warnings.diagnostics.is_empty() {
             log::warn!("{warnings}");
         }
         Control::new(gateway).await?.run(at_ready).await
@@ -69,6 +70,8 @@ struct Control {
     reloads: mpsc::Receiver<ReloadRequest>,
     reload: mpsc::Sender<ReloadRequest>,
     admin: Option<Admin>,
+    check: tokio::time::Interval,
+    last_resolved: Instant,
 }
 
 struct Admin {
@@ -85,7 +88,17 @@ impl Control {
             .ok();
         let (readiness, _) = watch::channel(Readiness::Initializing);
         let (reload, reloads) = mpsc::channel(RELOADS_WAITING);
-        let mut control = Control { gateway, signals, files, readiness, reloads, reload, admin: None };
+        let mut control = Control {
+            gateway,
+            signals,
+            files,
+            readiness,
+            reloads,
+            reload,
+            admin: None,
+            check: tokio::time::interval(CHECK),
+            last_resolved: Instant::now(),
+        };
         control.serve_admin().await?;
         Ok(control)
     }
@@ -103,6 +116,7 @@ impl Control {
                 }
                 Event::ReopenLog => self.gateway.reopen_log(),
                 Event::Resolve => {
+                    self.last_resolved = Instant::now();
                     if let Err(error) = self.gateway.resolve_again().await {
                         log::error!("{error}");
                     }
@@ -129,7 +143,7 @@ impl Control {
         };
         let resolve = async {
             match refresh {
-                Some(refresh) => tokio::time::sleep(refresh).await,
+                Some(refresh) => tokio::time::sleep_until(self.last_resolved + refresh).await,
                 None => std::future::pending().await,
             }
         };
@@ -141,7 +155,7 @@ impl Control {
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
             () = files => Event::Reload("a file changed"),
             () = resolve => Event::Resolve,
-            () = tokio::time::sleep(CHECK) => Event::Check,
+            _ = self.check.tick() => Event::Check,
         }
     }
 
@@ -159,7 +173,8 @@ impl Control {
             Ok(reloaded) => {
                 let what = if reloaded.changed { "in force" } else { "unchanged" };
                 let status = format!("generation {} {what}", reloaded.generation);
-                let warnings: Vec<String> = reloaded.warnings.to_string().lines().map(str::to_owned).collect();
+                let warnings: Vec<String> =
+                    reloaded.warnings.diagnostics.iter().map(|found| found.message.clone()).collect();
                 let done = ReloadDone { generation: reloaded.generation, changed: reloaded.changed, warnings };
                 log::info!("reload ({why}): {status}");
                 (status, Ok(done))

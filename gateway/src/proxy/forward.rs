@@ -243,10 +243,9 @@ impl Request<'_> {
             (PumpError::Source(error), None) if error.kind() == io::ErrorKind::InvalidData => {
                 (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
             }
-            (PumpError::Source(_) | PumpError::TooLong, None) => (
-                Flag::UpstreamConnectionTermination,
-                "upstream_reset_after_response_started{connection_termination}",
-            ),
+            (PumpError::Source(_) | PumpError::TooLong, None) => {
+                (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
+            }
         };
         self.exchange.flags.insert(flag);
         self.exchange.details = details;

@@ -72,9 +72,9 @@ pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<Clie
     };
     let builder = match wanted.verify {
         true => builder.with_root_certificates(roots),
-        false => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(
-            secrets.provider.signature_verification_algorithms,
-        ))),
+        false => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(secrets.provider.signature_verification_algorithms))),
     };
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
