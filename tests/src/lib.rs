@@ -1,3 +1,7 @@
 //! Test harness.
 
+<<<<<<< HEAD
 pub mod fuzz;
+=======
+pub mod lab;
+>>>>>>> xdp

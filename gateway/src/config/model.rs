@@ -78,11 +78,29 @@ pub struct Gateway {
     pub via: Option<String>,
 }
 
+impl Default for Gateway {
+    fn default() -> Self {
+        Gateway {
+            workers: None,
+            drain_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            server_header: Some("gateway".into()),
+            via: None,
+        }
+    }
+}
+
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// `address`. Default `127.0.0.1:9901`.
     pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+    }
 }
 
 /// `[access_log]`

@@ -286,7 +286,7 @@ impl Headers {
     }
 
     /// Every value of that name, in order.
-    pub fn get_all<'a, N: Name>(&'a self, name: &'a N) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a, N: Name>(&'a self, name: &'a N) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let (known, bytes) = (name.known(), name.bytes());
         self.fields
             .iter()

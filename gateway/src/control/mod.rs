@@ -1,0 +1,8 @@
+//! The control thread: an ordinary tokio runtime beside the workers. It reads files, watches them, builds snapshots,
+//! answers the admin endpoint and speaks with the service manager.
+
+pub mod admin;
+pub mod config_view;
+pub mod log_writer;
+pub mod notify;
+pub mod watch;
