@@ -1,7 +1,4 @@
 //! Test harness.
 
-<<<<<<< HEAD
 pub mod fuzz;
-=======
 pub mod lab;
->>>>>>> xdp
