@@ -10,7 +10,9 @@
 //! ```
 
 pub mod balance;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod downstream;
 pub mod filter;
 pub mod http1;
@@ -23,3 +25,4 @@ pub mod snapshot;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+pub mod xdp;

@@ -15,6 +15,7 @@ pub mod conn;
 pub mod curl;
 pub mod fuzz;
 pub mod gateway;
+pub mod lab;
 pub mod load;
 pub mod metrics;
 pub mod nginx;

@@ -1,1 +1,3 @@
-pub fn reference() -> String { String::new() }
+pub fn reference() -> String {
+    String::new()
+}

@@ -11,8 +11,8 @@ use crate::proto::h1::parse::{self, HeadLimits, ParsedRequest};
 use crate::proto::head::ResponseHead;
 use crate::proto::{limits, path};
 use crate::proxy::{
-    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody,
-    RequestCx, ResponseSink, WorkerCx,
+    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, ResponseSink,
+    WorkerCx,
 };
 use crate::tls::{Reader, Writer};
 
@@ -181,4 +181,3 @@ impl ResponseSink for Sink<'_> {
         Sink::sent(self)
     }
 }
-

@@ -68,8 +68,7 @@ impl Timers {
 
     /// Brings every deadline of the group that is set now forward to `due`, and does not let it move later again.
     pub fn hurry(&self, group: u64, due: u64) {
-        let hurried: Vec<_> =
-            self.0.entries.borrow().values().filter(|slot| slot.group == group).cloned().collect();
+        let hurried: Vec<_> = self.0.entries.borrow().values().filter(|slot| slot.group == group).cloned().collect();
         for slot in hurried {
             slot.cap.set(due);
             if slot.due.get() != NEVER && slot.due.get() > due {

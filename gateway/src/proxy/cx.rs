@@ -9,6 +9,7 @@ use crate::config::model::ListenerId;
 use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
 use crate::net::{Deadline, Timers};
+use crate::proto::date::imf_fixdate;
 use crate::snapshot::{ListenerView, Snapshot};
 use crate::tls::TlsInfo;
 use crate::upstream::Pools;
@@ -35,7 +36,7 @@ pub struct WorkerCx {
 /// The text of the current second.
 struct Date {
     begun: Option<Instant>,
-    text: String,
+    text: [u8; 29],
 }
 
 impl WorkerCx {
@@ -48,7 +49,7 @@ impl WorkerCx {
             log: RefCell::new(log),
             hostname,
             rng: RefCell::new(fastrand::Rng::new()),
-            date: RefCell::new(Date { begun: None, text: String::new() }),
+            date: RefCell::new(Date { begun: None, text: imf_fixdate(0) }),
         }
     }
 
@@ -61,13 +62,12 @@ impl WorkerCx {
     pub fn with_date<R>(&self, now: Instant, with: impl FnOnce(&[u8]) -> R) -> R {
         let mut date = self.date.borrow_mut();
         if date.begun.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
-            let wall = SystemTime::now();
-            date.text = httpdate::fmt_http_date(wall);
+            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            date.text = imf_fixdate(wall.as_secs());
             // The text is good until the wall clock's second ends.
-            let into = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            date.begun = now.checked_sub(Duration::from_nanos(into.into()));
+            date.begun = now.checked_sub(Duration::from_nanos(wall.subsec_nanos().into()));
         }
-        with(date.text.as_bytes())
+        with(&date.text)
     }
 }
 

@@ -82,9 +82,7 @@ impl LocalReply {
                 let status = error.status();
                 LocalReply::new(status, Flag::DownstreamProtocolError, error.detail(), reason(status))
             }
-            ProxyError::Path(details) => {
-                LocalReply::new(400, Flag::DownstreamProtocolError, details, reason(400))
-            }
+            ProxyError::Path(details) => LocalReply::new(400, Flag::DownstreamProtocolError, details, reason(400)),
             ProxyError::HeadTimeout => {
                 LocalReply::new(408, Flag::DurationTimeout, "request_header_timeout", reason(408))
             }

@@ -7,9 +7,9 @@ use std::task::Poll;
 use std::time::Instant;
 
 use super::pump::{PumpError, pump};
-use super::{Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
+use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
 use crate::balance;
-use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
+use crate::config::model::{Cluster, Forward, RouteId};
 use crate::http1::Framing;
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::h1::encode::{self, ResponseFraming};
@@ -19,7 +19,6 @@ use crate::upstream::{self, Connection, UpstreamError};
 
 /// Where this request goes, and within which bounds.
 struct Target<'a> {
-    id: ClusterId,
     cluster: &'a Cluster,
     view: &'a ClusterView,
     body_limit: u64,
@@ -37,7 +36,6 @@ pub(super) async fn forward(
     let id = balance::pick_weighted(&to.clusters, request.worker.random() as u32).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
-        id,
         cluster: &generation.config.clusters[id.index()],
         view: generation.cluster(id),
         body_limit: settings.body_bytes.or(request.cx.settings().limits.body_bytes).unwrap_or(u64::MAX),
@@ -103,7 +101,7 @@ async fn connection(
         stats.connections_reused.inc();
         return Ok(connection);
     }
-    let Some(slot) = worker.pools.slot(endpoint.id, target) else {
+    let Some(slot) = worker.pools.slot(endpoint.id, target.cluster) else {
         stats.pool_overflow.inc();
         return Err(UpstreamError::Overflow.into());
     };
@@ -245,10 +243,9 @@ impl Request<'_> {
             (PumpError::Source(error), None) if error.kind() == io::ErrorKind::InvalidData => {
                 (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
             }
-            (PumpError::Source(_) | PumpError::TooLong, None) => (
-                Flag::UpstreamConnectionTermination,
-                "upstream_reset_after_response_started{connection_termination}",
-            ),
+            (PumpError::Source(_) | PumpError::TooLong, None) => {
+                (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
+            }
         };
         self.exchange.flags.insert(flag);
         self.exchange.details = details;

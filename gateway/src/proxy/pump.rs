@@ -3,6 +3,9 @@
 //! A frame is read only when the one before it was taken by the other side, so a slow reader slows the writer down and
 //! a body of any size needs the memory of a frame or two.
 
+// A worker's futures stay on its thread, so nobody needs them to be `Send`.
+#![allow(async_fn_in_trait)]
+
 use std::future::Future;
 use std::io;
 use std::pin::pin;

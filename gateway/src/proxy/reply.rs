@@ -28,11 +28,7 @@ pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downs
 }
 
 /// `respond` of a route.
-pub(super) async fn direct(
-    request: &mut Request<'_>,
-    downstream: &mut impl Downstream,
-    respond: &Respond,
-) -> Ending {
+pub(super) async fn direct(request: &mut Request<'_>, downstream: &mut impl Downstream, respond: &Respond) -> Ending {
     request.exchange.details = "direct_response";
     request.exchange.response.clear();
     request.exchange.response.status = respond.status;

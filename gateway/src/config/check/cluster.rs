@@ -37,13 +37,13 @@ fn endpoints(list: At<Vec<At<raw::Endpoint>>>, diagnostics: &mut Diagnostics) ->
     if list.value.is_empty() {
         diagnostics.warning(list.span, "no endpoints: requests to this cluster get 503");
     }
-    list.value.into_iter().map(|endpoint| {
-        let raw = endpoint.value.0;
-        Some(Endpoint {
-            address: raw.address.0?.value.0,
-            weight: raw.weight.map_or(1, |weight| weight.value.0),
+    list.value
+        .into_iter()
+        .map(|endpoint| {
+            let raw = endpoint.value.0;
+            Some(Endpoint { address: raw.address.0?.value.0, weight: raw.weight.map_or(1, |weight| weight.value.0) })
         })
-    }).collect()
+        .collect()
 }
 
 fn check_tls(raw: raw::ClusterTls, loader: &mut Loader<'_>) -> Option<UpstreamTls> {

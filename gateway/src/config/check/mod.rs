@@ -65,11 +65,7 @@ impl Tables {
         Names::new("route", raw.route.iter().map(|table| &table.value.name), diagnostics);
         Names::new("access rule", raw.access.iter().map(|table| &table.value.name), diagnostics);
         Tables {
-            certificates: Names::new(
-                "certificate",
-                raw.certificate.iter().map(|table| &table.value.name),
-                diagnostics,
-            ),
+            certificates: Names::new("certificate", raw.certificate.iter().map(|table| &table.value.name), diagnostics),
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
         }

@@ -32,7 +32,8 @@ impl Names {
         names: impl Iterator<Item = &'a Required<Name>>,
         diagnostics: &mut Diagnostics,
     ) -> Names {
-        let mut all = Names { kind, ids: HashMap::new(), entries: Vec::new(), comparisons_left: Cell::new(COMPARISONS) };
+        let mut all =
+            Names { kind, ids: HashMap::new(), entries: Vec::new(), comparisons_left: Cell::new(COMPARISONS) };
         for name in names {
             let id = all.entries.len() as u32;
             all.entries.push(Entry { span: name.0.as_ref().map(|name| name.span), used: Cell::new(false) });

@@ -53,11 +53,7 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
     })
 }
 
-fn listeners(
-    given: Optional<List<Name>>,
-    names: &Tables,
-    diagnostics: &mut Diagnostics,
-) -> Option<Vec<ListenerId>> {
+fn listeners(given: Optional<List<Name>>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Vec<ListenerId>> {
     let Some(list) = given else { return Some(names.listeners.use_all().map(ListenerId).collect()) };
     reject_empty(&list, "listeners", "every listener", diagnostics);
     let ids: Vec<_> = list.value.iter().map(|name| names.listeners.find(name, diagnostics)).collect();

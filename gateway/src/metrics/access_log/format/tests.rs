@@ -110,7 +110,6 @@ fn a_bad_format_says_where_and_what_to_write() {
         ("50% of", 2, "this '%' begins no operator; write %% for a percent sign"),
         ("a %PROTOCL%", 2, "unknown operator %PROTOCL%; did you mean %PROTOCOL%?"),
         ("%response_code%", 0, "unknown operator %response_code%; did you mean %RESPONSE_CODE%?"),
-        ("%REQUEST(X)%", 0, "unknown operator %REQUEST%; did you mean %REQ%?"),
         ("%QQQ%", 0, "unknown operator %QQQ%"),
         ("%REQ%", 0, "%REQ% needs a header's name: %REQ(NAME)%"),
         ("%REQ()%", 0, "'' is no header name"),
