@@ -9,5 +9,7 @@
 //! pure   snapshot > route, balance, filter > config, proto, metrics
 //! ```
 
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod proto;
