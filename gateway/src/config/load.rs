@@ -178,7 +178,7 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 /// The path without `.` and, where a name precedes them, `..`: enough to see that two spellings are one file.
-fn normal(path: &Path) -> PathBuf {
+pub fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {

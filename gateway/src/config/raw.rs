@@ -7,12 +7,12 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::decode::{Decode, List, Map, Node, Optional, Required, table};
+use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use super::model::{AccessAction, Balance, EncodedSlashes, TlsVersion, XdpMode};
 use super::report::Diagnostics;
 use super::value::{
     Address, AddressOrOff, Authority, Cidr, Count, Duration, Expression, FilePath, HeaderName, HeaderValue, Host,
-    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Scheme, Size, Upstream,
+    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, Scheme, Size, Upstream,
     UrlPath, Workers,
 };
 
@@ -68,7 +68,7 @@ pub struct Gateway {
     pub server_header: Optional<HeaderValue>,
     /// The pseudonym added to the `via` header in both directions (RFC 9110 section 7.6.3). Without it none is added.
     #[schemars(extend("examples" = ["edge-1"]))]
-    pub via: Optional<HeaderName>,
+    pub via: Optional<Pseudonym>,
 }
 }
 
@@ -335,14 +335,14 @@ pub struct Route {
     pub r#match: Optional<Match>,
     /// The cluster requests go to.
     #[schemars(extend("examples" = ["api"]))]
-    pub cluster: Optional<Name>,
+    pub cluster: Optional<Given<Name>>,
     /// Several clusters, each with a share of the requests.
     #[schemars(extend("examples" = [[{"name": "api", "weight": 90}, {"name": "api-canary", "weight": 10}]]))]
-    pub clusters: Optional<List<WeightedCluster>>,
+    pub clusters: Optional<Given<List<WeightedCluster>>>,
     /// Answer with a redirect.
-    pub redirect: Optional<Redirect>,
+    pub redirect: Optional<Given<Redirect>>,
     /// Answer from here.
-    pub respond: Optional<Respond>,
+    pub respond: Optional<Given<Respond>>,
     /// What the origin sees in place of the path and host of the request.
     pub rewrite: Optional<Rewrite>,
     /// Time for the whole request, from its last byte to the last one of the answer; `"0s"` is no limit.
@@ -396,10 +396,10 @@ table! { "a condition"
 pub struct ConditionTable {
     /// A regular expression that matches the whole value.
     #[schemars(extend("examples" = ["v[12]"]))]
-    pub regex: Optional<Expression>,
+    pub regex: Optional<Given<Expression>>,
     /// That there is a value, or with `false`, that there is none.
     #[schemars(extend("examples" = [true]))]
-    pub present: Optional<bool>,
+    pub present: Optional<Given<bool>>,
 }
 }
 

@@ -35,7 +35,7 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
 
 fn endpoints(list: At<Vec<At<raw::Endpoint>>>, diagnostics: &mut Diagnostics) -> Option<Vec<Endpoint>> {
     if list.value.is_empty() {
-        diagnostics.warning(list.span, "no endpoints: requests to this cluster get 503");
+        diagnostics.hint(list.span, "no endpoints: requests to this cluster get 503");
     }
     list.value
         .into_iter()

@@ -95,7 +95,7 @@ fn gateway(raw: Optional<raw::Gateway>) -> Gateway {
             Some(text) => Some(text.value.0).filter(|text| text != "off"),
             None => default.server_header,
         },
-        via: raw.via.map(|name| name.value.0.as_str().to_owned()),
+        via: raw.via.map(|name| name.value.0),
     }
 }
 
@@ -133,7 +133,7 @@ fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
     let interfaces = raw.value.interfaces.map_or_else(Vec::new, |list| list.value);
     let mode = raw.value.mode.map_or(XdpMode::Auto, |mode| mode.value);
     if interfaces.is_empty() && mode != XdpMode::Off {
-        diagnostics.warning(raw.span, "XDP is off: no `interfaces` to attach it to");
+        diagnostics.hint(raw.span, "XDP is off: no `interfaces` to attach it to");
     }
     Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode }
 }

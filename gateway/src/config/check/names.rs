@@ -71,7 +71,7 @@ impl Names {
     pub fn warn_unused(&self, why: &str, diagnostics: &mut Diagnostics) {
         for entry in self.entries.iter().filter(|entry| !entry.used.get()) {
             if let Some(span) = entry.span {
-                diagnostics.warning(span, format!("this {} is not used: {why}", self.kind));
+                diagnostics.hint(span, format!("this {} is not used: {why}", self.kind));
             }
         }
     }

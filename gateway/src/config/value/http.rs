@@ -48,6 +48,21 @@ impl FromText for HeaderValue {
     }
 }
 
+/// What a proxy calls itself in `via`: RFC 9110 section 7.6.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pseudonym(pub String);
+
+schema!(Pseudonym, "token", { "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" });
+
+impl FromText for Pseudonym {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        if text.is_empty() || !text.bytes().all(head::is_token_byte) {
+            return Err(Problem::new(format!("{text:?} is not a pseudonym"), "one word, such as \"edge-1\""));
+        }
+        Ok(Pseudonym(text.to_owned()))
+    }
+}
+
 /// A request method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Method(pub head::Method);
@@ -200,7 +215,7 @@ impl FromText for Expression {
         anchored(text).map(|regex| Expression(Pattern(regex))).map_err(|error| {
             let reason = match error {
                 regex::Error::CompiledTooBig(limit) => format!("it needs more than {limit} bytes of memory"),
-                other => other.to_string().lines().last().unwrap_or_default().to_owned(),
+                other => other.to_string().lines().last().unwrap_or_default().replace("error: ", ""),
             };
             Problem::new(format!("this regular expression cannot be used: {reason}"), "use a simpler one")
         })
