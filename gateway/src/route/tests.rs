@@ -275,6 +275,12 @@ fn a_path_deeper_than_any_route_costs_no_more_than_the_tree_is_deep() {
     assert_eq!(find(&routes, "a.test", &format!("/{}", "a".repeat(60_000))), None);
 }
 
+#[test]
+fn a_table_is_shared_by_all_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Table>();
+}
+
 // === a naive search ===
 
 fn naive_find(routes: &[Route], head: &RequestHead) -> Option<u32> {
