@@ -7,11 +7,6 @@ pub(super) fn segments(path: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     path.strip_prefix(b"/").map(split)
 }
 
-/// The segments of a configured exact path: never none, so that the path is never mistaken for its host.
-pub(super) fn exact_segments(path: &str) -> impl Iterator<Item = &[u8]> {
-    split(path.strip_prefix('/').unwrap_or(path).as_bytes())
-}
-
 /// The segments every path below `prefix` begins with; `/` has none.
 pub(super) fn prefix_segments(prefix: &str) -> impl Iterator<Item = &[u8]> {
     let rest = prefix.trim_matches('/').as_bytes();
