@@ -123,6 +123,9 @@ impl Table {
     ///
     /// `OPTIONS *` has no path, so no route takes it.
     pub fn find(&self, query: &Query<'_>) -> Option<RouteId> {
+        if !query.path.starts_with(b"/") {
+            return None;
+        }
         let exact = self.edges.get(EXACT, query.host);
         exact
             .and_then(|host| self.find_under(host, query))
@@ -142,19 +145,14 @@ impl Table {
     fn find_under(&self, host: Place, query: &Query<'_>) -> Option<RouteId> {
         let whole = |place: Place| self.first(&self.nodes[place.node as usize].whole, query);
         let exact = self.edges.get(host, query.path).and_then(whole);
-        exact.or_else(|| whole(host)).or_else(|| self.find_prefix(self.descend(host, query.path)?, query))
+        exact.or_else(|| whole(host)).or_else(|| self.find_prefix(self.descend(host, query.path), query))
     }
 
     /// The last node on the way of `path`.
-    fn descend(&self, host: Place, path: &[u8]) -> Option<NodeId> {
-        let mut place = host;
-        for segment in path::segments(path)? {
-            match self.edges.get(place, segment) {
-                Some(child) => place = child,
-                None => break,
-            }
-        }
-        Some(place.node)
+    fn descend(&self, host: Place, path: &[u8]) -> NodeId {
+        let step = |at: Place, segment| self.edges.get(at, segment).ok_or(at);
+        let (Ok(place) | Err(place)) = path::segments(path).try_fold(host, step);
+        place.node
     }
 
     fn find_prefix(&self, deepest: NodeId, query: &Query<'_>) -> Option<RouteId> {

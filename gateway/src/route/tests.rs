@@ -131,6 +131,7 @@ fn a_path_matches_exactly_by_whole_segments_or_by_regex() {
         (regex("/v[0-9]+"), "/v1/x", false),
         (regex("/v[0-9]+"), "/x/v1", false),
         (regex("/a|/b"), "/bc", false),
+        (regex(".*"), "*", false),
     ];
     for (matcher, target, expected) in cases {
         let found = find(&[route(&["*"], matcher.clone())], "a.test", target);
