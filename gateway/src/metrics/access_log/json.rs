@@ -48,7 +48,7 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     object.text("x_forwarded_for", field(Known::XForwardedFor));
     object.text("user_agent", field(Known::UserAgent));
     object.text("request_id", record.request_id());
-    object.text("authority", request.map(|head| head.authority.as_slice()));
+    object.text("authority", record.authority());
     object.address("upstream_host", record.upstream_host);
     object.text("upstream_cluster", record.upstream_cluster.map(str::as_bytes));
     object.address("upstream_local_address", record.upstream_local);
