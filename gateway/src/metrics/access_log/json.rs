@@ -70,7 +70,6 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    #[inline(always)]
     fn key(&mut self, name: &str) -> &mut Vec<u8> {
         self.out.extend_from_slice(b",\"");
         self.out.extend_from_slice(name.as_bytes());
@@ -78,7 +77,6 @@ impl Object<'_> {
         self.out
     }
 
-    #[inline(always)]
     fn text(&mut self, name: &str, value: Option<&[u8]>) {
         let out = self.key(name);
         match value {
@@ -87,7 +85,6 @@ impl Object<'_> {
         }
     }
 
-    #[inline(always)]
     fn number(&mut self, name: &str, value: Option<u64>) {
         let out = self.key(name);
         match value {
