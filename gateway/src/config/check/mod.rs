@@ -126,7 +126,13 @@ fn access_log(raw: Optional<raw::AccessLog>, loader: &mut Loader<'_>) -> Option<
 }
 
 /// Reports a format string that does not compile. `"text"` is Envoy's default one.
-fn check_log_format(_format: &At<String>, _diagnostics: &mut Diagnostics) {}
+fn check_log_format(format: &At<String>, diagnostics: &mut Diagnostics) {
+    if let Err(error) = Format::compile(&format.value) {
+        // The position counts from behind the opening quote.
+        let at = error.at + 1;
+        diagnostics.error(format.span.part(at, at + 1), format!("access_log.format: {}", error.message));
+    }
+}
 
 fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
     let Some(raw) = raw else { return Xdp { interfaces: Vec::new(), mode: XdpMode::Auto } };
