@@ -123,9 +123,9 @@ fn stripped(full: &Path) -> Result<Vec<u8>> {
     Ok(if has_btf(&small) { small } else { bytes })
 }
 
-/// Whether a section table names `.BTF`.
+/// Whether a section is named `.BTF`. The name may be stored as the end of a longer one, `.rel.BTF`.
 fn has_btf(object: &[u8]) -> bool {
-    object.windows(6).any(|name| name == b"\0.BTF\0")
+    object.windows(5).any(|name| name == b".BTF\0")
 }
 
 fn llvm_strip() -> Option<PathBuf> {
