@@ -2,16 +2,13 @@
 //! build script finds it. Without a BPF toolchain that file is absent and the gateway builds without XDP.
 
 use crate::setup::{self, Set};
-use crate::shell::{Cmd, find, loud, root};
+use crate::shell::{Cmd, find, root};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// Names an object to use instead of building one.
 pub const OBJECT_OVERRIDE: &str = "GATEWAY_BPF_OBJECT";
-
-pub const HOW_TO_GET: &str = "To turn it on: `cargo xtask setup bpf` as root on Debian 12; elsewhere `rustup toolchain install nightly \
-    -c rust-src` and `cargo install bpf-linker`; or name a built object in GATEWAY_BPF_OBJECT";
 
 /// Debug information becomes BTF. bpf-linker's default turns every copy above 8 bytes into a call of a byte loop;
 /// its disable-expand option keeps them inline. From `target-cpu=v3` on, packet pointers in 32-bit moves are refused by the verifier.
@@ -22,26 +19,23 @@ const RUSTFLAGS: &str =
 const UNSTABLE_CRATES: &str = "aya_ebpf,gateway_ebpf,gateway_xdp";
 
 pub fn run() -> Result<()> {
-    setup::ensure(&[Set::Bpf])?;
+    setup::ensure(&[Set::Build, Set::Bpf])?;
     match build()? {
         Some(object) => println!("{} ({} bytes)", object.display(), fs::metadata(&object)?.len()),
-        None => bail!("the XDP program was not built"),
+        None => bail!("the XDP program was not built: no BPF toolchain"),
     }
     Ok(())
 }
 
-/// Builds the object, or says in one line why it cannot be built here. An error means that the program is broken.
+/// Builds the object; `None` without a toolchain, which `setup` has said. An error means that the program is broken.
 pub fn build() -> Result<Option<PathBuf>> {
     let object = root().join("target/bpf/gateway-xdp.o");
-    let built = produce().inspect_err(|_| remove_stale(&object))?;
-    match built {
-        Some(bytes) => write_if_changed(&object, &bytes).map(|()| Some(object)),
-        None => {
-            remove_stale(&object);
-            loud(&format!("XDP is off: no BPF toolchain found. {HOW_TO_GET}"));
-            Ok(None)
-        }
-    }
+    let Some(bytes) = produce().inspect_err(|_| remove_stale(&object))? else {
+        remove_stale(&object);
+        return Ok(None);
+    };
+    write_if_changed(&object, &bytes)?;
+    Ok(Some(object))
 }
 
 /// A compiler that can build for BPF.

@@ -15,6 +15,9 @@ use std::{env, fs};
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const BPF_LINKER_VERSION: &str = "0.13.0";
 
+const HOW_TO_GET_BPF: &str = "To turn it on: `cargo xtask setup bpf` as root on Debian 12; elsewhere `rustup toolchain install nightly \
+    -c rust-src` and `cargo install bpf-linker`; or name a built object in GATEWAY_BPF_OBJECT";
+
 #[derive(clap::Args)]
 pub struct Args {
     /// What to set up; all of it when omitted
@@ -47,10 +50,12 @@ const BUILD: &[Need] = &[
 ];
 
 const BPF: &[Need] = &[
-    Need { probe: "/usr/lib/rustlib/bpfel-unknown-none/lib", debian: "rustc-web", elsewhere: "" },
-    Need { probe: "/usr/lib/rustlib/bpfel-unknown-none/lib", debian: "libstd-rust-web-dev-bpf", elsewhere: "" },
-    Need { probe: "/usr/lib/llvm-22/bin/llvm-config", debian: "llvm-22-dev", elsewhere: "" },
+    // Not /usr/bin/rustc: Debian's older rustc has that name too.
+    Need { probe: "/usr/share/doc/rustc-web", debian: "rustc-web", elsewhere: NIGHTLY },
+    Need { probe: "/usr/lib/rustlib/bpfel-unknown-none/lib", debian: "libstd-rust-web-dev-bpf", elsewhere: NIGHTLY },
+    Need { probe: "/usr/lib/llvm-22/bin/llvm-config", debian: "llvm-22-dev", elsewhere: "LLVM 22 with its headers" },
 ];
+const NIGHTLY: &str = "rustup's nightly with rust-src";
 
 const PEERS: &[Need] = &[
     Need { probe: "ip", debian: "iproute2", elsewhere: "iproute2" },
@@ -70,11 +75,11 @@ pub fn ensure(sets: &[Set]) -> Result<()> {
             Set::Build => install(BUILD)?,
             Set::Bpf => {
                 if let Err(error) = bpf() {
-                    loud(&format!("XDP will be off: {error:#}. {}", ebpf::HOW_TO_GET));
+                    loud(&format!("XDP will be off: {error:#}. {HOW_TO_GET_BPF}"));
                 }
             }
             Set::Peers => {
-                if let Err(error) = install(PEERS).and_then(|()| nginx()) {
+                for error in [install(PEERS), nginx()].into_iter().filter_map(Result::err) {
                     loud(&format!("tests that need these programs will fail: {error:#}"));
                 }
             }
@@ -89,6 +94,7 @@ fn bpf() -> Result<()> {
     }
     if Compiler::find().is_none() {
         install(BPF)?;
+        Compiler::find().context("no compiler for bpfel-unknown-none")?;
     }
     // It links LLVM's shared library, so being there is not enough.
     if find("bpf-linker").is_some_and(|linker| Cmd::new(linker).arg("--version").succeeds()) {
@@ -172,8 +178,9 @@ fn apt_install(packages: &[String]) -> Result<()> {
     update_once()?;
     privileged("apt-get")
         .and_then(|apt| {
-            // Another apt may be at work on a host that has just booted.
-            apt.args(["install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
+            // Nothing of the host's is removed for us: rustc-web conflicts with Debian's rustc and rustup. And another
+            // apt may be at work on a host that has just booted.
+            apt.args(["install", "--yes", "--no-remove", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
                 .args(&missing)
                 .run()
         })
@@ -208,9 +215,11 @@ fn privileged(program: &str) -> Result<Cmd> {
 
 impl Need {
     fn describe(&self) -> String {
-        match self.elsewhere {
-            "" => self.debian.to_owned(),
-            elsewhere => format!("{} (package {} on Debian; {elsewhere} on others)", self.probe, self.debian),
+        let Self { probe, debian, elsewhere } = self;
+        if elsewhere == debian {
+            debian.to_string()
+        } else {
+            format!("{probe} (Debian: {debian}, others: {elsewhere})")
         }
     }
 }

@@ -8,28 +8,38 @@ mod rust;
 use crate::shell::{Cmd, root};
 use anyhow::{Context, Result, bail};
 use rust::Name;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub fn run() -> Result<()> {
-    let rustup_hint = "if the component is missing: `rustup component add rustfmt clippy`";
-    Cmd::cargo().args(["fmt", "--all", "--check"]).run().context(rustup_hint)?;
-    let clippy = Cmd::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
-    clippy.run().context(rustup_hint)?;
-
-    let document = fs::read_to_string(root().join("ARCHITECTURE.md")).context("cannot read ARCHITECTURE.md")?;
-    let rings = Rings::parse(&document)?;
-    let mut findings = missing_paths(&document, exists);
-    for file in rust_files(&root().join("gateway/src"))? {
-        let source = fs::read_to_string(&file)?;
-        let path = file.strip_prefix(root().join("gateway/src")).unwrap_or(&file).to_string_lossy();
-        findings.extend(violations(&path, &source, &rings));
-    }
+    let findings = structure()?;
     if !findings.is_empty() {
         bail!("{} findings:\n  {}", findings.len(), findings.join("\n  "));
     }
-    println!("tidy: formatting, lints, module directions and named paths are in order");
+    for component in ["fmt", "clippy"] {
+        if !Cmd::cargo().args([component, "--version"]).succeeds() {
+            bail!("cargo {component} is missing: `rustup component add rustfmt clippy`");
+        }
+    }
+    Cmd::cargo().args(["fmt", "--all", "--check"]).run()?;
+    Cmd::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]).run()?;
+    println!("tidy: module directions, named paths, formatting and lints are in order");
     Ok(())
+}
+
+/// What the tree does against ARCHITECTURE.md.
+fn structure() -> Result<Vec<String>> {
+    let document = fs::read_to_string(root().join("ARCHITECTURE.md")).context("cannot read ARCHITECTURE.md")?;
+    let rings = Rings::parse(&document)?;
+    let mut findings = missing_paths(&document, exists);
+    let library = root().join("gateway/src");
+    for file in rust_files(&library)? {
+        let source = fs::read_to_string(&file)?;
+        let path = file.strip_prefix(&library).unwrap_or(&file).to_string_lossy();
+        findings.extend(violations(&path, &source, &rings));
+    }
+    Ok(findings)
 }
 
 /// The modules in order, each with its rank; siblings share one. Modules up to the end of the first line are pure.
@@ -149,11 +159,9 @@ fn missing_paths(document: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let tree = block(document, "folders").unwrap_or_default();
     let in_tree = tree.iter().filter_map(|line| line.split_whitespace().next());
     let in_text = document.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|span| is_path(span));
-    let named = in_tree.chain(in_text).flat_map(expand_braces);
-    named
-        .filter(|path| !exists(path))
-        .map(|path| format!("ARCHITECTURE.md names {path}, which does not exist"))
-        .collect()
+    let named: BTreeSet<String> = in_tree.chain(in_text).flat_map(expand_braces).collect();
+    let missing = named.iter().filter(|path| !exists(path));
+    missing.map(|path| format!("ARCHITECTURE.md names {path}, which does not exist")).collect()
 }
 
 /// Paths of the tree have a slash inside or at the end; patterns, URLs and absolute paths are something else.
