@@ -5,9 +5,19 @@
 //!
 //! ```text
 //! glue   main > cli > control > worker, xdp
-//! io     downstream > proxy > upstream > tls > net
+//! io     downstream > proxy > upstream > http1 > tls > net
 //! pure   snapshot > route, balance, filter > config, proto, metrics
 //! ```
 
+pub mod balance;
 pub mod config;
+pub mod filter;
+pub mod http1;
+pub mod metrics;
+pub mod net;
 pub mod proto;
+pub mod proxy;
+pub mod route;
+pub mod snapshot;
+pub mod tls;
+pub mod upstream;

@@ -286,7 +286,7 @@ impl Headers {
     }
 
     /// Every value of that name, in order.
-    pub fn get_all<'a, N: Name>(&'a self, name: &'a N) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a, N: Name>(&'a self, name: &'a N) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let (known, bytes) = (name.known(), name.bytes());
         self.fields
             .iter()
@@ -436,6 +436,25 @@ impl Version {
     }
 }
 
+/// The scheme of a target URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+impl Scheme {
+    /// The scheme's text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
 /// How the message says its body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BodyLength {
@@ -450,6 +469,13 @@ pub enum BodyLength {
     UntilClose,
 }
 
+impl BodyLength {
+    /// Whether no byte of body will come, whether the message says so (`content-length: 0`) or says nothing.
+    pub fn is_empty(self) -> bool {
+        matches!(self, BodyLength::Empty | BodyLength::Known(0))
+    }
+}
+
 /// The head of a request, whichever protocol it came in.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
@@ -462,7 +488,7 @@ pub struct RequestHead {
     pub authority: Vec<u8>,
     /// Path and query, normalised; begins with `/`, or is `*` for OPTIONS.
     pub target: Vec<u8>,
-    /// The fields, without `host`.
+    /// The fields, without `host`, `content-length`, `transfer-encoding` and `expect`.
     pub headers: Headers,
     /// How the body ends.
     pub body: BodyLength,
@@ -498,7 +524,8 @@ pub struct ResponseHead {
     pub status: u16,
     /// The version it came in.
     pub version: Version,
-    /// The fields.
+    /// The fields. `content-length` is among them only when it says how long a body would be that does not come (an
+    /// answer to HEAD, or 304): then `body` is [`BodyLength::Empty`].
     pub headers: Headers,
     /// How the body ends.
     pub body: BodyLength,

@@ -1,3 +1,6 @@
 //! HTTP as data: no socket, no clock, no allocation per message once the buffers have grown.
 
+pub mod authority;
+pub mod h1;
 pub mod head;
+pub mod limits;

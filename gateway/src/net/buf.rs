@@ -1,0 +1,272 @@
+//! Pooled byte buffers.
+
+use std::cell::RefCell;
+
+/// Capacity for message heads and small bodies: holds nearly every request and response head in one receive.
+pub const SMALL: usize = 8 * 1024;
+
+/// Capacity for streamed bodies. Larger ones gain little per system call and cost memory per busy connection.
+pub const LARGE: usize = 64 * 1024;
+
+/// Bytes kept free in front of received data, so that a chunk-size line is written there and not copied around.
+pub const HEADROOM: usize = 24;
+
+/// Bytes kept free behind received data, for the CRLF that ends a chunk.
+const TAILROOM: usize = 8;
+
+/// Free buffers a worker keeps of each size; above it they go back to the allocator. 256 × 64 KiB = 16 MiB at most.
+const KEPT: usize = 256;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), large: Vec::new() }) };
+}
+
+struct Pool {
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+}
+
+/// A byte buffer with room in front, given back to the worker's pool when dropped.
+///
+/// `bytes[start..]` is the content. `init` is how much of the allocation has ever been written, so that room behind
+/// the content can be lent out as a slice without writing zeros again.
+#[derive(Default)]
+pub struct Buf {
+    bytes: Vec<u8>,
+    start: usize,
+    init: usize,
+}
+
+impl Buf {
+    /// An empty buffer of [`SMALL`] or [`LARGE`] capacity from the pool, with [`HEADROOM`] in front.
+    pub fn take(capacity: usize) -> Buf {
+        let pooled = POOL.with_borrow_mut(|pool| if capacity == SMALL { pool.small.pop() } else { pool.large.pop() });
+        let mut bytes = pooled.unwrap_or_else(|| vec![0; if capacity == SMALL { SMALL } else { LARGE }]);
+        let init = bytes.len();
+        bytes.truncate(HEADROOM);
+        Buf { bytes, start: HEADROOM, init }
+    }
+
+    /// A small buffer with a copy of `content`.
+    pub fn copy_of(content: &[u8]) -> Buf {
+        let mut buf = Buf::take(if content.len() + HEADROOM + TAILROOM <= SMALL { SMALL } else { LARGE });
+        buf.extend(content);
+        buf
+    }
+
+    /// The content.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// The content, writable.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
+    /// Content length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether there is no content.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the buffer has an allocation at all.
+    pub fn is_allocated(&self) -> bool {
+        self.bytes.capacity() != 0
+    }
+
+    /// Whether this is a buffer for streamed bodies.
+    pub fn is_large(&self) -> bool {
+        self.bytes.capacity() >= LARGE
+    }
+
+    /// How many bytes fit behind the content.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity().saturating_sub(self.bytes.len() + TAILROOM)
+    }
+
+    /// Drops the first `n` bytes of the content (all of it when there are fewer).
+    pub fn consume(&mut self, n: usize) {
+        self.start += n.min(self.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Keeps the first `n` bytes of the content.
+    pub fn truncate(&mut self, n: usize) {
+        self.init = self.init.max(self.bytes.len());
+        self.bytes.truncate(self.start + n);
+    }
+
+    /// Forgets the content and keeps the memory.
+    pub fn clear(&mut self) {
+        self.init = self.init.max(self.bytes.len());
+        self.bytes.truncate(HEADROOM);
+        self.start = self.bytes.len();
+    }
+
+    /// Appends, growing if it must.
+    pub fn extend(&mut self, content: &[u8]) {
+        self.append_with(|out| out.extend_from_slice(content));
+    }
+
+    /// Lets `write` append to the content.
+    pub fn append_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let (capacity, before) = (self.bytes.capacity(), self.bytes.len());
+        let result = write(&mut self.bytes);
+        debug_assert!(self.bytes.len() >= before, "append_with only appends");
+        if self.bytes.capacity() != capacity {
+            self.init = self.bytes.len();
+        }
+        result
+    }
+
+    /// Writes `prefix` in front of the content; the caller keeps it within [`HEADROOM`] in sum.
+    pub fn prepend(&mut self, prefix: &[u8]) {
+        if prefix.len() <= self.start {
+            self.start -= prefix.len();
+            self.bytes[self.start..][..prefix.len()].copy_from_slice(prefix);
+        } else {
+            self.init = self.init.max(self.bytes.len());
+            self.bytes.splice(..self.start, prefix.iter().copied());
+            self.init = self.bytes.len();
+            self.start = 0;
+        }
+    }
+
+    /// Makes room for at least `more` bytes behind the content, first by moving it to the front, then by a larger
+    /// allocation.
+    pub fn reserve(&mut self, more: usize) {
+        if self.room() >= more {
+            return;
+        }
+        if self.start > HEADROOM {
+            self.init = self.init.max(self.bytes.len());
+            self.bytes.drain(HEADROOM..self.start);
+            self.start = HEADROOM;
+        }
+        if self.room() < more {
+            let mut larger = Buf::take(LARGE);
+            larger.append_with(|out| {
+                out.reserve(self.len() + more + TAILROOM);
+                out.extend_from_slice(self.as_slice());
+            });
+            *self = larger;
+        }
+    }
+
+    /// The room behind the content as a slice to write into; [`Buf::advance`] says how much was written.
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        let len = self.bytes.len();
+        let end = self.bytes.capacity() - TAILROOM.min(self.bytes.capacity() - len);
+        if self.init < end {
+            self.bytes.resize(end, 0);
+            self.init = end;
+            self.bytes.truncate(len);
+        }
+        // SAFETY: bytes `len..end` are inside the allocation and were written before: `init >= end`.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_mut_ptr().add(len), end - len) }
+    }
+
+    /// Makes `n` bytes that were written into [`Buf::spare_mut`] part of the content.
+    pub fn advance(&mut self, n: usize) {
+        let len = self.bytes.len() + n;
+        assert!(len <= self.bytes.capacity(), "more was written than there was room for");
+        self.init = self.init.max(len);
+        // SAFETY: the caller wrote the `n` bytes behind the old length, and they are inside the allocation.
+        unsafe { self.bytes.set_len(len) };
+    }
+
+    /// Where a receive may write, and how much.
+    pub(super) fn spare_raw(&mut self) -> (*mut u8, usize) {
+        let room = self.room();
+        (self.bytes.spare_capacity_mut().as_mut_ptr().cast(), room)
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        let (capacity, init) = (self.bytes.capacity(), self.init.max(self.bytes.len()));
+        if capacity != SMALL && capacity != LARGE {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        // A pooled vector's length says how much of it is initialised.
+        // SAFETY: `init` bytes have been written, and `init <= capacity`.
+        unsafe { bytes.set_len(init) };
+        bytes.resize(capacity, 0);
+        // The thread may be ending, and the pool with it: then the allocator gets the buffer.
+        let _ = POOL.try_with(|pool| {
+            let Ok(mut pool) = pool.try_borrow_mut() else { return };
+            let kept = if capacity == SMALL { &mut pool.small } else { &mut pool.large };
+            if kept.len() < KEPT {
+                kept.push(bytes);
+            }
+        });
+    }
+}
+
+impl std::fmt::Debug for Buf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buf({} of {} bytes)", self.len(), self.bytes.capacity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_comes_back_after_prepend_append_and_consume() {
+        let mut buf = Buf::copy_of(b"body");
+        buf.prepend(b"4\r\n");
+        buf.extend(b"\r\n");
+        assert_eq!(buf.as_slice(), b"4\r\nbody\r\n");
+        buf.consume(3);
+        buf.truncate(4);
+        assert_eq!(buf.as_slice(), b"body");
+        buf.consume(9);
+        assert!(buf.is_empty());
+    }
+
+    #[test]
+    fn spare_room_is_written_and_taken_in() {
+        let mut buf = Buf::take(SMALL);
+        let spare = buf.spare_mut();
+        assert_eq!(spare.len(), SMALL - HEADROOM - TAILROOM);
+        spare[..3].copy_from_slice(b"abc");
+        buf.advance(3);
+        assert_eq!(buf.as_slice(), b"abc");
+    }
+
+    #[test]
+    fn a_full_buffer_moves_its_content_before_it_grows() {
+        let mut buf = Buf::take(SMALL);
+        buf.extend(&vec![b'x'; buf.room()]);
+        buf.consume(100);
+        buf.reserve(50);
+        assert!(!buf.is_large(), "moving the content to the front made the room");
+        buf.reserve(LARGE);
+        assert!(buf.room() >= LARGE);
+        assert_eq!(buf.len(), SMALL - HEADROOM - TAILROOM - 100);
+    }
+
+    #[test]
+    fn a_prefix_longer_than_the_headroom_still_fits() {
+        let mut buf = Buf::copy_of(b"tail");
+        buf.prepend(&[b'p'; HEADROOM * 2]);
+        assert_eq!(buf.len(), HEADROOM * 2 + 4);
+        assert!(buf.as_slice().ends_with(b"ptail"));
+    }
+
+    #[test]
+    fn buffers_are_used_again() {
+        let at = Buf::take(LARGE).bytes.as_ptr();
+        assert_eq!(Buf::take(LARGE).bytes.as_ptr(), at);
+    }
+}

@@ -1,0 +1,33 @@
+//! Sockets over io_uring: the only module that names tokio-uring.
+//!
+//! # Rules
+//!
+//! * **A buffer belongs to its operation until the completion arrives.** Dropping a tokio-uring future does not cancel
+//!   the operation: it stays in flight, holds the descriptor open and swallows the bytes it later reads. So operations
+//!   live *in the socket half* ([`Reader`], [`Writer`], [`Listener`]), and the futures only borrow it. A future may be
+//!   dropped at any time (a deadline passed, another branch won): the next call takes up the same operation and no byte
+//!   is lost.
+//! * **Closing is shutting down.** When the last half is dropped, `shutdown(2)` ends whatever is still in flight, the
+//!   completion returns the buffer and the descriptor closes. Nothing leaks.
+//! * **An idle connection holds no buffer.** [`Reader::wait_readable`] waits with a poll operation; a receive that has
+//!   been waiting for longer than [`SHRINK_AFTER_MS`] is cancelled and becomes a poll.
+//! * **Deadlines cost a store.** A [`Deadline`] is set by writing one cell; the worker's timer task finds out late and
+//!   once ([`timer`]).
+//! * **Everything has a limit**, written where it is defined: ring entries, pooled buffers, backlog.
+//!
+//! The AsyncRead/AsyncWrite adapter that the `h2` crate wants belongs here, over the same halves, as `adapter.rs`.
+
+mod buf;
+mod op;
+mod ring;
+mod socket;
+mod tcp;
+mod timer;
+mod until;
+
+pub use buf::{Buf, HEADROOM, LARGE, SMALL};
+pub use ring::{Probe, RingError, cores, pin_to_core, probe, spawn, start};
+pub use socket::{bind_reuseport, bound_addr};
+pub use tcp::{Listener, Reader, SHRINK_AFTER_MS, Writer, connect};
+pub use timer::{Deadline, Timers, now_ms};
+pub use until::{Passed, Until};

@@ -1,0 +1,138 @@
+//! One-shot ring operations of our own, through tokio-uring's public submission type.
+//!
+//! tokio-uring's socket types read with `IORING_OP_READ`, allocate per call and own the future; receive and send
+//! operations of our own cost less and can be kept by the socket half.
+
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use io_uring::{cqueue, opcode, squeue, types};
+use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
+
+use super::buf::Buf;
+
+/// A descriptor shared by the halves of a socket and by its operations in flight.
+///
+/// The kernel looks a descriptor up when it starts an operation, so every operation holds one of these until it is
+/// complete: the number cannot be reused under it.
+#[derive(Clone, Debug)]
+pub(super) struct Fd(Rc<OwnedFd>);
+
+impl Fd {
+    pub(super) fn new(fd: OwnedFd) -> Fd {
+        Fd(Rc::new(fd))
+    }
+
+    pub(super) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn entry(&self) -> types::Fd {
+        types::Fd(self.raw())
+    }
+}
+
+/// An operation in flight. `T` is what the kernel may touch until the completion arrives.
+pub(super) struct Op<T: Unpin + 'static>(InFlightOneshot<(Fd, T), Raw<T>>);
+
+/// What came back: the result, and what was lent to the kernel.
+pub(super) type Completion<T> = (io::Result<u32>, T);
+
+impl<T: Unpin + 'static> Op<T> {
+    /// # Safety
+    ///
+    /// Every pointer in `entry` is into memory that `lent` owns and that does not move when `lent` is moved.
+    unsafe fn submit(fd: &Fd, lent: T, entry: squeue::Entry) -> Op<T> {
+        Op(UnsubmittedOneshot::new((fd.clone(), lent), Raw(PhantomData), entry).submit())
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion<T>> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+
+    pub(super) async fn done(mut self) -> Completion<T> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+}
+
+struct Raw<T>(PhantomData<T>);
+
+impl<T> Unpin for Raw<T> {}
+
+impl<T> OneshotOutputTransform for Raw<T> {
+    type Output = Completion<T>;
+    type StoredData = (Fd, T);
+
+    fn transform_oneshot_output(self, (_, lent): (Fd, T), cqe: cqueue::Entry) -> Completion<T> {
+        let result = cqe.result();
+        (if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) }, lent)
+    }
+}
+
+/// Receives into the room behind the buffer's content; the completion's number is not yet part of the content.
+pub(super) fn recv(fd: &Fd, mut buf: Buf) -> Op<Buf> {
+    let (at, room) = buf.spare_raw();
+    let entry = opcode::Recv::new(fd.entry(), at, room as u32).build();
+    // SAFETY: `at` points into the buffer's heap allocation, which stays where it is when the `Buf` moves, and nobody
+    // else reaches it: the operation owns the `Buf`.
+    unsafe { Op::submit(fd, buf, entry) }
+}
+
+/// Sends the buffer's content, or the first part of it.
+pub(super) fn send(fd: &Fd, buf: Buf) -> Op<Buf> {
+    let content = buf.as_slice();
+    let entry =
+        opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(libc::MSG_NOSIGNAL).build();
+    // SAFETY: as for `recv`.
+    unsafe { Op::submit(fd, buf, entry) }
+}
+
+/// Waits until there is something to receive, or the peer is gone, without lending a buffer.
+pub(super) fn poll_readable(fd: &Fd) -> Op<()> {
+    let entry = opcode::PollAdd::new(fd.entry(), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
+    // SAFETY: the entry has no pointers.
+    unsafe { Op::submit(fd, (), entry) }
+}
+
+/// Asks the kernel to cancel one operation on the descriptor; that operation's own completion says how it ended.
+pub(super) fn cancel(fd: &Fd) -> Op<()> {
+    let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd.entry())).build();
+    // SAFETY: the entry has no pointers.
+    unsafe { Op::submit(fd, (), entry) }
+}
+
+/// Accepts one connection; the completion's number is its descriptor.
+pub(super) fn accept(fd: &Fd, address: Box<SockAddr>) -> Op<Box<SockAddr>> {
+    let mut address = address;
+    address.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let entry = opcode::Accept::new(fd.entry(), (&raw mut address.storage).cast(), &raw mut address.len)
+        .flags(libc::SOCK_CLOEXEC)
+        .build();
+    // SAFETY: both pointers are into the box's allocation, which stays where it is when the box moves.
+    unsafe { Op::submit(fd, address, entry) }
+}
+
+/// Connects to the address.
+pub(super) fn connect(fd: &Fd, address: Box<SockAddr>) -> Op<Box<SockAddr>> {
+    let entry = opcode::Connect::new(fd.entry(), (&raw const address.storage).cast(), address.len).build();
+    // SAFETY: as for `accept`.
+    unsafe { Op::submit(fd, address, entry) }
+}
+
+/// A socket address as the kernel reads and writes it.
+pub(super) struct SockAddr {
+    pub(super) storage: libc::sockaddr_storage,
+    pub(super) len: libc::socklen_t,
+}
+
+impl SockAddr {
+    pub(super) fn empty() -> Box<SockAddr> {
+        // SAFETY: all zeros is a valid `sockaddr_storage` (family AF_UNSPEC).
+        Box::new(SockAddr { storage: unsafe { std::mem::zeroed() }, len: 0 })
+    }
+}

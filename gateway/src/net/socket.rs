@@ -1,0 +1,112 @@
+//! Socket system calls that are not on the data path: making, binding, addresses, options.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::op::SockAddr;
+
+/// Connections the kernel keeps for a worker that is busy. `net.core.somaxconn` (4096 by default) is the other limit.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket that shares its address with the other workers' (`SO_REUSEPORT`).
+///
+/// `[::]` takes IPv4 too. Accepted connections inherit `TCP_NODELAY`.
+pub fn bind_reuseport(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The address a listening socket got.
+pub fn bound_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    use std::os::fd::AsRawFd;
+    local_addr(fd.as_raw_fd())
+}
+
+/// An unconnected socket for connections to `address`.
+pub(super) fn stream_for(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
+    with(fd, |socket| socket.local_addr())?.as_socket().ok_or_else(not_inet)
+}
+
+pub(super) fn linger_zero(fd: RawFd) {
+    // A socket that refuses the option closes in the ordinary way.
+    let _ = with(fd, |socket| socket.set_linger(Some(Duration::ZERO)));
+}
+
+/// Whether an accept would find a connection at once.
+pub(super) fn has_queued(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: `poll` is one valid entry.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
+}
+
+pub(super) fn encode(address: SocketAddr) -> Box<SockAddr> {
+    let encoded = socket2::SockAddr::from(address);
+    let mut out = SockAddr::empty();
+    out.len = encoded.len();
+    // SAFETY: `encoded` is valid for `len` bytes, which fit a `sockaddr_storage`, and the two do not overlap.
+    unsafe {
+        std::ptr::copy_nonoverlapping(encoded.as_ptr().cast::<u8>(), (&raw mut out.storage).cast(), out.len as usize);
+    }
+    out
+}
+
+pub(super) fn decode(address: &SockAddr) -> io::Result<SocketAddr> {
+    // SAFETY: the kernel wrote an address of `len` bytes into the storage.
+    let (_, decoded) = unsafe {
+        socket2::SockAddr::try_init(|storage, len| {
+            std::ptr::copy_nonoverlapping(&raw const address.storage, storage.cast(), 1);
+            *len = address.len;
+            Ok(())
+        })?
+    };
+    decoded.as_socket().ok_or_else(not_inet)
+}
+
+fn with<R>(fd: RawFd, f: impl FnOnce(SockRef<'_>) -> R) -> R {
+    // SAFETY: the caller keeps the descriptor open during the call; it is not closed here.
+    let owned = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
+    f(SockRef::from(&*owned))
+}
+
+fn not_inet() -> io::Error {
+    io::Error::other("not an IPv4 or IPv6 address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_kernel_form() {
+        for text in ["127.0.0.1:80", "[2001:db8::1]:443", "[fe80::1%3]:1", "0.0.0.0:0"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(decode(&encode(address)).unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn workers_share_an_address() {
+        let first = bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound_addr(&first).unwrap();
+        assert_eq!(bound_addr(&bind_reuseport(address).unwrap()).unwrap(), address);
+    }
+}

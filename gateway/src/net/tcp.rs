@@ -1,0 +1,321 @@
+//! TCP connections as two halves that keep their operations, and listeners.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::buf::{Buf, LARGE, SMALL};
+use super::op::{self, Fd, Op, SockAddr};
+use super::socket;
+use super::timer::Deadline;
+use super::until::Until;
+
+/// How long a receive may hold a buffer on an idle connection before it is cancelled and becomes a poll. Busy
+/// connections never get here, so they never pay for the poll.
+pub const SHRINK_AFTER_MS: u64 = 1_000;
+
+/// Least room a receive is given.
+const ROOM: usize = 2 * 1024;
+
+/// Splits a connected socket into its halves.
+fn halves(fd: OwnedFd) -> (Reader, Writer) {
+    let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false) });
+    let reader = Reader { socket: socket.clone(), buf: Buf::default(), pending: Pending::Nothing, large: false };
+    (reader, Writer { socket, pending: None })
+}
+
+/// Connects to `address`, with `TCP_NODELAY` set. Ends with [`io::ErrorKind::TimedOut`] when `until` passes.
+pub async fn connect(address: SocketAddr, until: &Until<'_>) -> io::Result<(Reader, Writer)> {
+    let (reader, writer) = halves(socket::stream_for(address)?);
+    let mut op = op::connect(&reader.socket.fd, socket::encode(address));
+    // An operation that is dropped here is ended by the socket's shutdown.
+    reader.socket.busy.set(true);
+    std::future::poll_fn(|cx| match op.poll(cx) {
+        Poll::Ready((result, _)) => Poll::Ready(result.map(drop)),
+        Poll::Pending => until.poll_passed(cx).map(Err),
+    })
+    .await?;
+    reader.socket.busy.set(false);
+    Ok((reader, writer))
+}
+
+/// What both halves share. Operations in flight hold the descriptor, not this.
+struct Socket {
+    fd: Fd,
+    /// A half was dropped with an operation in flight.
+    busy: Cell<bool>,
+}
+
+impl Socket {
+    fn shutdown(&self, how: libc::c_int) {
+        // SAFETY: the descriptor is open as long as `self` is. A failure means that the peer was faster.
+        unsafe { libc::shutdown(self.fd.raw(), how) };
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.busy.get() {
+            self.shutdown(libc::SHUT_RDWR);
+        }
+    }
+}
+
+/// The receiving half: a buffer of bytes not yet consumed, and perhaps an operation that will add more.
+pub struct Reader {
+    socket: Rc<Socket>,
+    buf: Buf,
+    pending: Pending,
+    large: bool,
+}
+
+enum Pending {
+    Nothing,
+    Receive(Op<Buf>),
+    Readable(Op<()>),
+}
+
+impl Reader {
+    /// Bytes received and not consumed. Empty while a receive is in flight.
+    pub fn data(&self) -> &[u8] {
+        self.buf.as_slice()
+    }
+
+    /// The same, writable: bodies are decoded in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.buf.as_mut_slice()
+    }
+
+    /// Consumes `n` of [`Reader::data`].
+    pub fn consume(&mut self, n: usize) {
+        self.buf.consume(n);
+    }
+
+    /// Takes everything received out as one buffer, without copying.
+    pub fn take(&mut self) -> Buf {
+        std::mem::take(&mut self.buf)
+    }
+
+    /// Whether the next receive should have a large buffer, as for a streamed body.
+    pub fn expect_large(&mut self, large: bool) {
+        self.large = large;
+    }
+
+    /// Receives more bytes behind those that are there. `Ok(0)` is the end of the stream.
+    pub async fn fill(&mut self, until: &Until<'_>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => until.poll_passed(cx).map(Err),
+        })
+        .await
+        .inspect(|_| until.progress())
+    }
+
+    /// As [`Reader::fill`], for tasks that keep their own time.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            match &mut self.pending {
+                Pending::Nothing => self.start_receive(),
+                Pending::Readable(op) => {
+                    let (result, ()) = ready!(op.poll(cx));
+                    self.pending = Pending::Nothing;
+                    result?;
+                }
+                Pending::Receive(op) => {
+                    let (result, mut buf) = ready!(op.poll(cx));
+                    self.pending = Pending::Nothing;
+                    let received = result.map(|n| {
+                        buf.advance(n as usize);
+                        n as usize
+                    });
+                    self.buf = buf;
+                    match received {
+                        Err(error) if is_retry(&error) => {}
+                        other => return Poll::Ready(other),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts receiving without waiting for it, so that the bytes are there when somebody asks.
+    pub fn start(&mut self) {
+        if matches!(self.pending, Pending::Nothing) {
+            self.start_receive();
+        }
+    }
+
+    /// Whether a started receive has neither ended nor brought anything: an unused connection that is still good.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.buf.is_empty() && self.poll_fill(&mut cx).is_pending()
+    }
+
+    /// Waits for the first bytes on an idle connection, without holding a buffer for long.
+    ///
+    /// `Ok(0)` is the end of the stream. `timer` is free for use inside; `idle_ms` is how long to wait in all.
+    pub async fn fill_idle(&mut self, timer: &Deadline, idle_ms: u64) -> io::Result<usize> {
+        let begun = super::timer::now_ms();
+        if self.buf.is_allocated() || matches!(self.pending, Pending::Receive(_)) {
+            timer.set_at(begun + SHRINK_AFTER_MS.min(idle_ms));
+            match self.fill(&Until::only(timer)).await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => self.cancel_receive().await,
+                other => return other,
+            }
+        }
+        if self.buf.is_empty() && matches!(self.pending, Pending::Nothing) {
+            self.buf = Buf::default();
+            self.pending = Pending::Readable(op::poll_readable(&self.socket.fd));
+        }
+        timer.set_at(begun + idle_ms);
+        self.fill(&Until::only(timer)).await
+    }
+
+    /// Takes the buffer back from a receive that has nothing to do. Bytes that arrive in the same moment are kept.
+    async fn cancel_receive(&mut self) {
+        let Pending::Receive(receive) = std::mem::replace(&mut self.pending, Pending::Nothing) else { return };
+        // Whether there was anything left to cancel is told by the receive's own completion.
+        let _ = op::cancel(&self.socket.fd).done().await;
+        let (result, mut buf) = receive.done().await;
+        buf.advance(result.map_or(0, |n| n as usize));
+        self.buf = buf;
+    }
+
+    fn start_receive(&mut self) {
+        let mut buf = std::mem::take(&mut self.buf);
+        if buf.is_empty() && (!buf.is_allocated() || (self.large && !buf.is_large())) {
+            buf = Buf::take(if self.large { LARGE } else { SMALL });
+        }
+        buf.reserve(ROOM);
+        self.pending = Pending::Receive(op::recv(&self.socket.fd, buf));
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !matches!(self.pending, Pending::Nothing) {
+            self.socket.busy.set(true);
+        }
+    }
+}
+
+/// The sending half.
+pub struct Writer {
+    socket: Rc<Socket>,
+    pending: Option<Op<Buf>>,
+}
+
+impl Writer {
+    /// Sends the whole buffer. After an error, a passed deadline or a dropped future the connection can only be closed:
+    /// nobody knows how much of the buffer went out.
+    pub async fn send(&mut self, buf: Buf, until: &Until<'_>) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        self.pending = Some(op::send(&self.socket.fd, buf));
+        std::future::poll_fn(|cx| match self.poll_flush(cx, until) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => until.poll_passed(cx).map(Err),
+        })
+        .await
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, until: &Until<'_>) -> Poll<io::Result<()>> {
+        while let Some(op) = &mut self.pending {
+            let (result, mut buf) = ready!(op.poll(cx));
+            self.pending = None;
+            match result {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => buf.consume(n as usize),
+                Err(error) if is_retry(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            until.progress();
+            if !buf.is_empty() {
+                self.pending = Some(op::send(&self.socket.fd, buf));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the peer that nothing more comes (FIN); the other direction stays open.
+    pub fn shutdown(&self) {
+        self.socket.shutdown(libc::SHUT_WR);
+    }
+
+    /// Makes the coming close an abort (RST), so that the peer cannot take a cut stream for a complete one.
+    pub fn abort_on_close(&self) {
+        socket::linger_zero(self.socket.fd.raw());
+    }
+
+    /// The local address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        socket::local_addr(self.socket.fd.raw())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.pending.is_some() {
+            self.socket.busy.set(true);
+        }
+    }
+}
+
+/// Results that say nothing about the connection: try again.
+fn is_retry(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED))
+}
+
+/// One worker's socket of a listener.
+pub struct Listener {
+    fd: Fd,
+    pending: Option<Op<Box<SockAddr>>>,
+}
+
+impl Listener {
+    /// Accepts on a bound and listening socket.
+    pub fn new(fd: OwnedFd) -> Listener {
+        Listener { fd: Fd::new(fd), pending: None }
+    }
+
+    /// The next connection. May be dropped and called again without losing one.
+    pub async fn accept(&mut self) -> io::Result<(Reader, Writer, SocketAddr)> {
+        let op = self.pending.get_or_insert_with(|| op::accept(&self.fd, SockAddr::empty()));
+        let (result, address) = std::future::poll_fn(|cx| op.poll(cx)).await;
+        self.pending = None;
+        accepted(result, &address)
+    }
+
+    /// Stops accepting and gives back what the kernel had already accepted for this socket, so that closing it resets
+    /// nobody (Envoy #17259).
+    pub async fn finish(mut self) -> Vec<(Reader, Writer, SocketAddr)> {
+        let mut queued = Vec::new();
+        if let Some(op) = self.pending.take() {
+            let _ = op::cancel(&self.fd).done().await;
+            let (result, address) = op.done().await;
+            queued.extend(accepted(result, &address).ok());
+        }
+        while socket::has_queued(self.fd.raw()) {
+            let (result, address) = op::accept(&self.fd, SockAddr::empty()).done().await;
+            match accepted(result, &address) {
+                Ok(connection) => queued.push(connection),
+                Err(_) => break,
+            }
+        }
+        queued
+    }
+}
+
+fn accepted(result: io::Result<u32>, address: &SockAddr) -> io::Result<(Reader, Writer, SocketAddr)> {
+    let fd = result?;
+    // SAFETY: a completed accept gives a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let peer = socket::decode(address)?;
+    let (reader, writer) = halves(fd);
+    Ok((reader, writer, peer))
+}
+

@@ -1,0 +1,29 @@
+//! Every limit that is not configured, with the reason for its number.
+
+/// Most fields a head may have whatever the configuration says: the parser's slots are on the stack (32 KiB).
+pub const HEADER_COUNT_MAX: usize = 1024;
+
+/// Longest head whatever the configuration says: Envoy's largest `max_request_headers_kb`. Offsets into
+/// [`Headers`](super::head::Headers) are 32 bits wide.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Longest field name. [`Headers`](super::head::Headers) keeps the length in 16 bits: a longer name would come out cut
+/// short, as another name. 1 KiB is far above any name in use.
+pub const FIELD_NAME_BYTES: usize = 1024;
+
+/// Longest host: a DNS name has at most 255 octets (RFC 1035 §2.3.4, RFC 3986 §3.2.2).
+pub const HOST_BYTES: usize = 255;
+
+/// Hex digits of a chunk size. RFC 9112 §7.1: "recipients MUST anticipate potentially large hexadecimal numerals and
+/// prevent parsing errors due to integer conversion overflows"; sixteen fill 64 bits.
+pub const CHUNK_SIZE_DIGITS: u8 = 16;
+
+/// Bytes of chunk extensions that no payload has paid for. Each payload byte pays for two. Without this a sender makes
+/// the gateway read without end for one byte of body (CVE-2023-39326); RFC 9112 §7.1.1 asks for such a limit.
+pub const CHUNK_EXTENSION_BYTES: u64 = 4 * 1024;
+
+/// Bytes of a trailer section. RFC 9110 §5.4 lets a recipient limit it; real ones (gRPC status, digests) are short.
+pub const TRAILER_BYTES: usize = 8 * 1024;
+
+/// Fields of a trailer section.
+pub const TRAILER_COUNT: usize = 64;

@@ -1,0 +1,176 @@
+//! From a configuration to a snapshot. Everything that can fail, fails here, before anything has changed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+
+use super::tls::{self, Secrets};
+use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapshot};
+use crate::balance::round_robin::RoundRobin;
+use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, UpstreamTls};
+use crate::filter::access::AccessList;
+use crate::metrics::registry::Registry;
+use crate::route::Table;
+
+/// What names resolved to, last time they did.
+pub type Resolved = HashMap<String, Vec<IpAddr>>;
+
+/// Builds generations, and keeps what they share.
+pub struct Builder {
+    registry: Arc<Registry>,
+    secrets: Secrets,
+    generation: u64,
+    next_endpoint: u64,
+}
+
+/// Why a checked configuration cannot be built after all.
+#[derive(Debug)]
+pub struct BuildError(pub String);
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl Builder {
+    /// `registry` counts for every generation.
+    pub fn new(registry: Arc<Registry>) -> Result<Builder, BuildError> {
+        Ok(Builder { registry, secrets: Secrets::new()?, generation: 0, next_endpoint: 0 })
+    }
+
+    /// The next generation. A failed build changes nothing.
+    pub fn build(
+        &mut self,
+        config: Config,
+        resolved: &Resolved,
+        previous: Option<&Snapshot>,
+    ) -> Result<Snapshot, BuildError> {
+        let listeners = (0..config.listeners.len())
+            .map(|at| self.listener(&config, ListenerId(at as u32), previous))
+            .collect::<Result<_, _>>()?;
+        let clusters = config
+            .clusters
+            .iter()
+            .map(|cluster| self.cluster(cluster, resolved, previous))
+            .collect::<Result<_, _>>()?;
+        let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
+        let access = AccessList::build(&config.access);
+        self.generation += 1;
+        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access })
+    }
+
+    fn listener(
+        &self,
+        config: &Config,
+        id: ListenerId,
+        previous: Option<&Snapshot>,
+    ) -> Result<ListenerView, BuildError> {
+        let listener = &config.listeners[id.index()];
+        let before = previous.and_then(|previous| {
+            let id = previous.listener_named(&listener.name)?;
+            Some((previous, &previous.config.listeners[id.index()], previous.listener(id)))
+        });
+        Ok(ListenerView {
+            table: Table::build(&config.routes, id),
+            tls: self.server_tls(config, listener, before)?,
+            stats: self.registry.listener(&listener.name),
+            open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),
+        })
+    }
+
+    /// The listener's TLS settings; those of the previous generation where nothing they depend on has changed.
+    fn server_tls(
+        &self,
+        config: &Config,
+        listener: &Listener,
+        before: Option<(&Snapshot, &Listener, &ListenerView)>,
+    ) -> Result<Option<Arc<ServerConfig>>, BuildError> {
+        let Some(wanted) = &listener.tls else { return Ok(None) };
+        if let Some((previous, old, view)) = before {
+            let same = old.tls.as_ref() == Some(wanted) && previous.config.certificates == config.certificates;
+            if same {
+                return Ok(view.tls.clone());
+            }
+        }
+        tls::server(wanted, &config.certificates, &self.secrets).map(Some)
+    }
+
+    fn cluster(
+        &mut self,
+        cluster: &Cluster,
+        resolved: &Resolved,
+        previous: Option<&Snapshot>,
+    ) -> Result<ClusterView, BuildError> {
+        let before = previous.and_then(|previous| {
+            let at = previous.config.clusters.iter().position(|old| old.name == cluster.name)?;
+            (previous.config.clusters[at].tls == cluster.tls).then(|| &previous.clusters[at])
+        });
+        let tls = self.client_tls(cluster.tls.as_ref(), before)?;
+        let mut endpoints = Vec::new();
+        let mut weights = Vec::new();
+        for endpoint in &cluster.endpoints {
+            for address in addresses(&endpoint.address, resolved) {
+                let server_name = server_name(cluster, endpoint, address)?;
+                let known = before.and_then(|view| {
+                    view.endpoints.iter().find(|old| old.address == address && old.server_name == server_name)
+                });
+                let id = known.map_or_else(|| self.new_endpoint(), |old| old.id);
+                endpoints.push(EndpointView { id, address, server_name });
+                weights.push(endpoint.weight);
+            }
+        }
+        // Workers begin at different places, so that the first requests of each do not all go to the first endpoint.
+        let cursors = (0..self.registry.workers()).map(|worker| Cursor(AtomicU64::new(worker as u64))).collect();
+        let order = RoundRobin::new(&weights);
+        Ok(ClusterView { endpoints, order, tls, stats: self.registry.cluster(&cluster.name), cursors })
+    }
+
+    fn client_tls(
+        &self,
+        wanted: Option<&UpstreamTls>,
+        before: Option<&ClusterView>,
+    ) -> Result<Option<Arc<ClientConfig>>, BuildError> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        match before.and_then(|view| view.tls.clone()) {
+            Some(same) => Ok(Some(same)),
+            None => tls::client(wanted, &self.secrets).map(Some),
+        }
+    }
+
+    fn new_endpoint(&mut self) -> EndpointId {
+        self.next_endpoint += 1;
+        EndpointId(self.next_endpoint)
+    }
+}
+
+fn addresses(address: &EndpointAddress, resolved: &Resolved) -> Vec<SocketAddr> {
+    match address {
+        EndpointAddress::Socket(address) => vec![*address],
+        EndpointAddress::Name(name, port) => {
+            resolved.get(name).into_iter().flatten().map(|ip| SocketAddr::new(*ip, *port)).collect()
+        }
+    }
+}
+
+fn server_name(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+) -> Result<Option<ServerName<'static>>, BuildError> {
+    let Some(tls) = &cluster.tls else { return Ok(None) };
+    let name = match (&tls.server_name, &endpoint.address) {
+        (Some(name), _) | (None, EndpointAddress::Name(name, _)) => name.clone(),
+        (None, EndpointAddress::Socket(_)) => return Ok(Some(ServerName::from(address.ip()))),
+    };
+    ServerName::try_from(name.clone())
+        .map(Some)
+        .map_err(|_| BuildError(format!("cluster \"{}\": `{name}` cannot be a TLS server name", cluster.name)))
+}

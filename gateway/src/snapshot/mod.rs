@@ -1,0 +1,187 @@
+//! The compiled, immutable world of one generation.
+//!
+//! A worker holds one [`Snapshot`] at a time and a request uses the one it began with. What must outlive a generation
+//! (endpoint identity, connection counts, ticket keys, counters) is shared and carried over by name.
+
+mod build;
+mod tls;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::balance::round_robin::RoundRobin;
+use crate::config::model::{ClusterId, Config, ListenerId, RouteId};
+use crate::filter::access::AccessList;
+use crate::metrics::registry::{ClusterStats, ListenerStats, RouteStats};
+use crate::route::Table;
+
+pub use build::{BuildError, Builder, Resolved};
+
+/// One generation.
+pub struct Snapshot {
+    /// Counts up from 1 with every change.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Config,
+    /// By [`ListenerId`].
+    pub listeners: Vec<ListenerView>,
+    /// By [`ClusterId`].
+    pub clusters: Vec<ClusterView>,
+    /// By [`RouteId`].
+    pub routes: Vec<Arc<RouteStats>>,
+    /// Rules on the peer's address, for where XDP does not decide.
+    pub access: AccessList,
+}
+
+impl Snapshot {
+    /// The listener of this name, if this generation has one.
+    pub fn listener_named(&self, name: &str) -> Option<ListenerId> {
+        let at = self.config.listeners.iter().position(|listener| listener.name == name)?;
+        Some(ListenerId(at as u32))
+    }
+
+    /// A listener.
+    pub fn listener(&self, id: ListenerId) -> &ListenerView {
+        &self.listeners[id.index()]
+    }
+
+    /// A cluster.
+    pub fn cluster(&self, id: ClusterId) -> &ClusterView {
+        &self.clusters[id.index()]
+    }
+
+    /// A route's counters.
+    pub fn route_stats(&self, id: RouteId) -> &RouteStats {
+        &self.routes[id.index()]
+    }
+}
+
+/// A listener, compiled.
+pub struct ListenerView {
+    /// Its routes.
+    pub table: Table,
+    /// How to terminate TLS; `None` is cleartext.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Its counters.
+    pub stats: Arc<ListenerStats>,
+    /// Its open connections, over all workers and generations.
+    pub open: Arc<OpenConnections>,
+}
+
+/// A cluster, compiled.
+pub struct ClusterView {
+    /// Every address there is now; names are resolved.
+    pub endpoints: Vec<EndpointView>,
+    /// In which order they are taken.
+    pub order: RoundRobin,
+    /// How to speak TLS to them; `None` is cleartext.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Its counters.
+    pub stats: Arc<ClusterStats>,
+    cursors: Box<[Cursor]>,
+}
+
+/// A worker's place in [`ClusterView::order`]. On cache lines of its own: each worker writes its own only.
+#[repr(align(128))]
+struct Cursor(AtomicU64);
+
+impl ClusterView {
+    /// The next endpoint in this worker's turn; `None` when no endpoint is `usable`.
+    pub fn pick(&self, worker: usize, usable: impl Fn(&EndpointView) -> bool) -> Option<&EndpointView> {
+        let mut cursor = self.cursors[worker].0.load(Relaxed);
+        let at = self.order.pick(&mut cursor, |at| usable(&self.endpoints[at]))?;
+        self.cursors[worker].0.store(cursor, Relaxed);
+        Some(&self.endpoints[at])
+    }
+}
+
+/// Identifies an endpoint over generations: same cluster, same address, same way of speaking to it. Connection pools
+/// are kept by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
+
+/// An endpoint, resolved.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    /// Who it is.
+    pub id: EndpointId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its name in the certificate, where the cluster speaks TLS.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// Counts a listener's open connections, in all and by source.
+#[derive(Default)]
+pub struct OpenConnections {
+    all: AtomicU32,
+    /// Touched at accept and close only. As large as there are connections, so the listener's limit bounds it.
+    by_source: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// Why one more connection is too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMany {
+    /// The listener has all it may have.
+    Connections,
+    /// The source has all it may have.
+    FromSource,
+}
+
+impl OpenConnections {
+    /// Counts one more, unless that is too many. Give it back with [`OpenConnections::leave`].
+    pub fn enter(&self, source: IpAddr, limit: u32, limit_per_source: u32) -> Result<(), TooMany> {
+        if self.all.fetch_add(1, Relaxed) >= limit {
+            self.all.fetch_sub(1, Relaxed);
+            return Err(TooMany::Connections);
+        }
+        let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_source.entry(source).or_default();
+        if *count >= limit_per_source {
+            self.all.fetch_sub(1, Relaxed);
+            return Err(TooMany::FromSource);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    /// Takes back one [`OpenConnections::enter`].
+    pub fn leave(&self, source: IpAddr) {
+        self.all.fetch_sub(1, Relaxed);
+        let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                by_source.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_in_all_and_by_source() {
+        let open = OpenConnections::default();
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        assert_eq!(open.enter(a, 3, 2), Ok(()));
+        assert_eq!(open.enter(a, 3, 2), Ok(()));
+        assert_eq!(open.enter(a, 3, 2), Err(TooMany::FromSource));
+        assert_eq!(open.enter(b, 3, 2), Ok(()));
+        assert_eq!(open.enter(b, 3, 2), Err(TooMany::Connections));
+        open.leave(a);
+        assert_eq!(open.enter(b, 3, 2), Ok(()));
+        open.leave(a);
+        open.leave(b);
+        open.leave(b);
+        assert!(open.by_source.lock().unwrap().is_empty());
+        assert_eq!(open.all.load(Relaxed), 0);
+    }
+}

@@ -1,0 +1,192 @@
+//! TLS settings of listeners and clusters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
+
+use super::BuildError;
+use crate::config::model::{Certificate, ListenerTls, TlsVersion, UpstreamTls};
+
+/// What every generation's TLS settings share.
+pub struct Secrets {
+    provider: Arc<CryptoProvider>,
+    /// Ticket keys, the same for every worker and listener, so that a client resumes whichever worker it meets. rustls
+    /// makes a new key every six hours and accepts the last one for six more.
+    tickets: Arc<dyn ProducesTickets>,
+    /// The system's roots, read when a cluster first needs them.
+    roots: std::sync::OnceLock<Arc<RootCertStore>>,
+}
+
+impl Secrets {
+    pub(super) fn new() -> Result<Secrets, BuildError> {
+        let tickets = aws_lc_rs::Ticketer::new().map_err(|error| BuildError(format!("TLS ticket keys: {error}")))?;
+        Ok(Secrets { provider: Arc::new(aws_lc_rs::default_provider()), tickets, roots: std::sync::OnceLock::new() })
+    }
+
+    fn system_roots(&self) -> Arc<RootCertStore> {
+        let read = || {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        };
+        self.roots.get_or_init(read).clone()
+    }
+}
+
+/// A listener's settings.
+pub(super) fn server(
+    wanted: &ListenerTls,
+    certificates: &[Certificate],
+    secrets: &Secrets,
+) -> Result<Arc<ServerConfig>, BuildError> {
+    let resolver = BySni::new(wanted, certificates, &secrets.provider)?;
+    let mut config = ServerConfig::builder_with_provider(secrets.provider.clone())
+        .with_protocol_versions(versions(wanted.min_version))
+        .map_err(|error| BuildError(format!("TLS versions: {error}")))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Sessions live in tickets: a store would be one more thing that workers share.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = secrets.tickets.clone();
+    Ok(Arc::new(config))
+}
+
+/// A cluster's settings.
+pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<ClientConfig>, BuildError> {
+    let builder = ClientConfig::builder_with_provider(secrets.provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError(format!("TLS versions: {error}")))?;
+    let roots = match &wanted.ca_pem {
+        None => secrets.system_roots(),
+        Some(pem) => Arc::new(roots_from(pem)?),
+    };
+    let builder = match wanted.verify {
+        true => builder.with_root_certificates(roots),
+        false => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(
+            secrets.provider.signature_verification_algorithms,
+        ))),
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    match floor {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    }
+}
+
+fn roots_from(pem: &[u8]) -> Result<RootCertStore, BuildError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| BuildError(format!("tls.ca: {error}")))?;
+        roots.add(certificate).map_err(|error| BuildError(format!("tls.ca: {error}")))?;
+    }
+    Ok(roots)
+}
+
+/// Chooses a certificate by the server name: exact, then wildcard, then the listener's first one.
+#[derive(Debug)]
+struct BySni {
+    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By what follows the `*.`.
+    wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    default: Option<Arc<CertifiedKey>>,
+}
+
+impl BySni {
+    fn new(wanted: &ListenerTls, certificates: &[Certificate], provider: &CryptoProvider) -> Result<BySni, BuildError> {
+        let mut resolver = BySni { exact: HashMap::new(), wildcard: HashMap::new(), default: None };
+        for id in &wanted.certificates {
+            let certificate = &certificates[id.index()];
+            let key = Arc::new(certified_key(certificate, provider)?);
+            for host in &certificate.hosts {
+                let names = match host.strip_prefix("*.") {
+                    Some(rest) => resolver.wildcard.entry(rest.to_ascii_lowercase()),
+                    None => resolver.exact.entry(host.to_ascii_lowercase()),
+                };
+                names.or_default().push(key.clone());
+            }
+            if resolver.default.is_none() && !wanted.strict_sni {
+                resolver.default = Some(key);
+            }
+        }
+        Ok(resolver)
+    }
+
+    fn find(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+        self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    /// Of several certificates for one name (RSA and ECDSA, say), the first one that the client can verify.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or_default();
+        let usable = named.iter().find(|key| key.key.choose_scheme(hello.signature_schemes()).is_some());
+        usable.or(named.first()).or(self.default.as_ref()).cloned()
+    }
+}
+
+fn certified_key(certificate: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, BuildError> {
+    let wrong = |what: &str, error: &dyn std::fmt::Display| {
+        BuildError(format!("certificate \"{}\": {what}: {error}", certificate.name))
+    };
+    let chain = CertificateDer::pem_slice_iter(&certificate.chain_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| wrong("chain", &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&certificate.key_pem).map_err(|error| wrong("key", &error))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong("key", &error))
+}
+
+/// `verify = false`: encryption without knowing to whom.
+#[derive(Debug)]
+struct AcceptAny(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

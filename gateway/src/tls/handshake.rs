@@ -1,0 +1,116 @@
+//! Handshakes, both sides.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection};
+
+use super::record::{feed, flush, halves};
+use super::stream::{Reader, Writer};
+use crate::net::{self, Until};
+
+/// What the handshake settled.
+#[derive(Clone, Debug, Default)]
+pub struct TlsInfo {
+    /// The server name the client asked for.
+    pub server_name: Option<String>,
+    /// `TLSv1.2` or `TLSv1.3`, as Envoy writes it.
+    pub version: &'static str,
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The peer broke the protocol, offered nothing acceptable, or its certificate does not verify.
+    Tls(String),
+    /// The deadline passed.
+    TimedOut,
+    /// The connection ended.
+    Io(io::Error),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandshakeError::Tls(error) => f.write_str(error),
+            HandshakeError::TimedOut => f.write_str("handshake timed out"),
+            HandshakeError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => HandshakeError::TimedOut,
+            io::ErrorKind::InvalidData => HandshakeError::Tls(error.to_string()),
+            _ => HandshakeError::Io(error),
+        }
+    }
+}
+
+/// Server side.
+pub async fn accept(
+    reader: net::Reader,
+    writer: net::Writer,
+    config: Arc<ServerConfig>,
+    until: &Until<'_>,
+) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
+    let tls = ServerConnection::new(config).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+    let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let Connection::Server(server) = &tls else { unreachable!("made of a ServerConnection above") };
+    let info = TlsInfo { server_name: server.server_name().map(str::to_owned), version: version(&tls) };
+    let (reader, writer) = halves(reader, writer, tls);
+    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
+}
+
+/// Client side.
+pub async fn connect(
+    reader: net::Reader,
+    writer: net::Writer,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    until: &Until<'_>,
+) -> Result<(Reader, Writer), HandshakeError> {
+    let tls = ClientConnection::new(config, name).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+    let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let (reader, writer) = halves(reader, writer, tls);
+    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer)))
+}
+
+async fn shake(
+    mut reader: net::Reader,
+    mut writer: net::Writer,
+    tls: Connection,
+    until: &Until<'_>,
+) -> Result<(net::Reader, net::Writer, Connection), HandshakeError> {
+    let tls = RefCell::new(tls);
+    while tls.borrow().is_handshaking() {
+        flush(&tls, &mut writer, until).await?;
+        if !tls.borrow().is_handshaking() {
+            break;
+        }
+        if reader.data().is_empty() && reader.fill(until).await? == 0 {
+            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let fed = feed(&mut tls.borrow_mut(), &mut reader);
+        if let Err(error) = fed {
+            // The alert that says why, as far as the peer still listens.
+            let _ = flush(&tls, &mut writer, until).await;
+            return Err(error.into());
+        }
+    }
+    flush(&tls, &mut writer, until).await?;
+    Ok((reader, writer, tls.into_inner()))
+}
+
+fn version(tls: &Connection) -> &'static str {
+    match tls.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "",
+    }
+}

@@ -1,0 +1,8 @@
+//! TLS over [`crate::net`]: handshakes under a deadline, and halves that look the same with and without TLS.
+
+mod handshake;
+mod record;
+mod stream;
+
+pub use handshake::{HandshakeError, TlsInfo, accept, connect};
+pub use stream::{Reader, Writer};

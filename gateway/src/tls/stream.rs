@@ -1,0 +1,141 @@
+//! A connection's halves, plain or TLS. What reads and writes messages does not know which.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+
+use super::record::{TlsReader, TlsWriter};
+use crate::net::{self, Buf, Deadline, Until};
+
+/// The receiving half.
+pub enum Reader {
+    /// TCP.
+    Plain(net::Reader),
+    /// TLS over TCP.
+    Tls(Box<TlsReader>),
+}
+
+impl Reader {
+    /// Bytes received and not consumed. Empty while a receive is in flight.
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Reader::Plain(reader) => reader.data(),
+            Reader::Tls(reader) => reader.plain.as_slice(),
+        }
+    }
+
+    /// The same, writable: bodies are decoded in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        match self {
+            Reader::Plain(reader) => reader.data_mut(),
+            Reader::Tls(reader) => reader.plain.as_mut_slice(),
+        }
+    }
+
+    /// Consumes `n` of [`Reader::data`].
+    pub fn consume(&mut self, n: usize) {
+        match self {
+            Reader::Plain(reader) => reader.consume(n),
+            Reader::Tls(reader) => reader.plain.consume(n),
+        }
+    }
+
+    /// Takes everything received out as one buffer, without copying.
+    pub fn take(&mut self) -> Buf {
+        match self {
+            Reader::Plain(reader) => reader.take(),
+            Reader::Tls(reader) => std::mem::take(&mut reader.plain),
+        }
+    }
+
+    /// Whether the next receive should have a large buffer, as for a streamed body.
+    pub fn expect_large(&mut self, large: bool) {
+        match self {
+            Reader::Plain(reader) => reader.expect_large(large),
+            Reader::Tls(reader) => reader.expect_large(large),
+        }
+    }
+
+    /// Receives more bytes behind those that are there. `Ok(0)` is the end of the stream; a TLS stream that ends without
+    /// `close_notify` is [`io::ErrorKind::UnexpectedEof`].
+    pub async fn fill(&mut self, until: &Until<'_>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => until.poll_passed(cx).map(Err),
+        })
+        .await
+        .inspect(|_| until.progress())
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Reader::Plain(reader) => reader.poll_fill(cx),
+            Reader::Tls(reader) => reader.poll_fill(cx),
+        }
+    }
+
+    /// Waits for the first bytes on an idle connection, without holding a buffer for long. See
+    /// [`net::Reader::fill_idle`].
+    pub async fn fill_idle(&mut self, timer: &Deadline, idle_ms: u64) -> io::Result<usize> {
+        match self {
+            Reader::Plain(reader) => reader.fill_idle(timer, idle_ms).await,
+            Reader::Tls(reader) => reader.fill_idle(timer, idle_ms).await,
+        }
+    }
+
+    /// Starts receiving without waiting for it, so that the bytes are there when somebody asks.
+    pub fn start(&mut self) {
+        match self {
+            Reader::Plain(reader) => reader.start(),
+            Reader::Tls(reader) => reader.raw.start(),
+        }
+    }
+
+    /// Whether nothing has come since the last message: no bytes, no end, no error.
+    pub fn is_quiet(&mut self) -> bool {
+        self.data().is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+}
+
+/// The sending half.
+pub enum Writer {
+    /// TCP.
+    Plain(net::Writer),
+    /// TLS over TCP.
+    Tls(TlsWriter),
+}
+
+impl Writer {
+    /// Sends the whole buffer. After an error or a dropped future the connection can only be closed.
+    pub async fn send(&mut self, buf: Buf, until: &Until<'_>) -> io::Result<()> {
+        match self {
+            Writer::Plain(writer) => writer.send(buf, until).await,
+            Writer::Tls(writer) => writer.send(buf, until).await,
+        }
+    }
+
+    /// Ends our direction in order (`close_notify` where there is TLS, then FIN); the other stays open.
+    pub async fn finish(&mut self, until: &Until<'_>) {
+        if let Writer::Tls(writer) = self {
+            writer.close_notify(until).await;
+        }
+        self.socket().shutdown();
+    }
+
+    /// Makes the coming close an abort (RST), so that the peer cannot take a cut stream for a complete one.
+    pub fn abort_on_close(&self) {
+        self.socket().abort_on_close();
+    }
+
+    /// The local address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()
+    }
+
+    fn socket(&self) -> &net::Writer {
+        match self {
+            Writer::Plain(writer) => writer,
+            Writer::Tls(writer) => &writer.raw,
+        }
+    }
+}

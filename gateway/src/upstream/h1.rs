@@ -1,0 +1,106 @@
+//! One HTTP/1 connection to an origin.
+
+use super::UpstreamError;
+use super::pool::Slot;
+use crate::http1::{BodyState, Sink, Source};
+use crate::net::Until;
+use crate::proto::h1::parse::{self, HeadLimits};
+use crate::proto::head::{Method, ResponseHead};
+use crate::proto::limits;
+use crate::tls::{Reader, Writer};
+
+/// A connection and what is known of the message it is in.
+pub struct Connection {
+    reader: Reader,
+    writer: Writer,
+    body: BodyState,
+    keep_alive: bool,
+    reused: bool,
+    slot: Slot,
+}
+
+impl Connection {
+    pub(super) fn new(reader: Reader, writer: Writer, slot: Slot) -> Connection {
+        Connection { reader, writer, body: BodyState::default(), keep_alive: false, reused: false, slot }
+    }
+
+    /// Whether it has served a request before.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Where the request goes out, and where the answer comes in.
+    pub fn split(&mut self) -> (Sink<'_>, Answer<'_>) {
+        let answer = Answer { reader: &mut self.reader, body: &mut self.body, keep_alive: &mut self.keep_alive };
+        (Sink::new(&mut self.writer), answer)
+    }
+
+    /// Whether it can serve another request: the answer was read to its end and the origin keeps the connection.
+    pub fn is_reusable(&self) -> bool {
+        self.keep_alive && self.body.is_done()
+    }
+
+    /// Readies it for the pool: whatever comes from now on is noticed when it is next wanted.
+    pub(super) fn rest(&mut self) {
+        self.reused = true;
+        self.reader.start();
+    }
+
+    /// Whether the origin has neither closed it nor sent anything since the last answer.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.reader.is_quiet()
+    }
+
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+/// The answer's half of a [`Connection`].
+pub struct Answer<'a> {
+    reader: &'a mut Reader,
+    body: &'a mut BodyState,
+    keep_alive: &'a mut bool,
+}
+
+impl<'a> Answer<'a> {
+    /// Reads the head of the final answer; interim ones (1xx) are passed over.
+    pub async fn head(
+        &mut self,
+        method: &Method,
+        head: &mut ResponseHead,
+        until: &Until<'_>,
+    ) -> Result<(), UpstreamError> {
+        *self.keep_alive = false;
+        let limits = HeadLimits { bytes: limits::RESPONSE_HEAD_BYTES, count: limits::RESPONSE_HEADER_COUNT };
+        let (mut answered, mut seen) = (false, 0);
+        loop {
+            while parse::may_complete(self.reader.data(), seen, limits) {
+                seen = self.reader.data().len();
+                let parsed = parse::response(self.reader.data(), limits, method, head);
+                let Some(parsed) = parsed.map_err(|error| UpstreamError::Protocol(error.detail()))? else { break };
+                self.reader.consume(parsed.consumed);
+                seen = 0;
+                match head.status {
+                    // Nobody asked for a change of protocol: `upgrade` is a hop-by-hop field and was not sent.
+                    101 => return Err(UpstreamError::Protocol("upstream_unexpected_upgrade")),
+                    100..=199 => continue,
+                    _ => {}
+                }
+                *self.keep_alive = parsed.keep_alive;
+                self.body.begin(head.body);
+                return Ok(());
+            }
+            match self.reader.fill(until).await {
+                Ok(0) => return Err(UpstreamError::Closed { answered }),
+                Ok(_) => answered = true,
+                Err(error) => return Err(UpstreamError::of_io(&error, answered, until.passed())),
+            }
+        }
+    }
+
+    /// The answer's body, after its head.
+    pub fn body(self) -> Source<'a> {
+        Source::new(self.reader, self.body)
+    }
+}

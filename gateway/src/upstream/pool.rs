@@ -1,0 +1,94 @@
+//! A worker's connections to each endpoint.
+//!
+//! Idle ones are kept last-in-first-out, so that the surplus of a burst grows old and is closed. Each has a receive in
+//! flight: a connection that the origin closed is seen without a system call, and the receive that was waiting brings
+//! the next answer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::h1::Connection;
+use crate::config::model::Cluster;
+use crate::snapshot::EndpointId;
+
+/// One worker's pools.
+#[derive(Default)]
+pub struct Pools {
+    endpoints: RefCell<HashMap<EndpointId, Pool>>,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// Oldest first.
+    idle: Vec<Idle>,
+    open: Rc<Cell<u32>>,
+}
+
+struct Idle {
+    connection: Box<Connection>,
+    /// When it has been idle for long enough, in [`crate::net::now_ms`].
+    expires: u64,
+}
+
+/// The right to one open connection; given back when dropped.
+pub struct Slot {
+    endpoint: EndpointId,
+    open: Rc<Cell<u32>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+impl Pools {
+    /// An idle connection that is still good.
+    pub fn take(&self, endpoint: EndpointId) -> Option<Box<Connection>> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let idle = &mut endpoints.get_mut(&endpoint)?.idle;
+        while let Some(mut idle) = idle.pop() {
+            if idle.connection.is_quiet() {
+                return Some(idle.connection);
+            }
+        }
+        None
+    }
+
+    /// The right to open one more connection; `None` when the worker has `max_connections`.
+    pub fn slot(&self, endpoint: EndpointId, cluster: &Cluster) -> Option<Slot> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let open = &endpoints.entry(endpoint).or_default().open;
+        if open.get() >= cluster.max_connections {
+            return None;
+        }
+        open.set(open.get() + 1);
+        Some(Slot { endpoint, open: open.clone() })
+    }
+
+    /// Keeps a connection for the next request, or closes it when enough are kept.
+    pub fn put(&self, mut connection: Box<Connection>, cluster: &Cluster, now_ms: u64) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        // No pool: a reload took the endpoint away while the request ran.
+        let Some(pool) = endpoints.get_mut(&connection.slot().endpoint) else { return };
+        if pool.idle.len() >= cluster.max_idle_connections as usize {
+            return;
+        }
+        connection.rest();
+        let expires = now_ms.saturating_add(cluster.idle_timeout.as_millis() as u64);
+        pool.idle.push(Idle { connection, expires });
+    }
+
+    /// Closes connections that have been idle for too long, or that the origin closed.
+    pub fn sweep(&self, now_ms: u64) {
+        for pool in self.endpoints.borrow_mut().values_mut() {
+            pool.idle.retain_mut(|idle| idle.expires > now_ms && idle.connection.is_quiet());
+        }
+    }
+
+    /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done.
+    pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) {
+        self.endpoints.borrow_mut().retain(|endpoint, _| keep(*endpoint));
+    }
+}
