@@ -1,0 +1,88 @@
+//! `cargo xtask test`: what CI runs, from a fresh checkout to one line of counts.
+
+use crate::setup::{self, Set};
+use crate::shell::{Cmd, is_root, loud};
+use crate::{ebpf, tidy};
+use anyhow::{Result, bail};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only the tests whose name contains this, and leave out `tidy`
+    filter: Option<String>,
+    /// More arguments for each test program
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    setup::ensure(&[Set::Build, Set::Bpf, Set::Peers])?;
+    ebpf::build()?;
+    // The tests start this program.
+    Cmd::cargo().args(["build", "--package", "gateway"]).run()?;
+
+    // A badly formatted line must not hide a failing test: both are reported in one run.
+    let tidy = if args.filter.is_none() { tidy::run() } else { Ok(()) };
+    let (counts, all_ran) = run_tests(&args)?;
+    if let Err(error) = &tidy {
+        eprintln!("tidy: {error:#}");
+    }
+    if !all_ran && counts.failed == 0 {
+        eprintln!("a test program did not build, or ended before its summary: see above");
+    }
+    println!("\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    if tidy.is_err() || !all_ran || counts.failed > 0 {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+/// Plain `cargo test`: every host with cargo has it.
+fn run_tests(args: &Args) -> Result<(Counts, bool)> {
+    if !is_root() {
+        loud("tests that need root (network namespaces, XDP) return at once and count as passed: run as root for all");
+    }
+    let mut counts = Counts::default();
+    let test = Cmd::cargo().args(["test", "--workspace", "--no-fail-fast", "--"]).args(&args.filter).args(&args.more);
+    let all_ran = test.each_line(|line| counts.note(line))?;
+    Ok((counts, all_ran))
+}
+
+#[derive(Default, Debug, PartialEq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    /// Prints the line; adds up `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    fn note(&mut self, line: &str) {
+        println!("{line}");
+        let Some((_, result)) = line.split_once("test result: ") else { return };
+        for part in result.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let Some(count) = words.next().and_then(|word| word.parse::<usize>().ok()) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += count,
+                Some("failed") => self.failed += count,
+                Some("ignored") => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summaries_of_all_test_programs_are_added_up() {
+        let mut counts = Counts::default();
+        counts.note("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        counts.note("test head::tests::a_head_is_parsed ... ok");
+        counts
+            .note("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 4.50s");
+        assert_eq!(counts, Counts { passed: 15, failed: 2, skipped: 1 });
+    }
+}
