@@ -12,8 +12,8 @@ use super::model::{AccessAction, Balance, EncodedSlashes, TlsVersion, XdpMode};
 use super::report::Diagnostics;
 use super::value::{
     Address, AddressOrOff, Authority, Cidr, Count, Duration, Expression, FilePath, HeaderName, HeaderValue, Host,
-    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, Scheme, Size, Upstream,
-    UrlPath, Workers,
+    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, Scheme, Size,
+    Upstream, UrlPath, Workers,
 };
 
 table! { "the file" later ["vip"]
