@@ -38,18 +38,20 @@ pub trait FromText: Sized {
 /// Why a text cannot be read.
 #[derive(Debug)]
 pub struct Problem {
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it.
-    pub help: Option<String>,
-    /// Where in the text; `None` is the whole.
-    pub at: Option<std::ops::Range<usize>>,
+    message: String,
+    help: String,
+    at: Option<std::ops::Range<usize>>,
 }
 
 impl Problem {
     /// A problem with the whole text.
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Problem {
-        Problem { message: message.into(), help: Some(help.into()), at: None }
+        Problem { message: message.into(), help: help.into(), at: None }
+    }
+
+    /// The problem is with this part of the text, in bytes.
+    pub fn at(self, at: std::ops::Range<usize>) -> Problem {
+        Problem { at: Some(at), ..self }
     }
 
     /// Reports the problem with the text at `span`.
@@ -106,10 +108,13 @@ pub struct Map<T>(pub Vec<(At<String>, At<T>)>);
 impl<T: Decode> Decode for Map<T> {
     fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
         let DeValue::Table(entries) = node.value else { return node.mismatch("a table", diagnostics) };
-        let mut pairs: Vec<_> = entries.iter().filter_map(|(key, value)| {
-            let key = At { value: key.get_ref().to_string(), span: node.source.span(key.span()) };
-            Some((key, Node::of(value, node.source).read(diagnostics)?))
-        }).collect();
+        let mut pairs: Vec<_> = entries
+            .iter()
+            .filter_map(|(key, value)| {
+                let key = At { value: key.get_ref().to_string(), span: node.source.span(key.span()) };
+                Some((key, Node::of(value, node.source).read(diagnostics)?))
+            })
+            .collect();
         pairs.sort_by_key(|(key, _)| key.span);
         Some(Map(pairs))
     }
@@ -152,9 +157,7 @@ impl<'a> Node<'a> {
     pub fn integer(self) -> Option<i128> {
         match self.value {
             // No TOML integer is that long: one that does not fit is out of every range.
-            DeValue::Integer(value) => {
-                Some(i128::from_str_radix(value.as_str(), value.radix()).unwrap_or(i128::MAX))
-            }
+            DeValue::Integer(value) => Some(i128::from_str_radix(value.as_str(), value.radix()).unwrap_or(i128::MAX)),
             _ => None,
         }
     }
@@ -219,7 +222,8 @@ impl<'a, 'd> Table<'a, 'd> {
             if later.contains(&name) {
                 self.diagnostics.error(span, format!("`{name}` in {} is not supported yet", self.title));
             } else if !known.contains(&name) {
-                let help = did_you_mean(name, known.iter().copied()).unwrap_or_else(|| format!("known keys: {}", known.join(", ")));
+                let help = did_you_mean(name, known.iter().copied())
+                    .unwrap_or_else(|| format!("known keys: {}", known.join(", ")));
                 self.diagnostics.error(span, format!("unknown key `{name}` in {}", self.title)).help(help);
             }
         }

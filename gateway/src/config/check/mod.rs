@@ -65,11 +65,7 @@ impl Tables {
         Names::new("route", raw.route.iter().map(|table| &table.value.name), diagnostics);
         Names::new("access rule", raw.access.iter().map(|table| &table.value.name), diagnostics);
         Tables {
-            certificates: Names::new(
-                "certificate",
-                raw.certificate.iter().map(|table| &table.value.name),
-                diagnostics,
-            ),
+            certificates: Names::new("certificate", raw.certificate.iter().map(|table| &table.value.name), diagnostics),
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
         }
@@ -165,7 +161,7 @@ fn addresses(
             }
             Some(None) => {
                 let message = format!("{} is the admin endpoint's address", address.value.0);
-                let help = "give `[admin] address` another one, or \"off\"".to_owned();
+                let help = "give `[admin] address` another one, or \"off\"";
                 diagnostics.error(address.span, message).help(help);
             }
         }

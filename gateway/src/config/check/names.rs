@@ -32,7 +32,8 @@ impl Names {
         names: impl Iterator<Item = &'a Required<Name>>,
         diagnostics: &mut Diagnostics,
     ) -> Names {
-        let mut all = Names { kind, ids: HashMap::new(), entries: Vec::new(), comparisons_left: Cell::new(COMPARISONS) };
+        let mut all =
+            Names { kind, ids: HashMap::new(), entries: Vec::new(), comparisons_left: Cell::new(COMPARISONS) };
         for name in names {
             let id = all.entries.len() as u32;
             all.entries.push(Entry { span: name.0.as_ref().map(|name| name.span), used: Cell::new(false) });
@@ -52,7 +53,9 @@ impl Names {
             Some(id) => self.entries[id as usize].used.set(true),
             None => {
                 let message = format!("there is no {} named `{}`", self.kind, name.value.0);
-                diagnostics.error(name.span, message).help(self.help(&name.value.0));
+                let help = self.help(&name.value.0);
+                let finding = diagnostics.error(name.span, message);
+                help.map(|help| finding.help(help));
             }
         }
         id
