@@ -169,7 +169,7 @@ fn addresses(
             }
             Some(None) => {
                 let message = format!("{} is the admin endpoint's address", address.value.0);
-                let help = "give `[admin] address` another one, or \"off\"".to_owned();
+                let help = "give `[admin] address` another one, or \"off\"";
                 diagnostics.error(address.span, message).help(help);
             }
         }
