@@ -10,7 +10,10 @@
 //! ```
 
 pub mod balance;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod downstream;
 pub mod filter;
 pub mod http1;
 pub mod metrics;
@@ -21,3 +24,5 @@ pub mod route;
 pub mod snapshot;
 pub mod tls;
 pub mod upstream;
+pub mod worker;
+pub mod xdp;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `gateway` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    gateway::cli::main()
+}

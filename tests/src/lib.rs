@@ -1,1 +1,4 @@
 //! Test harness.
+
+pub mod fuzz;
+pub mod lab;

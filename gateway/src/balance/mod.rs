@@ -13,7 +13,7 @@ pub fn pick_weighted(clusters: &[WeightedCluster], random: u32) -> Option<Cluste
     let total: u64 = clusters.iter().map(|share| u64::from(share.weight)).sum();
     // A fraction of the total instead of a remainder, which would favour the first clusters; below the total because
     // the fraction is below one.
-    let mut point = (u128::from(random) * u128::from(total) >> 32) as u64;
+    let mut point = ((u128::from(random) * u128::from(total)) >> 32) as u64;
     clusters.iter().find_map(|share| {
         let weight = u64::from(share.weight);
         let is_here = point < weight;
@@ -50,7 +50,8 @@ mod tests {
     #[test]
     fn eighty_to_twenty_is_eighty_to_twenty() {
         let clusters = clusters(&[80, 20]);
-        let first = (0..1000u32).filter(|n| pick_weighted(&clusters, n * (u32::MAX / 1000)) == Some(ClusterId(0)));
+        let thousandths = (0..1000u64).map(|n| (n << 32).div_ceil(1000) as u32);
+        let first = thousandths.filter(|&random| pick_weighted(&clusters, random) == Some(ClusterId(0)));
         assert_eq!(first.count(), 800);
     }
 }

@@ -2,5 +2,63 @@
 //!
 //! Three types on purpose: the file's shape may be kind to people, the model's shape is kind to the code, and none is
 //! used for both.
+//!
+//! ```text
+//! text ── toml ──> tree ── decode, value ──> raw ── check ──> model
+//!                   └────────── every problem, with its span ──────┘──> report
+//! ```
 
+mod check;
+mod decode;
+mod load;
 pub mod model;
+mod raw;
+mod reference;
+mod report;
+mod schema;
+mod span;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use reference::reference;
+pub use report::{Diagnostic, Report, Severity};
+pub use schema::schema;
+pub use span::Place;
+
+/// Where the configuration's files come from: the disk, or a table in a test.
+pub trait Files {
+    /// The bytes of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The files whose paths match a shell pattern, sorted.
+    fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
+}
+
+/// A configuration without errors.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub config: model::Config,
+    /// What is allowed and probably not meant.
+    pub warnings: Report,
+    /// Everything that was read: the files a change of which is a reason to load again.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads and checks the configuration in `path` and everything it names. `now` is held against the certificates.
+///
+/// The error has everything that is wrong, not just the first thing, and the warnings too.
+pub fn load(path: &Path, files: &dyn Files, now: SystemTime) -> Result<Loaded, Report> {
+    let mut loader = load::Loader::new(files);
+    let raw = loader.file_tree(path);
+    let config = raw.and_then(|raw| check::check(raw, &mut loader, now));
+    let load::Loader { diagnostics, read, .. } = loader;
+    match config.filter(|_| !diagnostics.has_errors()) {
+        Some(config) => Ok(Loaded { config, warnings: diagnostics.finish(), files: read }),
+        None => Err(diagnostics.finish()),
+    }
+}

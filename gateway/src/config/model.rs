@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
+pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,11 +78,29 @@ pub struct Gateway {
     pub via: Option<String>,
 }
 
+impl Default for Gateway {
+    fn default() -> Self {
+        Gateway {
+            workers: None,
+            drain_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            server_header: Some("gateway".into()),
+            via: None,
+        }
+    }
+}
+
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// `address`. Default `127.0.0.1:9901`.
     pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+    }
 }
 
 /// `[access_log]`
@@ -242,34 +261,6 @@ impl Default for ListenerLimits {
             body_bytes: None,
         }
     }
-}
-
-/// `path_normalisation` of a listener: what happens to a path before routes see it, and what the origin gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathPolicy {
-    /// `dot_segments`: resolve `.` and `..` (also written `%2e`) as RFC 3986 §5.2.4 says. Default on.
-    pub dot_segments: bool,
-    /// `merge_slashes`: `//` becomes `/`. Default on.
-    pub merge_slashes: bool,
-    /// `encoded_slashes`: what to do with `%2f` and `%5c`. Default [`EncodedSlashes::Reject`].
-    pub encoded_slashes: EncodedSlashes,
-}
-
-impl Default for PathPolicy {
-    fn default() -> Self {
-        PathPolicy { dot_segments: true, merge_slashes: true, encoded_slashes: EncodedSlashes::Reject }
-    }
-}
-
-/// What to do with an escaped slash or backslash in a path (Envoy's `path_with_escaped_slashes_action`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodedSlashes {
-    /// `"keep"`: leave it as it is.
-    Keep,
-    /// `"reject"`: answer 400.
-    Reject,
-    /// `"decode"`: make it a `/` before anything else happens.
-    Decode,
 }
 
 /// `[[cluster]]`

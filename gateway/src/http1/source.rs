@@ -122,7 +122,7 @@ impl<'a> Source<'a> {
                 self.fill(until).await?;
             }
             let decoded = self.state.decoder.decode(self.reader.data_mut());
-            let decoded = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let decoded = decoded.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
             if decoded.done {
                 self.state.framing = Framing::Done;
             }

@@ -86,8 +86,7 @@ pub(super) fn recv(fd: &Fd, mut buf: Buf) -> Op<Buf> {
 /// Sends the buffer's content, or the first part of it.
 pub(super) fn send(fd: &Fd, buf: Buf) -> Op<Buf> {
     let content = buf.as_slice();
-    let entry =
-        opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(libc::MSG_NOSIGNAL).build();
+    let entry = opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(libc::MSG_NOSIGNAL).build();
     // SAFETY: as for `recv`.
     unsafe { Op::submit(fd, buf, entry) }
 }

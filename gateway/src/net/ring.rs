@@ -52,7 +52,9 @@ pub fn probe() -> Result<Probe, RingError> {
     ];
     match needed.iter().find(|(_, code)| !known.is_supported(*code)) {
         None => Ok(probe),
-        Some((name, _)) => Err(RingError(format!("io_uring: the kernel lacks the operation {name}; Linux 5.19 has it"))),
+        Some((name, _)) => {
+            Err(RingError(format!("io_uring: the kernel lacks the operation {name}; Linux 5.19 has it")))
+        }
     }
 }
 

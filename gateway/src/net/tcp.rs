@@ -318,4 +318,3 @@ fn accepted(result: io::Result<u32>, address: &SockAddr) -> io::Result<(Reader, 
     let (reader, writer) = halves(fd);
     Ok((reader, writer, peer))
 }
-

@@ -37,6 +37,9 @@ struct Slot {
     id: u64,
     due: Cell<u64>,
     queued: Cell<u64>,
+    /// No deadline is set later than this: see [`Timers::hurry`].
+    cap: Cell<u64>,
+    group: u64,
     passed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -44,16 +47,35 @@ struct Slot {
 impl Timers {
     /// A deadline that is not set.
     pub fn deadline(&self) -> Deadline {
+        self.deadline_in(0)
+    }
+
+    /// A deadline that is not set and belongs to a group, for [`Timers::hurry`].
+    pub fn deadline_in(&self, group: u64) -> Deadline {
         let id = self.0.next_id.get();
         self.0.next_id.set(id + 1);
         let slot = Slot {
             id,
             due: Cell::new(NEVER),
             queued: Cell::new(NEVER),
+            cap: Cell::new(NEVER),
+            group,
             passed: Cell::new(false),
             waker: RefCell::new(None),
         };
         Deadline { slot: Rc::new(slot), queue: self.0.clone() }
+    }
+
+    /// Brings every deadline of the group that is set now forward to `due`, and does not let it move later again.
+    pub fn hurry(&self, group: u64, due: u64) {
+        let hurried: Vec<_> = self.0.entries.borrow().values().filter(|slot| slot.group == group).cloned().collect();
+        for slot in hurried {
+            slot.cap.set(due);
+            if slot.due.get() != NEVER && slot.due.get() > due {
+                slot.due.set(due);
+                self.0.enqueue(&slot, due);
+            }
+        }
     }
 
     /// Wakes whoever waits past a deadline. Runs as long as the worker.
@@ -126,6 +148,7 @@ impl Deadline {
 
     /// The deadline is at this moment of [`now_ms`].
     pub fn set_at(&self, due: u64) {
+        let due = due.min(self.slot.cap.get());
         self.slot.passed.set(false);
         self.slot.due.set(due);
         if due < self.slot.queued.get() {
@@ -198,6 +221,20 @@ mod tests {
         deadline.set_at(100);
         assert_eq!(timers.0.fire(100), None);
         assert!(deadline.has_passed());
+    }
+
+    #[test]
+    fn a_hurried_deadline_comes_forward_and_stays() {
+        let timers = Timers::default();
+        let (hurried, other) = (timers.deadline_in(7), timers.deadline_in(8));
+        hurried.set_at(1_000);
+        other.set_at(1_000);
+        timers.hurry(7, 100);
+        assert_eq!(timers.0.fire(100), Some(1_000));
+        assert!(hurried.has_passed() && !other.has_passed());
+        hurried.set_at(2_000);
+        assert_eq!(timers.0.fire(101), Some(1_000), "it passed at once");
+        assert!(hurried.has_passed());
     }
 
     #[test]

@@ -27,3 +27,20 @@ pub const TRAILER_BYTES: usize = 8 * 1024;
 
 /// Fields of a trailer section.
 pub const TRAILER_COUNT: usize = 64;
+
+/// Head of an origin's response: Envoy's default for `max_response_headers_kb` is the same 60 KiB as for requests.
+pub const RESPONSE_HEAD_BYTES: usize = 60 * 1024;
+
+/// Fields of an origin's response. Origins are trusted more than clients, and some set dozens of cookies.
+pub const RESPONSE_HEADER_COUNT: usize = 200;
+
+/// Bytes of an unwanted request body that are read and thrown away after a refusal, so that the client gets to read the
+/// answer before its connection is reset (RFC 9112 §9.6). nginx calls this lingering close.
+pub const LINGER_BYTES: usize = 1024 * 1024;
+
+/// How long that may take: Envoy's `delayed_close_timeout`.
+pub const LINGER_MS: u64 = 1_000;
+
+/// How long an idle connection may still bring a request once its listener is closing, so that a request that is on its
+/// way is answered and not reset.
+pub const CLOSING_IDLE_MS: u64 = 500;

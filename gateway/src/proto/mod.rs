@@ -1,6 +1,8 @@
 //! HTTP as data: no socket, no clock, no allocation per message once the buffers have grown.
 
 pub mod authority;
+pub mod date;
 pub mod h1;
 pub mod head;
 pub mod limits;
+pub mod path;

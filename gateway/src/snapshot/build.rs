@@ -14,6 +14,7 @@ use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapsho
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, UpstreamTls};
 use crate::filter::access::AccessList;
+use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::Registry;
 use crate::route::Table;
 
@@ -63,8 +64,9 @@ impl Builder {
             .collect::<Result<_, _>>()?;
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let access = AccessList::build(&config.access);
+        let trusted = TrustedProxies::build(&config.gateway.trusted_proxies);
         self.generation += 1;
-        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access })
+        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access, trusted })
     }
 
     fn listener(

@@ -17,6 +17,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{ClusterId, Config, ListenerId, RouteId};
 use crate::filter::access::AccessList;
+use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::{ClusterStats, ListenerStats, RouteStats};
 use crate::route::Table;
 
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
+    /// Whose word about the client is believed.
+    pub trusted: TrustedProxies,
 }
 
 impl Snapshot {

@@ -72,9 +72,9 @@ pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<Clie
     };
     let builder = match wanted.verify {
         true => builder.with_root_certificates(roots),
-        false => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(
-            secrets.provider.signature_verification_algorithms,
-        ))),
+        false => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(secrets.provider.signature_verification_algorithms))),
     };
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -82,9 +82,11 @@ pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<Clie
 }
 
 fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    static FROM_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
     match floor {
-        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        TlsVersion::Tls12 => &FROM_12,
+        TlsVersion::Tls13 => &FROM_13,
     }
 }
 

@@ -19,12 +19,12 @@ pub async fn connect(
     let until = Until::only(deadline);
     let (reader, writer) = net::connect(endpoint.address, &until).await.map_err(|error| failed(&error))?;
     let (reader, writer) = match (&cluster.tls, &endpoint.server_name) {
-        (Some(config), Some(name)) => tls::connect(reader, writer, config.clone(), name.clone(), &until)
-            .await
-            .map_err(|error| match error {
+        (Some(config), Some(name)) => {
+            tls::connect(reader, writer, config.clone(), name.clone(), &until).await.map_err(|error| match error {
                 tls::HandshakeError::TimedOut => UpstreamError::ConnectTimeout,
                 error => UpstreamError::Connect(format!("TLS error: {error}")),
-            })?,
+            })?
+        }
         _ => (tls::Reader::Plain(reader), tls::Writer::Plain(writer)),
     };
     Ok(Box::new(Connection::new(reader, writer, slot)))

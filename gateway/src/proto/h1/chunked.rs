@@ -230,27 +230,36 @@ mod tests {
 
     use super::*;
 
-    /// Feeds `pieces` one after the other; payload, trailers and what was left of the last piece.
-    fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<(String, String)>, usize, bool), ChunkError> {
-        let (mut decoder, mut body, mut consumed, mut done) = (Decoder::default(), Vec::new(), 0, false);
+    #[derive(Debug, Default, PartialEq)]
+    struct Outcome {
+        body: Vec<u8>,
+        trailers: Vec<(String, String)>,
+        consumed: usize,
+        done: bool,
+    }
+
+    /// Feeds `pieces` one after the other.
+    fn decode(pieces: &[&[u8]]) -> Result<Outcome, ChunkError> {
+        let (mut decoder, mut outcome) = (Decoder::default(), Outcome::default());
         for piece in pieces {
             let mut buf = piece.to_vec();
             let decoded = decoder.decode(&mut buf)?;
             assert!(decoded.payload <= decoded.consumed && decoded.consumed <= buf.len());
             assert_eq!(buf[decoded.consumed..], piece[decoded.consumed..], "what follows is untouched");
             assert!(decoded.done || decoded.consumed == buf.len());
-            body.extend_from_slice(&buf[..decoded.payload]);
-            (consumed, done) = (consumed + decoded.consumed, decoded.done);
+            outcome.body.extend_from_slice(&buf[..decoded.payload]);
+            outcome.consumed += decoded.consumed;
+            outcome.done = decoded.done;
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let trailers = decoder.trailers().iter().map(|(_, name, value)| (text(name), text(value))).collect();
-        Ok((body, trailers, consumed, done))
+        outcome.trailers = decoder.trailers().iter().map(|(_, name, value)| (text(name), text(value))).collect();
+        Ok(outcome)
     }
 
     fn body_of(text: &str) -> Result<String, ChunkError> {
-        let (body, _, _, done) = decode(&[text.as_bytes()])?;
-        assert!(done, "{text:?} has no end");
-        Ok(String::from_utf8(body).unwrap())
+        let outcome = decode(&[text.as_bytes()])?;
+        assert!(outcome.done, "{text:?} has no end");
+        Ok(String::from_utf8(outcome.body).unwrap())
     }
 
     #[test]
@@ -308,8 +317,8 @@ mod tests {
 
     #[test]
     fn the_next_message_in_the_buffer_is_left_alone() {
-        let (body, _, consumed, done) = decode(&[b"3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n"]).unwrap();
-        assert_eq!((body.as_slice(), consumed, done), (b"abc".as_slice(), 13, true));
+        let outcome = decode(&[b"3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n"]).unwrap();
+        assert_eq!((outcome.body.as_slice(), outcome.consumed, outcome.done), (&b"abc"[..], 13, true));
     }
 
     #[test]
@@ -325,10 +334,10 @@ mod tests {
     #[test]
     fn trailers_come_out_without_the_fields_that_belong_in_a_head() {
         let coded = b"0\r\nX-Sum:  1 \r\nContent-Length: 5\r\nhost: a\r\nAUTHORIZATION: x\r\ngrpc-status: 0\r\n\r\n";
-        let (_, trailers, _, done) = decode(&[coded]).unwrap();
+        let outcome = decode(&[coded]).unwrap();
         let expected = [("x-sum", "1"), ("grpc-status", "0")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert!(done);
-        assert_eq!(trailers, expected);
+        assert!(outcome.done);
+        assert_eq!(outcome.trailers, expected);
     }
 
     #[test]
@@ -395,10 +404,10 @@ mod tests {
                 sent.append_raw(b"x-trailer", value.as_bytes());
             }
             let coded = coded(&chunks, &sent);
-            let (body, trailers, consumed, done) = decode(&cut(&coded, &cuts)).unwrap();
-            prop_assert_eq!(body, chunks.concat());
-            prop_assert_eq!(trailers.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), values);
-            prop_assert_eq!((consumed, done), (coded.len(), true));
+            let outcome = decode(&cut(&coded, &cuts)).unwrap();
+            prop_assert_eq!(outcome.body, chunks.concat());
+            prop_assert_eq!(outcome.trailers.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), values);
+            prop_assert_eq!((outcome.consumed, outcome.done), (coded.len(), true));
         }
 
         #[test]

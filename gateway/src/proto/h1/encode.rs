@@ -77,47 +77,6 @@ pub fn response(head: &ResponseHead, framing: ResponseFraming, out: &mut Vec<u8>
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the fields as they are.
-pub(super) fn put_field_lines(headers: &Headers, out: &mut Vec<u8>) {
-    for (_, name, value) in headers.iter() {
-        put(out, &[name, b": ", value, b"\r\n"]);
-    }
-}
-
-const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
-
-/// Appends the fields but those that the caller writes from the head: a header that an edit has put in must not be able
-/// to contradict the framing.
-fn put_fields(headers: &Headers, keep_length: bool, out: &mut Vec<u8>) {
-    for (known, name, value) in headers.iter() {
-        let is_ours = match known {
-            Known::Host | Known::TransferEncoding => true,
-            Known::ContentLength => !keep_length,
-            _ => false,
-        };
-        if !is_ours {
-            put(out, &[name, b": ", value, b"\r\n"]);
-        }
-    }
-}
-
-fn put_length(length: u64, out: &mut Vec<u8>) {
-    put(out, &[b"content-length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n"]);
-}
-
-fn put_status_line(status: u16, out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    put(out, &[b"HTTP/1.1 ", digits.format(status).as_bytes(), b" ", reason(status).as_bytes(), b"\r\n"]);
-}
-
-/// One check of the capacity for all parts.
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    out.reserve(parts.iter().map(|part| part.len()).sum());
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
 /// The reason phrase; empty for a status that has none (RFC 9112 §4 allows that).
 pub fn reason(status: u16) -> &'static str {
     match status {
@@ -183,6 +142,47 @@ pub fn reason(status: u16) -> &'static str {
         508 => "Loop Detected",
         511 => "Network Authentication Required",
         _ => "",
+    }
+}
+
+/// Appends the fields as they are.
+pub(super) fn put_field_lines(headers: &Headers, out: &mut Vec<u8>) {
+    for (_, name, value) in headers.iter() {
+        put(out, &[name, b": ", value, b"\r\n"]);
+    }
+}
+
+const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
+
+/// Appends the fields but those that the caller writes from the head: a header that an edit has put in must not be able
+/// to contradict the framing.
+fn put_fields(headers: &Headers, keep_length: bool, out: &mut Vec<u8>) {
+    for (known, name, value) in headers.iter() {
+        let is_ours = match known {
+            Known::Host | Known::TransferEncoding => true,
+            Known::ContentLength => !keep_length,
+            _ => false,
+        };
+        if !is_ours {
+            put(out, &[name, b": ", value, b"\r\n"]);
+        }
+    }
+}
+
+fn put_length(length: u64, out: &mut Vec<u8>) {
+    put(out, &[b"content-length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n"]);
+}
+
+fn put_status_line(status: u16, out: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    put(out, &[b"HTTP/1.1 ", digits.format(status).as_bytes(), b" ", reason(status).as_bytes(), b"\r\n"]);
+}
+
+/// One check of the capacity for all parts.
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    out.reserve(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        out.extend_from_slice(part);
     }
 }
 

@@ -1,0 +1,4 @@
+//! `gateway run --demo`.
+
+pub mod lab;
+pub mod netns;

@@ -1,0 +1,183 @@
+//! From what the file says to what it means: names become ids, defaults are filled in, and everything that does not
+//! fit together is reported.
+//!
+//! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
+
+mod access;
+mod certificate;
+mod cluster;
+mod listener;
+mod names;
+mod route;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use super::decode::{List, Optional};
+use super::load::Loader;
+use super::model::{AccessLog, Admin, Config, Gateway, LogFormat, LogTarget, Xdp, XdpMode};
+use super::raw;
+use super::report::Diagnostics;
+use super::span::{At, Span};
+use super::value::{Cidr, PositiveDuration};
+use names::Names;
+
+/// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
+pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option<Config> {
+    let names = Tables::new(&raw, &mut loader.diagnostics);
+    let gateway = gateway(raw.gateway);
+    let admin = admin(&raw.admin);
+    let access_log = access_log(raw.access_log, loader);
+    let xdp = xdp(raw.xdp, &mut loader.diagnostics);
+    let access = each(raw.access, |rule| access::check(rule, loader));
+    let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
+    addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
+    let listeners = each(raw.listener, |listener| listener::check(listener, &names, &mut loader.diagnostics));
+    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
+    let routes = each(raw.route, |route| route::check(route, &names, &mut loader.diagnostics));
+    names.warn_unused(&mut loader.diagnostics);
+    Some(Config {
+        gateway,
+        admin,
+        access_log,
+        xdp,
+        access: access?,
+        certificates: certificates?,
+        listeners: listeners?,
+        clusters: clusters?,
+        routes: routes?,
+    })
+}
+
+/// The names of every kind of table.
+struct Tables {
+    certificates: Names,
+    listeners: Names,
+    clusters: Names,
+}
+
+impl Tables {
+    fn new(raw: &raw::File, diagnostics: &mut Diagnostics) -> Tables {
+        // Nothing refers to these, but a name that stands for two things is of no use in a log.
+        Names::new("route", raw.route.iter().map(|table| &table.value.name), diagnostics);
+        Names::new("access rule", raw.access.iter().map(|table| &table.value.name), diagnostics);
+        Tables {
+            certificates: Names::new("certificate", raw.certificate.iter().map(|table| &table.value.name), diagnostics),
+            listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
+            clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
+        }
+    }
+
+    fn warn_unused(&self, diagnostics: &mut Diagnostics) {
+        self.certificates.warn_unused("no listener uses it", diagnostics);
+        self.listeners.warn_unused("no route serves it, so every request gets 404", diagnostics);
+        self.clusters.warn_unused("no route uses it", diagnostics);
+    }
+}
+
+/// Checks every table, also after one has failed.
+fn each<R, M>(tables: List<R>, mut check: impl FnMut(At<R>) -> Option<M>) -> Option<Vec<M>> {
+    let checked: Vec<Option<M>> = tables.into_iter().map(&mut check).collect();
+    checked.into_iter().collect()
+}
+
+fn gateway(raw: Optional<raw::Gateway>) -> Gateway {
+    let Some(At { value: raw, .. }) = raw else { return Gateway::default() };
+    let default = Gateway::default();
+    Gateway {
+        workers: raw.workers.and_then(|workers| workers.value.0),
+        drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |timeout| timeout.value.0),
+        trusted_proxies: networks(raw.trusted_proxies),
+        server_header: match raw.server_header {
+            Some(text) => Some(text.value.0).filter(|text| text != "off"),
+            None => default.server_header,
+        },
+        via: raw.via.map(|name| name.value.0),
+    }
+}
+
+fn admin(raw: &Optional<raw::Admin>) -> Option<Admin> {
+    let given = raw.as_ref().and_then(|admin| admin.value.address);
+    match given {
+        Some(address) => address.value.0.map(|address| Admin { address }),
+        None => Some(Admin::default()),
+    }
+}
+
+fn access_log(raw: Optional<raw::AccessLog>, loader: &mut Loader<'_>) -> Option<AccessLog> {
+    let raw = raw?.value;
+    let target = match raw.path {
+        Some(path) if path.value.0 != "stdout" => {
+            LogTarget::File(loader.diagnostics.sources.resolve(&path.value.0, path.span))
+        }
+        _ => LogTarget::Stdout,
+    };
+    let format = match raw.format {
+        Some(format) if format.value != "json" => {
+            check_log_format(&format, &mut loader.diagnostics);
+            LogFormat::Format(format.value)
+        }
+        _ => LogFormat::Json,
+    };
+    Some(AccessLog { target, format })
+}
+
+/// Reports a format string that does not compile. `"text"` is Envoy's default one.
+fn check_log_format(format: &At<String>, diagnostics: &mut Diagnostics) {
+    if let Err(error) = Format::compile(&format.value) {
+        // The position counts from behind the opening quote.
+        let at = error.at + 1;
+        diagnostics.error(format.span.part(at, at + 1), format!("access_log.format: {}", error.message));
+    }
+}
+
+fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
+    let Some(raw) = raw else { return Xdp { interfaces: Vec::new(), mode: XdpMode::Auto } };
+    let interfaces = raw.value.interfaces.map_or_else(Vec::new, |list| list.value);
+    let mode = raw.value.mode.map_or(XdpMode::Auto, |mode| mode.value);
+    if interfaces.is_empty() && mode != XdpMode::Off {
+        diagnostics.hint(raw.span, "XDP is off: no `interfaces` to attach it to");
+    }
+    Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode }
+}
+
+/// Reports addresses that two things would listen on. Port 0 is a new port for each.
+fn addresses(
+    listeners: &[At<raw::Listener>],
+    raw_admin: Option<&At<raw::Admin>>,
+    admin: Option<&Admin>,
+    diagnostics: &mut Diagnostics,
+) {
+    let mut taken: HashMap<SocketAddr, Option<Span>> = HashMap::new();
+    if let Some(admin) = admin {
+        taken.insert(admin.address, raw_admin.and_then(|raw| raw.value.address).map(|address| address.span));
+    }
+    for address in listeners.iter().filter_map(|listener| listener.value.address.0) {
+        if address.value.0.port() == 0 {
+            continue;
+        }
+        match taken.get(&address.value.0) {
+            None => _ = taken.insert(address.value.0, Some(address.span)),
+            Some(Some(first)) => {
+                let message = format!("{} is listened on already", address.value.0);
+                diagnostics.error(address.span, message).related(*first, "here");
+            }
+            Some(None) => {
+                let message = format!("{} is the admin endpoint's address", address.value.0);
+                let help = "give `[admin] address` another one, or \"off\"".to_owned();
+                diagnostics.error(address.span, message).help(help);
+            }
+        }
+    }
+}
+
+fn networks(list: Optional<List<Cidr>>) -> Vec<IpNet> {
+    list.map_or_else(Vec::new, |list| list.value.into_iter().map(|net| net.value.0).collect())
+}
+
+fn duration(given: Optional<PositiveDuration>, default: Duration) -> Duration {
+    given.map_or(default, |duration| duration.value.0)
+}

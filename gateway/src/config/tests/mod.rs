@@ -1,0 +1,5 @@
+mod bad;
+mod certificates;
+mod files;
+mod good;
+mod robust;

@@ -1,0 +1,349 @@
+//! The running configuration as JSON, for people and tools to look at.
+//!
+//! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
+//! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::model::*;
+use crate::proto::head::HeaderName;
+
+/// What stands in place of a secret.
+const REDACTED: &str = "[redacted]";
+
+/// The configuration, in the words of the file where it has them.
+pub fn view(config: &Config) -> Value {
+    let Config { gateway, admin, access_log, xdp, access, certificates, listeners, clusters, routes } = config;
+    json!({
+        "gateway": view_gateway(gateway),
+        "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
+        "access_log": access_log.as_ref().map(view_access_log),
+        "xdp": view_xdp(xdp),
+        "access": access.iter().map(view_access).collect::<Vec<_>>(),
+        "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
+        "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
+        "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
+        "route": routes.iter().map(|route| view_route(route, config)).collect::<Vec<_>>(),
+    })
+}
+
+fn view_gateway(gateway: &Gateway) -> Value {
+    let Gateway { workers, drain_timeout, trusted_proxies, server_header, via } = gateway;
+    json!({
+        "workers": workers.map_or(json!("auto"), |count| json!(count)),
+        "drain_timeout": duration(*drain_timeout),
+        "trusted_proxies": trusted_proxies,
+        "server_header": server_header,
+        "via": via,
+    })
+}
+
+fn view_access_log(AccessLog { target, format }: &AccessLog) -> Value {
+    let path = match target {
+        LogTarget::Stdout => "stdout".into(),
+        LogTarget::File(path) => path.to_string_lossy(),
+    };
+    let format = match format {
+        LogFormat::Json => "json",
+        LogFormat::Format(text) => text,
+    };
+    json!({ "path": path, "format": format })
+}
+
+fn view_xdp(Xdp { interfaces, mode }: &Xdp) -> Value {
+    let mode = match mode {
+        XdpMode::Auto => "auto",
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+        XdpMode::Off => "off",
+    };
+    json!({ "interfaces": interfaces, "mode": mode })
+}
+
+fn view_access(AccessRule { name, action, sources }: &AccessRule) -> Value {
+    let action = match action {
+        AccessAction::Deny => "deny",
+        AccessAction::Allow => "allow",
+    };
+    json!({ "name": name, "action": action, "sources": sources })
+}
+
+fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts }: &Certificate) -> Value {
+    json!({ "name": name, "hosts": hosts })
+}
+
+fn view_listener(listener: &Listener, config: &Config) -> Value {
+    let Listener { name, address, tls, limits, path } = listener;
+    json!({
+        "name": name,
+        "address": address,
+        "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
+        "limits": view_limits(limits),
+        "path_normalisation": view_path_policy(path),
+    })
+}
+
+fn view_listener_tls(ListenerTls { certificates, min_version, strict_sni }: &ListenerTls, config: &Config) -> Value {
+    let min_version = match min_version {
+        TlsVersion::Tls12 => "1.2",
+        TlsVersion::Tls13 => "1.3",
+    };
+    let names: Vec<_> = certificates.iter().map(|id| &config.certificates[id.index()].name).collect();
+    json!({ "certificates": names, "min_version": min_version, "strict_sni": strict_sni })
+}
+
+fn view_limits(limits: &ListenerLimits) -> Value {
+    let ListenerLimits {
+        connections,
+        connections_per_source,
+        header_bytes,
+        header_count,
+        header_timeout,
+        handshake_timeout,
+        idle_timeout,
+        body_bytes,
+    } = limits;
+    json!({
+        "connections": connections,
+        "connections_per_source": connections_per_source,
+        "header_bytes": header_bytes,
+        "header_count": header_count,
+        "header_timeout": duration(*header_timeout),
+        "handshake_timeout": duration(*handshake_timeout),
+        "idle_timeout": duration(*idle_timeout),
+        "body_bytes": body_bytes,
+    })
+}
+
+fn view_path_policy(PathPolicy { dot_segments, merge_slashes, encoded_slashes }: &PathPolicy) -> Value {
+    let encoded_slashes = match encoded_slashes {
+        EncodedSlashes::Keep => "keep",
+        EncodedSlashes::Reject => "reject",
+        EncodedSlashes::Decode => "decode",
+    };
+    json!({ "dot_segments": dot_segments, "merge_slashes": merge_slashes, "encoded_slashes": encoded_slashes })
+}
+
+fn view_cluster(cluster: &Cluster) -> Value {
+    let Cluster {
+        name,
+        balance,
+        endpoints,
+        connect_timeout,
+        idle_timeout,
+        max_connections,
+        max_idle_connections,
+        dns_refresh,
+        tls,
+    } = cluster;
+    let balance = match balance {
+        Balance::RoundRobin => "round_robin",
+    };
+    json!({
+        "name": name,
+        "balance": balance,
+        "endpoints": endpoints.iter().map(view_endpoint).collect::<Vec<_>>(),
+        "connect_timeout": duration(*connect_timeout),
+        "idle_timeout": duration(*idle_timeout),
+        "max_connections": max_connections,
+        "max_idle_connections": max_idle_connections,
+        "dns_refresh": duration(*dns_refresh),
+        "tls": tls.as_ref().map(|UpstreamTls { server_name, ca_pem, verify }| json!({
+            "server_name": server_name,
+            "ca": if ca_pem.is_some() { "file" } else { "system" },
+            "verify": verify,
+        })),
+    })
+}
+
+fn view_endpoint(Endpoint { address, weight }: &Endpoint) -> Value {
+    let address = match address {
+        EndpointAddress::Socket(address) => address.to_string(),
+        EndpointAddress::Name(name, port) => format!("{name}:{port}"),
+    };
+    json!({ "address": address, "weight": weight })
+}
+
+fn view_route(route: &Route, config: &Config) -> Value {
+    let Route { name, listeners, hosts, matcher, action, timeout, body_bytes, request_headers, response_headers } =
+        route;
+    let (key, action) = view_action(action, config);
+    json!({
+        "name": name,
+        "listeners": listeners.iter().map(|id| &config.listeners[id.index()].name).collect::<Vec<_>>(),
+        "hosts": hosts.iter().map(view_host).collect::<Vec<_>>(),
+        "match": view_match(matcher),
+        key: action,
+        "timeout": timeout.map_or("0s".to_owned(), duration),
+        "body_bytes": body_bytes,
+        "request_headers": view_edits(request_headers),
+        "response_headers": view_edits(response_headers),
+    })
+}
+
+fn view_host(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(name) => name.clone(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+        HostPattern::Any => "*".to_owned(),
+    }
+}
+
+fn view_match(RouteMatch { path, methods, headers, query }: &RouteMatch) -> Value {
+    let (key, path) = match path {
+        PathMatch::Exact(path) => ("path", path.as_str()),
+        PathMatch::Prefix(prefix) => ("path_prefix", prefix.as_str()),
+        PathMatch::Regex(pattern) => ("path_regex", pattern.0.as_str()),
+    };
+    let shown = |name: &str, value: &ValueMatch| {
+        let value = if is_secret(name) { json!(REDACTED) } else { view_value(value) };
+        (name.to_owned(), value)
+    };
+    let headers: Map<_, _> = headers.iter().map(|HeaderMatch { name, value }| shown(name.as_str(), value)).collect();
+    let query: Map<_, _> = query.iter().map(|QueryMatch { name, value }| shown(name, value)).collect();
+    let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
+    json!({ key: path, "methods": methods, "headers": headers, "query": query })
+}
+
+fn view_value(value: &ValueMatch) -> Value {
+    match value {
+        ValueMatch::Exact(text) => json!(text),
+        ValueMatch::Regex(pattern) => json!({ "regex": pattern.0.as_str() }),
+        ValueMatch::Present(present) => json!({ "present": present }),
+    }
+}
+
+fn view_action(action: &Action, config: &Config) -> (&'static str, Value) {
+    match action {
+        Action::Forward(Forward { clusters, rewrite_prefix, rewrite_host }) => {
+            let shares = clusters.iter().map(|WeightedCluster { cluster, weight }| {
+                json!({ "name": config.clusters[cluster.index()].name, "weight": weight })
+            });
+            let rewrite = json!({ "path_prefix": rewrite_prefix, "host": rewrite_host });
+            ("forward", json!({ "clusters": shares.collect::<Vec<_>>(), "rewrite": rewrite }))
+        }
+        Action::Redirect(Redirect { status, scheme, host, port, path, path_prefix }) => (
+            "redirect",
+            json!({
+                "status": status, "scheme": scheme, "host": host, "port": port, "path": path, "path_prefix": path_prefix,
+            }),
+        ),
+        Action::Respond(Respond { status, body, content_type }) => {
+            ("respond", json!({ "status": status, "body": body, "content_type": content_type }))
+        }
+    }
+}
+
+fn view_edits(HeaderEdits { remove, set, add }: &HeaderEdits) -> Value {
+    let pairs = |edits: &[(HeaderName, String)]| -> Vec<Value> {
+        let shown = |(name, value): &(HeaderName, String)| {
+            json!([name.as_str(), if is_secret(name.as_str()) { REDACTED } else { value.as_str() }])
+        };
+        edits.iter().map(shown).collect()
+    };
+    let remove: Vec<_> = remove.iter().map(HeaderName::as_str).collect();
+    json!({ "remove": remove, "set": pairs(set), "add": pairs(add) })
+}
+
+/// Whether a header or query parameter of this name is likely to carry a credential. Rather one too many.
+fn is_secret(name: &str) -> bool {
+    const PARTS: [&str; 8] = ["auth", "cookie", "token", "secret", "key", "passw", "credential", "session"];
+    PARTS.iter().any(|part| name.to_ascii_lowercase().contains(part))
+}
+
+fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let name = |text: &str| HeaderName::new(text).unwrap();
+        Config {
+            gateway: Gateway {
+                workers: None,
+                drain_timeout: Duration::from_secs(30),
+                trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+                server_header: Some("gateway".into()),
+                via: None,
+            },
+            admin: Some(Admin { address: ([127, 0, 0, 1], 9901).into() }),
+            access_log: Some(AccessLog { target: LogTarget::Stdout, format: LogFormat::Json }),
+            xdp: Xdp { interfaces: vec![], mode: XdpMode::Auto },
+            access: vec![],
+            certificates: vec![Certificate {
+                name: "example".into(),
+                chain_pem: (*b"PUBLIC CHAIN").into(),
+                key_pem: (*b"PRIVATE KEY").into(),
+                hosts: vec!["example.com".into()],
+            }],
+            listeners: vec![Listener {
+                name: "web".into(),
+                address: ([0, 0, 0, 0], 443).into(),
+                tls: Some(ListenerTls {
+                    certificates: vec![CertificateId(0)],
+                    min_version: TlsVersion::Tls12,
+                    strict_sni: false,
+                }),
+                limits: ListenerLimits::default(),
+                path: PathPolicy::default(),
+            }],
+            clusters: vec![Cluster {
+                name: "api".into(),
+                balance: Balance::RoundRobin,
+                endpoints: vec![Endpoint { address: EndpointAddress::Name("origin.test".into(), 80), weight: 2 }],
+                connect_timeout: Duration::from_millis(1500),
+                idle_timeout: Duration::from_secs(60),
+                max_connections: 1024,
+                max_idle_connections: 256,
+                dns_refresh: Duration::from_secs(5),
+                tls: None,
+            }],
+            routes: vec![Route {
+                name: "v1".into(),
+                listeners: vec![ListenerId(0)],
+                hosts: vec![HostPattern::Suffix(".example.com".into())],
+                matcher: RouteMatch {
+                    headers: vec![HeaderMatch { name: name("x-api-key"), value: ValueMatch::Exact("hunter2".into()) }],
+                    ..RouteMatch::default()
+                },
+                action: Action::Forward(Forward {
+                    clusters: vec![WeightedCluster { cluster: ClusterId(0), weight: 1 }],
+                    rewrite_prefix: Some("/".into()),
+                    rewrite_host: None,
+                }),
+                timeout: None,
+                body_bytes: None,
+                request_headers: HeaderEdits {
+                    set: vec![(name("authorization"), "Bearer hunter2".into()), (name("x-tenant"), "blue".into())],
+                    ..HeaderEdits::default()
+                },
+                response_headers: HeaderEdits::default(),
+            }],
+        }
+    }
+
+    #[test]
+    fn names_stand_for_ids_and_durations_are_as_in_the_file() {
+        let view = view(&config());
+        assert_eq!(view["listener"][0]["tls"]["certificates"], json!(["example"]));
+        assert_eq!(view["route"][0]["listeners"], json!(["web"]));
+        assert_eq!(view["route"][0]["forward"]["clusters"], json!([{ "name": "api", "weight": 1 }]));
+        assert_eq!(view["route"][0]["hosts"], json!(["*.example.com"]));
+        assert_eq!(view["route"][0]["timeout"], "0s");
+        assert_eq!(view["cluster"][0]["connect_timeout"], "1s 500ms");
+        assert_eq!(view["cluster"][0]["endpoints"], json!([{ "address": "origin.test:80", "weight": 2 }]));
+    }
+
+    #[test]
+    fn keys_and_credentials_are_never_shown() {
+        let text = view(&config()).to_string();
+        assert!(!text.contains("PRIVATE") && !text.contains("hunter2"), "{text}");
+        assert!(text.contains(r#"["authorization","[redacted]"]"#), "{text}");
+        assert!(text.contains(r#"["x-tenant","blue"]"#), "{text}");
+    }
+}

@@ -1,0 +1,428 @@
+//! The running gateway, as the control thread holds it: generations, workers, sockets, and the steps of a reload.
+//!
+//! A reload is *read → check → build → prepare → commit*. Everything that can fail comes before the commit, and a
+//! failure before it leaves the old generation running as if nothing had happened.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::log_writer::{self, LogWriter};
+use super::resolve;
+use crate::config::model::{Cluster, Config};
+use crate::config::{self, Files, Loaded, Report};
+use crate::metrics::access_log::queue::LogSink;
+use crate::metrics::access_log::LineFormat;
+use crate::metrics::registry::Registry;
+use crate::metrics::render::{EndpointHealth, Extra};
+use crate::net;
+use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
+use crate::worker::{self, Message, Publish};
+use crate::xdp::{self, Xdp, XdpError};
+
+/// How long a name may take to resolve before a start or reload goes on without its addresses.
+const RESOLVE_AT_START: Duration = Duration::from_secs(2);
+
+/// Why a reload, or the start, was refused.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The configuration has errors; here are all of them.
+    Config(Report),
+    /// A listener's address cannot be had.
+    Bind(String),
+    /// The access log cannot be opened.
+    Log(String),
+    /// A certificate or name turned out unusable.
+    Build(BuildError),
+    /// The XDP program cannot be attached as asked.
+    Xdp(XdpError),
+    /// A worker thread is gone.
+    Worker(usize),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::Config(report) => report.fmt(f),
+            ReloadError::Bind(text) | ReloadError::Log(text) => f.write_str(text),
+            ReloadError::Build(error) => error.fmt(f),
+            ReloadError::Xdp(error) => error.fmt(f),
+            ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// What a reload did.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The generation that runs now.
+    pub generation: u64,
+    /// Whether it is a new one.
+    pub changed: bool,
+    /// What is allowed and probably not meant.
+    pub warnings: Report,
+}
+
+/// A listener's sockets are bound to `actual`, for which the configuration says `wanted`.
+struct Bound {
+    wanted: SocketAddr,
+    actual: SocketAddr,
+}
+
+/// Sockets of one listener, one for each worker.
+struct Prepared {
+    name: String,
+    bound: Bound,
+    sockets: Vec<OwnedFd>,
+}
+
+/// The workers and what they serve.
+pub struct Gateway {
+    path: PathBuf,
+    files: Box<dyn Files>,
+    builder: Builder,
+    workers: Vec<worker::Handle>,
+    current: Option<Arc<Snapshot>>,
+    bound: HashMap<String, Bound>,
+    resolved: Resolved,
+    log: Option<LogWriter>,
+    watched: Vec<PathBuf>,
+    shared: Arc<Shared>,
+}
+
+/// What the admin endpoint may look at while the gateway runs.
+pub struct Shared {
+    /// Every counter.
+    pub registry: Arc<Registry>,
+    state: Mutex<State>,
+    log_errors: Arc<AtomicU64>,
+}
+
+struct State {
+    current: Option<Arc<Snapshot>>,
+    xdp: Option<Xdp>,
+    reloads_ok: u64,
+    reloads_failed: u64,
+    last_reload: SystemTime,
+    workers_up: Vec<bool>,
+}
+
+impl Gateway {
+    /// Reads the configuration, starts the workers and serves the first generation.
+    pub async fn start(path: PathBuf, files: Box<dyn Files>) -> Result<(Gateway, Report), ReloadError> {
+        let loaded = config::load(&path, &*files, SystemTime::now()).map_err(ReloadError::Config)?;
+        let probe = net::probe().map_err(|error| ReloadError::Bind(error.to_string()))?;
+        let cores = net::cores();
+        let count = loaded.config.gateway.workers.map_or(cores.len(), |count| count as usize).max(1);
+        let hostname = hostname();
+        let workers = (0..count)
+            // More workers than cores share them unpinned.
+            .map(|number| worker::spawn(number, cores.get(number).copied(), probe, hostname.clone()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
+        let registry = Arc::new(Registry::new(count));
+        let state = State {
+            current: None,
+            xdp: None,
+            reloads_ok: 0,
+            reloads_failed: 0,
+            last_reload: SystemTime::UNIX_EPOCH,
+            workers_up: vec![true; count],
+        };
+        let mut gateway = Gateway {
+            path,
+            files,
+            builder: Builder::new(registry.clone()).map_err(ReloadError::Build)?,
+            workers,
+            current: None,
+            bound: HashMap::new(),
+            resolved: Resolved::new(),
+            log: None,
+            watched: Vec::new(),
+            shared: Arc::new(Shared { registry, state: Mutex::new(state), log_errors: Arc::default() }),
+        };
+        let warnings = gateway.put_into_force(loaded).await?.warnings;
+        Ok((gateway, warnings))
+    }
+
+    /// What the admin endpoint may look at.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// The running configuration.
+    pub fn config(&self) -> &Config {
+        &self.current.as_ref().expect("`start` does not return before a generation runs").config
+    }
+
+    /// Every file whose change is a reason to reload.
+    pub fn watched(&self) -> &[PathBuf] {
+        &self.watched
+    }
+
+    /// The addresses of the listeners, by name.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let of = |name: &String| Some((name.clone(), self.bound.get(name)?.actual));
+        self.config().listeners.iter().filter_map(|listener| of(&listener.name)).collect()
+    }
+
+    /// The number of the first worker that has ended, which none should.
+    pub fn dead_worker(&self) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.thread.is_finished())
+    }
+
+    /// Opens the access log's file anew.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    /// Reads the configuration again and puts it into force if it is good and different.
+    pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let result = match config::load(&self.path, &*self.files, SystemTime::now()) {
+            Ok(loaded) => self.put_into_force(loaded).await,
+            Err(report) => Err(ReloadError::Config(report)),
+        };
+        let mut state = self.shared.lock();
+        match &result {
+            Ok(reloaded) if reloaded.changed => {
+                state.reloads_ok += 1;
+                state.last_reload = SystemTime::now();
+            }
+            Ok(_) => {}
+            Err(_) => state.reloads_failed += 1,
+        }
+        result
+    }
+
+    /// Resolves the endpoints' names again; when an answer is different, serves a generation with it.
+    pub async fn resolve_again(&mut self) -> Result<(), ReloadError> {
+        let names = resolve::names(self.config());
+        let resolved = resolve::all(&names, &self.resolved, Duration::from_secs(5)).await;
+        if resolved == self.resolved {
+            return Ok(());
+        }
+        self.resolved = resolved;
+        let config = self.config().clone();
+        let snapshot = self.build(config)?;
+        self.commit(snapshot, Vec::new(), None).await
+    }
+
+    async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
+        let Loaded { config, warnings, files } = loaded;
+        self.watched = files;
+        if let Some(current) = &self.current
+            && current.config == config
+        {
+            return Ok(Reloaded { generation: current.generation, changed: false, warnings });
+        }
+        self.warn_of_what_needs_a_restart(&config);
+        let names = resolve::names(&config);
+        self.resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
+        let snapshot = self.build(config)?;
+        let prepared = self.prepare(&snapshot.config)?;
+        let log = self.prepare_log(&snapshot.config)?;
+        self.sync_xdp(&snapshot.config)?;
+        let generation = snapshot.generation;
+        self.commit(snapshot, prepared, log).await?;
+        Ok(Reloaded { generation, changed: true, warnings })
+    }
+
+    fn build(&mut self, config: Config) -> Result<Snapshot, ReloadError> {
+        self.builder.build(config, &self.resolved, self.current.as_deref()).map_err(ReloadError::Build)
+    }
+
+    fn warn_of_what_needs_a_restart(&self, config: &Config) {
+        if let Some(current) = &self.current
+            && current.config.gateway.workers != config.gateway.workers
+        {
+            log::warn!("gateway.workers: the number of workers changes with the next start, not with a reload");
+        }
+    }
+
+    /// Binds what is new. Listeners that stay are not touched.
+    fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, ReloadError> {
+        let is_new =
+            |name: &String, wanted: SocketAddr| self.bound.get(name).is_none_or(|bound| bound.wanted != wanted);
+        let new = config.listeners.iter().filter(|listener| is_new(&listener.name, listener.address));
+        new.map(|listener| {
+            let cannot = |error: std::io::Error| {
+                ReloadError::Bind(format!("listener \"{}\": {}: {error}", listener.name, listener.address))
+            };
+            let first = net::bind_reuseport(listener.address).map_err(cannot)?;
+            let actual = net::bound_addr(&first).map_err(cannot)?;
+            let mut sockets = vec![first];
+            for _ in 1..self.workers.len() {
+                sockets.push(net::bind_reuseport(actual).map_err(cannot)?);
+            }
+            let bound = Bound { wanted: listener.address, actual };
+            Ok(Prepared { name: listener.name.clone(), bound, sockets })
+        })
+        .collect()
+    }
+
+    /// Opens the access log if it changed. `None`: it stays as it is.
+    fn prepare_log(&self, config: &Config) -> Result<Option<Option<(LogWriter, LineFormat)>>, ReloadError> {
+        let before = self.current.as_ref().and_then(|current| current.config.access_log.as_ref());
+        if config.access_log.as_ref() == before {
+            return Ok(None);
+        }
+        let Some(wanted) = &config.access_log else { return Ok(Some(None)) };
+        let format = log_writer::line_format(&wanted.format)
+            .map_err(|error| ReloadError::Log(format!("access_log.format: {}", error.message)))?;
+        let writer = LogWriter::start(&wanted.target, self.shared.log_errors.clone())
+            .map_err(|error| ReloadError::Log(format!("access_log.path: {:?}: {error}", wanted.target)))?;
+        Ok(Some(Some((writer, format))))
+    }
+
+    fn sync_xdp(&self, config: &Config) -> Result<(), ReloadError> {
+        let mut state = self.shared.lock();
+        match &mut state.xdp {
+            Some(xdp) => {
+                xdp.sync(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
+            }
+            none => {
+                let mut xdp = xdp::attach(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
+                if let Some(log) = xdp.take_log() {
+                    tokio::spawn(log.run());
+                }
+                *none = Some(xdp);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the generation to every worker and waits until each serves it.
+    async fn commit(
+        &mut self,
+        snapshot: Snapshot,
+        prepared: Vec<Prepared>,
+        log: Option<Option<(LogWriter, LineFormat)>>,
+    ) -> Result<(), ReloadError> {
+        let snapshot = Arc::new(snapshot);
+        let mut sockets: Vec<Vec<(String, OwnedFd)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for listener in prepared {
+            for (of_worker, socket) in sockets.iter_mut().zip(listener.sockets) {
+                of_worker.push((listener.name.clone(), socket));
+            }
+            self.bound.insert(listener.name, listener.bound);
+        }
+        let sink = |number: usize| match &log {
+            None => None,
+            Some(None) => Some(None),
+            Some(Some((writer, format))) => {
+                let stats = self.shared.registry.worker().clone();
+                Some(Some(LogSink::new(Arc::new(format.clone()), writer.queue(), stats, number)))
+            }
+        };
+        let mut acknowledged = Vec::new();
+        for (number, (worker, sockets)) in self.workers.iter().zip(sockets).enumerate() {
+            let publish = Publish { snapshot: snapshot.clone(), sockets, log: sink(number) };
+            let (done, wait) = oneshot::channel();
+            let sent = worker.mailbox.send(Message::Publish(publish, done)).await;
+            sent.map_err(|_| ReloadError::Worker(number))?;
+            acknowledged.push(wait);
+        }
+        for (number, wait) in acknowledged.into_iter().enumerate() {
+            wait.await.map_err(|_| ReloadError::Worker(number))?;
+        }
+        if let Some(log) = log {
+            self.log = log.map(|(writer, _)| writer);
+        }
+        self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
+        self.shared.lock().current = Some(snapshot.clone());
+        self.current = Some(snapshot);
+        Ok(())
+    }
+
+    /// Stops accepting and waits until every request in flight has its answer, at most for `drain_timeout`. Says
+    /// whether all had.
+    pub async fn drain(self) -> bool {
+        let limit = self.config().gateway.drain_timeout;
+        let mut finished = Vec::new();
+        for worker in &self.workers {
+            let (done, wait) = oneshot::channel();
+            if worker.mailbox.send(Message::Drain(done)).await.is_ok() {
+                finished.push(wait);
+            }
+        }
+        let all = async {
+            for wait in finished {
+                let _ = wait.await;
+            }
+        };
+        let drained = tokio::time::timeout(limit, all).await.is_ok();
+        let Gateway { workers, log, .. } = self;
+        if drained {
+            for worker::Handle { mailbox, thread } in workers {
+                drop(mailbox);
+                let _ = thread.join();
+            }
+            log.map(|log| log.finish(Duration::from_secs(1)));
+        }
+        drained
+    }
+}
+
+impl Shared {
+    /// What the metrics page says beside the counters.
+    pub fn extra(&self) -> Extra {
+        let state = self.lock();
+        let since_epoch = state.last_reload.duration_since(SystemTime::UNIX_EPOCH);
+        Extra {
+            version: env!("CARGO_PKG_VERSION"),
+            generation: state.current.as_ref().map_or(0, |current| current.generation),
+            reloads_ok: state.reloads_ok,
+            reloads_failed: state.reloads_failed,
+            last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
+            workers_up: state.workers_up.clone(),
+            log_write_errors: self.log_errors.load(Relaxed),
+            endpoints: state.current.as_deref().map(endpoints).unwrap_or_default(),
+            xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
+        }
+    }
+
+    /// The generation that runs.
+    pub fn current(&self) -> Option<Arc<Snapshot>> {
+        self.lock().current.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
+    let of_cluster = |(cluster, view): (&Cluster, &ClusterView)| {
+        let name = cluster.name.clone();
+        view.endpoints
+            .iter()
+            .map(|endpoint| EndpointHealth {
+                cluster: name.clone(),
+                endpoint: endpoint.address.to_string(),
+                healthy: true,
+            })
+            .collect::<Vec<_>>()
+    };
+    snapshot.config.clusters.iter().zip(&snapshot.clusters).flat_map(of_cluster).collect()
+}
+
+fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
+    let Ok(counters) = xdp.counters() else { return Vec::new() };
+    counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

@@ -1,0 +1,12 @@
+//! The control thread: an ordinary tokio runtime beside the workers. It reads files, watches them, builds snapshots,
+//! answers the admin endpoint and speaks with the service manager.
+
+pub mod admin;
+pub mod config_view;
+pub mod gateway;
+pub mod log_writer;
+pub mod notify;
+pub mod resolve;
+pub mod run;
+pub mod source;
+pub mod watch;

@@ -1,0 +1,280 @@
+//! The control thread's life: start, wait for something to happen, do it, drain.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
+use super::gateway::{Gateway, ReloadError};
+use super::watch::FileWatch;
+use super::{config_view, notify, resolve};
+use crate::config::Files;
+use crate::metrics::render;
+
+/// Reload requests that wait for the one in progress.
+const RELOADS_WAITING: usize = 16;
+
+/// How often the control thread looks whether every worker is alive.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Runs the gateway until a signal ends it.
+///
+/// `at_ready` is called with the listeners' addresses once all of them accept.
+pub fn run(
+    path: PathBuf,
+    files: Box<dyn Files>,
+    at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
+) -> Result<(), ReloadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
+    let result = runtime.block_on(async {
+        let (gateway, warnings) = Gateway::start(path, files).await?;
+        if !warnings.diagnostics.is_empty() {
+            log::warn!("{warnings}");
+        }
+        Control::new(gateway).await?.run(at_ready).await
+    });
+    // A name that is still being looked up must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// What may happen.
+enum Event {
+    Reload(&'static str),
+    ReloadRequested(ReloadRequest),
+    ReopenLog,
+    Resolve,
+    Check,
+    Stop,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    user1: Signal,
+}
+
+struct Control {
+    gateway: Gateway,
+    signals: Signals,
+    files: Option<FileWatch>,
+    readiness: watch::Sender<Readiness>,
+    reloads: mpsc::Receiver<ReloadRequest>,
+    reload: mpsc::Sender<ReloadRequest>,
+    admin: Option<Admin>,
+    check: tokio::time::Interval,
+    last_resolved: Instant,
+}
+
+struct Admin {
+    wanted: std::net::SocketAddr,
+    actual: std::net::SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Control {
+    async fn new(gateway: Gateway) -> Result<Control, ReloadError> {
+        let signals = Signals::new().map_err(|error| ReloadError::Bind(format!("signals: {error}")))?;
+        let files = FileWatch::new(gateway.watched().to_vec())
+            .inspect_err(|error| log::warn!("files are not watched: {error}; reload by SIGHUP or POST /reload"))
+            .ok();
+        let (readiness, _) = watch::channel(Readiness::Initializing);
+        let (reload, reloads) = mpsc::channel(RELOADS_WAITING);
+        let mut control = Control {
+            gateway,
+            signals,
+            files,
+            readiness,
+            reloads,
+            reload,
+            admin: None,
+            check: tokio::time::interval(CHECK),
+            last_resolved: Instant::now(),
+        };
+        control.serve_admin().await?;
+        Ok(control)
+    }
+
+    async fn run(mut self, at_ready: impl FnOnce(&[(String, std::net::SocketAddr)])) -> Result<(), ReloadError> {
+        self.announce(at_ready);
+        loop {
+            match self.next_event().await {
+                Event::Reload(why) => {
+                    let _ = self.reload(why).await;
+                }
+                Event::ReloadRequested(request) => {
+                    let result = self.reload("POST /reload").await;
+                    let _ = request.reply.send(result);
+                }
+                Event::ReopenLog => self.gateway.reopen_log(),
+                Event::Resolve => {
+                    self.last_resolved = Instant::now();
+                    if let Err(error) = self.gateway.resolve_again().await {
+                        log::error!("{error}");
+                    }
+                }
+                Event::Check => {
+                    if let Some(number) = self.gateway.dead_worker() {
+                        return Err(ReloadError::Worker(number));
+                    }
+                }
+                Event::Stop => break,
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let refresh = resolve::refresh(self.gateway.config());
+        let files = async {
+            match &mut self.files {
+                Some(files) => files.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let resolve = async {
+            match refresh {
+                Some(refresh) => tokio::time::sleep_until(self.last_resolved + refresh).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.signals.terminate.recv() => Event::Stop,
+            _ = self.signals.interrupt.recv() => Event::Stop,
+            _ = self.signals.hangup.recv() => Event::Reload("SIGHUP"),
+            _ = self.signals.user1.recv() => Event::ReopenLog,
+            Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
+            () = files => Event::Reload("a file changed"),
+            () = resolve => Event::Resolve,
+            _ = self.check.tick() => Event::Check,
+        }
+    }
+
+    async fn reload(&mut self, why: &str) -> Result<ReloadDone, String> {
+        notify::reloading();
+        let result = self.gateway.reload().await;
+        if let Some(files) = &mut self.files {
+            files.replace(self.gateway.watched().to_vec());
+        }
+        let result = match result {
+            Ok(reloaded) => self.serve_admin().await.map(|()| reloaded),
+            Err(error) => Err(error),
+        };
+        let (status, result) = match result {
+            Ok(reloaded) => {
+                let what = if reloaded.changed { "in force" } else { "unchanged" };
+                let status = format!("generation {} {what}", reloaded.generation);
+                let warnings: Vec<String> =
+                    reloaded.warnings.diagnostics.iter().map(|found| found.message.clone()).collect();
+                let done = ReloadDone { generation: reloaded.generation, changed: reloaded.changed, warnings };
+                log::info!("reload ({why}): {status}");
+                (status, Ok(done))
+            }
+            Err(error) => {
+                log::error!("reload ({why}) refused; the running configuration stays:\n{error}");
+                ("the last reload was refused; see the log".to_owned(), Err(error.to_string()))
+            }
+        };
+        notify::reloaded(&status);
+        result
+    }
+
+    /// Serves the admin endpoint where the configuration wants it.
+    async fn serve_admin(&mut self) -> Result<(), ReloadError> {
+        let wanted = self.gateway.config().admin.as_ref().map(|admin| admin.address);
+        if self.admin.as_ref().map(|admin| admin.wanted) == wanted {
+            return Ok(());
+        }
+        let Some(wanted) = wanted else {
+            self.stop_admin();
+            return Ok(());
+        };
+        let cannot = |error| ReloadError::Bind(format!("admin.address: {wanted}: {error}"));
+        let listener = tokio::net::TcpListener::bind(wanted).await.map_err(cannot)?;
+        let actual = listener.local_addr().map_err(cannot)?;
+        let state = self.admin_state();
+        let task = tokio::spawn(async move {
+            if let Err(error) = admin::serve(listener, state).await {
+                log::error!("admin endpoint: {error}");
+            }
+        });
+        self.stop_admin();
+        self.admin = Some(Admin { wanted, actual, task });
+        Ok(())
+    }
+
+    fn stop_admin(&mut self) {
+        if let Some(admin) = self.admin.take() {
+            admin.task.abort();
+        }
+    }
+
+    fn admin_state(&self) -> AdminState {
+        let (metrics, config) = (self.gateway.shared(), self.gateway.shared());
+        AdminState {
+            readiness: self.readiness.subscribe(),
+            metrics: Arc::new(move || {
+                let mut page = String::new();
+                render::render(&metrics.registry, &metrics.extra(), &mut page);
+                page
+            }),
+            config: Arc::new(move || match config.current() {
+                Some(current) => config_view::view(&current.config).to_string(),
+                None => String::new(),
+            }),
+            reload: self.reload.clone(),
+        }
+    }
+
+    /// Says where the gateway listens, then that it is ready: one line each on standard output.
+    fn announce(&self, at_ready: impl FnOnce(&[(String, std::net::SocketAddr)])) {
+        let addresses = self.gateway.addresses();
+        let mut out = std::io::stdout().lock();
+        for (name, address) in &addresses {
+            let _ = writeln!(out, "LISTEN {name} {address}");
+        }
+        if let Some(admin) = &self.admin {
+            let _ = writeln!(out, "ADMIN {}", admin.actual);
+        }
+        drop(out);
+        at_ready(&addresses);
+        self.readiness.send_replace(Readiness::Live);
+        notify::ready();
+    }
+
+    async fn drain(mut self) {
+        self.readiness.send_replace(Readiness::Draining);
+        notify::stopping();
+        let limit = self.gateway.config().gateway.drain_timeout;
+        log::info!("draining, at most {limit:?}; a second signal ends at once");
+        let drained = tokio::select! {
+            drained = self.gateway.drain() => drained,
+            _ = self.signals.terminate.recv() => false,
+            _ = self.signals.interrupt.recv() => false,
+        };
+        match drained {
+            true => log::info!("drained"),
+            false => log::warn!("ended with requests still in flight"),
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+}

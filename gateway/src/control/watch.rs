@@ -1,0 +1,199 @@
+//! Noticing that a configuration file has changed.
+//!
+//! An inotify event is only a reason to look: what counts is whether a file's identity, size or times differ from the
+//! last look. So an access log beside the configuration does no harm, and it does not matter how the file was replaced:
+//! written in place, renamed over, or reached through symbolic links of which one now points elsewhere (Kubernetes
+//! swaps `..data`). For that every directory that has a part of the path in it is watched, not the file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+/// An editor, a copy or a deployment of several files is over when nothing has happened for this long.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// But a directory where something always happens must not put the reload off for ever.
+const AT_MOST: Duration = Duration::from_secs(2);
+
+/// The kernel follows as many symbolic links (path_resolution(7)).
+const SYMLINKS: usize = 40;
+
+/// Watches files, and directories as lists of names.
+#[derive(Debug)]
+pub struct FileWatch {
+    inotify: RecommendedWatcher,
+    /// One message is enough, however many events there were.
+    events: mpsc::Receiver<()>,
+    paths: Vec<PathBuf>,
+    directories: BTreeSet<PathBuf>,
+    seen: Vec<Option<Identity>>,
+    /// When the events began that have not led to a look yet.
+    unrest_since: Option<Instant>,
+}
+
+impl FileWatch {
+    /// Watches `paths`. A path may be missing: its coming is a change. A directory changes when a name in it does.
+    pub fn new(paths: Vec<PathBuf>) -> notify::Result<FileWatch> {
+        let (wake, events) = mpsc::channel(1);
+        let inotify = notify::recommended_watcher(move |event| {
+            if matters(&event) {
+                let _ = wake.try_send(());
+            }
+        })?;
+        let mut watch =
+            FileWatch { inotify, events, paths, directories: BTreeSet::new(), seen: Vec::new(), unrest_since: None };
+        watch.look();
+        Ok(watch)
+    }
+
+    /// Watches other paths from now on. A change between reading them and this call is seen if it comes to a path that
+    /// was watched before; so the caller passes the list as soon as the configuration is read.
+    pub fn replace(&mut self, paths: Vec<PathBuf>) {
+        if self.paths != paths {
+            self.paths = paths;
+            self.look();
+        }
+    }
+
+    /// Waits until a file has changed and the changes have come to rest. Nothing is lost when the future is dropped.
+    pub async fn changed(&mut self) {
+        loop {
+            let since = match self.unrest_since {
+                Some(since) => since,
+                None => {
+                    self.next_event().await;
+                    *self.unrest_since.insert(Instant::now())
+                }
+            };
+            let end = since + AT_MOST;
+            while timeout_at(end.min(Instant::now() + QUIET), self.next_event()).await.is_ok() && Instant::now() < end {
+            }
+            self.unrest_since = None;
+            if self.look() {
+                return;
+            }
+        }
+    }
+
+    async fn next_event(&mut self) {
+        if self.events.recv().await.is_none() {
+            // The sender lives as long as `inotify`; without it nothing will ever change.
+            std::future::pending().await
+        }
+    }
+
+    /// Says whether anything differs from the last look. The watches are set before, so that no change falls between.
+    fn look(&mut self) -> bool {
+        self.watch_directories();
+        let now: Vec<_> = self.paths.iter().map(|path| Identity::of(path)).collect();
+        let changed = now != self.seen;
+        self.seen = now;
+        changed
+    }
+
+    /// All are set again each time: a directory that was removed and made anew has lost its watch.
+    fn watch_directories(&mut self) {
+        let directories: BTreeSet<_> = self.paths.iter().flat_map(|path| directories_of(path)).collect();
+        for gone in self.directories.difference(&directories) {
+            // It fails if the directory is gone, and then there is nothing to end.
+            let _ = self.inotify.unwatch(gone);
+        }
+        for directory in &directories {
+            if let Err(error) = self.inotify.watch(directory, RecursiveMode::NonRecursive) {
+                log::warn!(
+                    "cannot watch {} for changes: {error}; send SIGHUP after changing a file there",
+                    directory.display()
+                );
+            }
+        }
+        self.directories = directories;
+    }
+}
+
+/// Reading the configuration must not look like a change of it.
+fn matters(event: &notify::Result<notify::Event>) -> bool {
+    match event {
+        Ok(event) => match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+            EventKind::Access(_) => false,
+            _ => true,
+        },
+        // The queue has overflowed, for one: look.
+        Err(_) => true,
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// Of what the path leads to; `None` when that is nothing.
+    fn of(path: &Path) -> Option<Identity> {
+        let data = fs::metadata(path).ok()?;
+        Some(Identity {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
+
+/// The directories in which a name could change so that `path` leads elsewhere or to something else: that of the file,
+/// those of the symbolic links on the way, and for what is missing the nearest that is there.
+fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut target = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for _ in 0..SYMLINKS {
+        match first_symlink(&target) {
+            Some((link, after)) => {
+                let parent = link.parent().unwrap_or(Path::new("/"));
+                let leads_to = fs::read_link(&link).unwrap_or_default();
+                target = parent.join(leads_to).join(after);
+                found.insert(parent.to_owned());
+            }
+            None => break,
+        }
+    }
+    let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    if is_directory(&target) {
+        found.insert(target.clone());
+    }
+    found.extend(target.ancestors().skip(1).find(|above| is_directory(above)).map(Path::to_owned));
+    found
+}
+
+/// The first part of `path` that is a symbolic link, and what comes after it.
+fn first_symlink(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut before = PathBuf::new();
+    let mut parts = path.components();
+    while let Some(part) = parts.next() {
+        match part {
+            // All before it is resolved, so the parent by name is the parent.
+            Component::ParentDir => drop(before.pop()),
+            other => before.push(other),
+        }
+        if fs::symlink_metadata(&before).is_ok_and(|data| data.is_symlink()) {
+            return Some((before, parts.as_path().to_owned()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! A client's HTTP/1 connection: requests one after another.
+
+use std::io;
+use std::time::{Instant, SystemTime};
+
+use crate::config::model::ListenerLimits;
+use crate::http1::{BodyState, Framing, Sink, Source};
+use crate::net::{Deadline, Until};
+use crate::proto::h1::encode::{self, BodyFraming, ResponseFraming};
+use crate::proto::h1::parse::{self, HeadLimits, ParsedRequest};
+use crate::proto::head::ResponseHead;
+use crate::proto::{limits, path};
+use crate::proxy::{
+    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, ResponseSink,
+    WorkerCx,
+};
+use crate::tls::{Reader, Writer};
+
+/// Serves requests until the client, the limits or an error end the connection.
+pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: Reader, writer: Writer) {
+    let mut client = Client { reader, writer, body: BodyState::default() };
+    let idle = worker.timers.deadline_in(connection.listener.group);
+    let mut exchange = Box::new(Exchange::new(Instant::now()));
+    let ending = loop {
+        if !client.await_request(connection, &idle).await {
+            break Ending::Close;
+        }
+        let (generation, listener) = connection.listener.generation();
+        let cx = RequestCx { generation, listener };
+        exchange.begin(Instant::now());
+        if worker.log.borrow().is_some() {
+            exchange.started_wall = SystemTime::now();
+        }
+        let head = client.read_head(connection, &cx, &mut exchange).await;
+        let request = Request { worker, connection, cx, exchange: &mut exchange };
+        // Boxed, so that an idle connection does not keep the room that a request in progress needs.
+        let ending = match head {
+            Ok(()) => Box::pin(proxy::handle(request, &mut client)).await,
+            Err(Some(error)) => Box::pin(proxy::refuse(request, &mut client, error)).await,
+            Err(None) => Ending::Abort,
+        };
+        if ending != Ending::KeepAlive {
+            break ending;
+        }
+    };
+    client.end(connection, ending).await;
+}
+
+/// A client's connection and the body it is in.
+struct Client {
+    reader: Reader,
+    writer: Writer,
+    body: BodyState,
+}
+
+impl Client {
+    /// Waits for the first byte of a request. Says whether one came.
+    async fn await_request(&mut self, connection: &ConnectionCx, idle: &Deadline) -> bool {
+        if !self.reader.data().is_empty() {
+            return true;
+        }
+        let timeout = {
+            let (generation, id) = connection.listener.generation();
+            generation.config.listeners[id.index()].limits.idle_timeout.as_millis() as u64
+        };
+        let timeout = match connection.listener.is_closing() {
+            true => timeout.min(limits::CLOSING_IDLE_MS),
+            false => timeout,
+        };
+        let filled = self.reader.fill_idle(idle, timeout).await;
+        idle.clear();
+        matches!(filled, Ok(1..))
+    }
+
+    /// Reads a request's head. `Err(None)`: the client left in the middle of it.
+    async fn read_head(
+        &mut self,
+        connection: &ConnectionCx,
+        cx: &RequestCx,
+        exchange: &mut Exchange,
+    ) -> Result<(), Option<ProxyError>> {
+        let settings = cx.settings();
+        let parsed = self.parse_head(connection, &settings.limits, exchange).await?;
+        self.body.begin(exchange.request.body);
+        exchange.understood = true;
+        exchange.client_keeps_alive = parsed.keep_alive;
+        exchange.expects_continue = parsed.expect_continue;
+        path::normalise(&mut exchange.request.target, settings.path)
+            .map_err(|error| Some(ProxyError::Path(error.detail())))
+    }
+
+    async fn parse_head(
+        &mut self,
+        connection: &ConnectionCx,
+        limits: &ListenerLimits,
+        exchange: &mut Exchange,
+    ) -> Result<ParsedRequest, Option<ProxyError>> {
+        let head_limits = HeadLimits { bytes: limits.header_bytes as usize, count: limits.header_count as usize };
+        let mut seen = 0;
+        loop {
+            if parse::may_complete(self.reader.data(), seen, head_limits) {
+                let parsed = parse::request(self.reader.data(), head_limits, &mut exchange.request);
+                if let Some(parsed) = parsed.map_err(|error| Some(ProxyError::Head(error)))? {
+                    self.reader.consume(parsed.consumed);
+                    return Ok(parsed);
+                }
+            }
+            if seen == 0 {
+                connection.idle.set(limits.header_timeout);
+            }
+            seen = self.reader.data().len();
+            match self.reader.fill(&Until::only(&connection.idle)).await {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Some(ProxyError::HeadTimeout)),
+                Ok(0) | Err(_) => return Err(None),
+            }
+        }
+    }
+
+    /// Ends the connection so that the client can tell how its last request ended.
+    async fn end(mut self, connection: &ConnectionCx, ending: Ending) {
+        if ending == Ending::Abort {
+            self.writer.abort_on_close();
+            return;
+        }
+        let until = Until::only(&connection.idle);
+        connection.idle.set_at(crate::net::now_ms() + limits::LINGER_MS);
+        self.writer.finish(&until).await;
+        // Closing while bytes are unread resets the connection, and the client may lose the answer.
+        if !self.body.is_done() || !self.reader.data().is_empty() {
+            self.linger(&until).await;
+        }
+    }
+
+    async fn linger(&mut self, until: &Until<'_>) {
+        let mut discarded = self.reader.take().len();
+        while discarded < limits::LINGER_BYTES {
+            match self.reader.fill(until).await {
+                Ok(n @ 1..) => discarded += n,
+                _ => return,
+            }
+            drop(self.reader.take());
+        }
+    }
+}
+
+impl Downstream for Client {
+    fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
+        (Source::new(&mut self.reader, &mut self.body), Sink::new(&mut self.writer))
+    }
+}
+
+impl RequestBody for Source<'_> {
+    fn is_done(&self) -> bool {
+        Source::is_done(self)
+    }
+
+    fn has_data(&self) -> bool {
+        Source::has_data(self)
+    }
+
+    fn received(&self) -> u64 {
+        Source::received(self)
+    }
+}
+
+impl ResponseSink for Sink<'_> {
+    fn start_continue(&mut self) {
+        Sink::start(self, Framing::Identity, |out| out.extend_from_slice(encode::CONTINUE));
+    }
+
+    fn start(&mut self, head: &ResponseHead, framing: ResponseFraming) {
+        let body = match framing.body {
+            BodyFraming::Chunked => Framing::Chunked,
+            BodyFraming::Bodyless | BodyFraming::Length(_) | BodyFraming::UntilClose => Framing::Identity,
+        };
+        Sink::start(self, body, |out| encode::response(head, framing, out));
+    }
+
+    fn sent(&self) -> u64 {
+        Sink::sent(self)
+    }
+}

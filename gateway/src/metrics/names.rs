@@ -1,0 +1,131 @@
+//! Every metric, once: name, kind, labels and help.
+//!
+//! The names follow the Prometheus conventions (base units, `_total` for counters), which `promtool check metrics`
+//! checks.
+
+/// How a family's values behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// As the `# TYPE` line says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric family.
+#[derive(Debug)]
+pub struct Family {
+    /// The name.
+    pub name: &'static str,
+    /// How its values behave.
+    pub kind: Kind,
+    /// The labels, in the order values are given; a histogram's `le` is not among them.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal)*) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $help)]
+            pub const $id: Family = Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )*
+
+        /// Every family, in the order they are rendered.
+        pub const ALL: &[Family] = &[$($id),*];
+    };
+}
+
+families! {
+    LISTENER_CONNECTIONS = Counter "gateway_listener_connections_total" ["listener"]
+        "Downstream connections accepted."
+    LISTENER_CONNECTIONS_ACTIVE = Gauge "gateway_listener_connections_active" ["listener"]
+        "Downstream connections open now."
+    LISTENER_REFUSED = Counter "gateway_listener_connections_refused_total" ["listener", "reason"]
+        "Downstream connections closed at accept, by reason."
+    LISTENER_HANDSHAKES = Counter "gateway_listener_tls_handshakes_total" ["listener", "result"]
+        "TLS handshakes, by result."
+    LISTENER_RECEIVED = Counter "gateway_listener_received_bytes_total" ["listener"]
+        "Bytes of request bodies received."
+    LISTENER_SENT = Counter "gateway_listener_sent_bytes_total" ["listener"]
+        "Bytes of response bodies sent."
+    LISTENER_REQUESTS = Counter "gateway_listener_requests_total" ["listener", "code"]
+        "Requests finished, by class of response code; none when the client left before the response."
+    LISTENER_REQUESTS_ACTIVE = Gauge "gateway_listener_requests_active" ["listener"]
+        "Requests in progress."
+    LISTENER_FLAGS = Counter "gateway_listener_response_flags_total" ["listener", "flag"]
+        "Requests finished, by response flag; a request with two flags counts under both."
+    LISTENER_LOCAL_REPLIES = Counter "gateway_listener_local_replies_total" ["listener"]
+        "Responses made by the gateway itself."
+    ROUTE_REQUESTS = Counter "gateway_route_requests_total" ["route", "code"]
+        "Requests finished, by class of response code; a route shows once it has served one."
+    ROUTE_DURATION = Histogram "gateway_route_request_duration_seconds" ["route"]
+        "Time from the first byte of a request to the last byte of its response."
+    CLUSTER_REQUESTS = Counter "gateway_cluster_requests_total" ["cluster", "code"]
+        "Upstream attempts finished, by class of response code; none when there was no response."
+    CLUSTER_CONNECTIONS = Counter "gateway_cluster_connections_total" ["cluster"]
+        "Upstream connections made."
+    CLUSTER_REUSED = Counter "gateway_cluster_connections_reused_total" ["cluster"]
+        "Upstream attempts that went over a connection that had served one before."
+    CLUSTER_CONNECTIONS_ACTIVE = Gauge "gateway_cluster_connections_active" ["cluster"]
+        "Upstream connections open now, idle ones among them."
+    CLUSTER_CONNECT_FAILURES = Counter "gateway_cluster_connect_failures_total" ["cluster"]
+        "Upstream connections that could not be made, timeouts among them."
+    CLUSTER_TIMEOUTS = Counter "gateway_cluster_timeouts_total" ["cluster"]
+        "Requests that ran into the timeout of their route."
+    CLUSTER_OVERFLOW = Counter "gateway_cluster_pool_overflow_total" ["cluster"]
+        "Requests refused because the connection pool had no room."
+    CLUSTER_RETRIES = Counter "gateway_cluster_retries_total" ["cluster"]
+        "Upstream attempts after the first."
+    CLUSTER_HEALTHY = Gauge "gateway_cluster_endpoint_healthy" ["cluster", "endpoint"]
+        "1 when the endpoint takes requests, else 0."
+    LOG_LINES = Counter "gateway_access_log_lines_total" []
+        "Access log lines handed to the writer."
+    LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []
+        "Access log lines dropped because the writer was behind."
+    LOG_WRITE_ERRORS = Counter "gateway_access_log_write_errors_total" []
+        "Failed writes of the access log; the lines of such a write are lost."
+    XDP_PACKETS = Counter "gateway_xdp_packets_total" ["reason"]
+        "Packets the XDP program decided on, by reason."
+    CONFIG_GENERATION = Gauge "gateway_config_generation" []
+        "Generation of the running configuration; 1 is the one the process started with."
+    CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]
+        "Reloads, by result."
+    CONFIG_LAST_RELOAD = Gauge "gateway_config_last_reload_timestamp_seconds" []
+        "When the running configuration was put into force."
+    WORKER_UP = Gauge "gateway_worker_up" ["worker"]
+        "1 while the worker thread runs."
+    BUILD_INFO = Gauge "gateway_build_info" ["version"]
+        "1; the version is in the label."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut seen = std::collections::HashSet::new();
+        for family in ALL {
+            assert!(seen.insert(family.name), "{} twice", family.name);
+            assert!(family.name.starts_with("gateway_"), "{}", family.name);
+            assert!(family.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", family.name);
+            assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+            assert!(family.help.ends_with('.') || family.help.ends_with("label."), "{}", family.name);
+        }
+    }
+}

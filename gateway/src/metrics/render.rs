@@ -1,0 +1,236 @@
+//! The Prometheus text exposition format, version 0.0.4.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::flags::ResponseFlag;
+use super::names::{self, Family};
+use super::registry::Registry;
+use super::shard::{ByCode, CodeClass, Counter, DURATION_BOUNDS_US, Gauge, Refusal, RouteShard, Sharded};
+
+/// The `Content-Type` of [`render`]'s output.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the control thread knows by itself; it is read at each scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// The program's version.
+    pub version: &'static str,
+    /// Generation of the running configuration.
+    pub generation: u64,
+    /// Reloads that were put into force.
+    pub reloads_ok: u64,
+    /// Reloads that changed nothing because the file was bad.
+    pub reloads_failed: u64,
+    /// When the running configuration was put into force, in seconds since 1970.
+    pub last_reload_unix_s: u64,
+    /// For each worker, whether its thread runs.
+    pub workers_up: Vec<bool>,
+    /// Failed writes of the access log.
+    pub log_write_errors: u64,
+    /// Whether each endpoint takes requests.
+    pub endpoints: Vec<EndpointHealth>,
+    /// What the XDP program did; empty when it is off.
+    pub xdp_packets: Vec<(&'static str, u64)>,
+}
+
+/// Whether an endpoint takes requests.
+#[derive(Clone, Debug)]
+pub struct EndpointHealth {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The endpoint's address.
+    pub endpoint: String,
+    /// Whether it takes requests.
+    pub healthy: bool,
+}
+
+/// Appends every metric to `out`.
+pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
+    let mut page = Page { out };
+    listeners(registry, &mut page);
+    routes(registry, &mut page);
+    clusters(registry, extra, &mut page);
+    process(registry, extra, &mut page);
+}
+
+fn listeners(registry: &Registry, page: &mut Page<'_>) {
+    let all = registry.listeners();
+    page.sums(&names::LISTENER_CONNECTIONS, &all, |shard| &shard.connections);
+    page.levels(&names::LISTENER_CONNECTIONS_ACTIVE, &all, |shard| &shard.connections_active);
+    page.family(&names::LISTENER_REFUSED, |family| {
+        for (name, stats) in &all {
+            for refusal in Refusal::ALL {
+                family.sample(&[name, refusal.as_str()], stats.sum(|shard| shard.refused.of(refusal)));
+            }
+        }
+    });
+    page.family(&names::LISTENER_HANDSHAKES, |family| {
+        for (name, stats) in &all {
+            family.sample(&[name, "ok"], stats.sum(|shard| &shard.handshakes_ok));
+            family.sample(&[name, "failed"], stats.sum(|shard| &shard.handshakes_failed));
+        }
+    });
+    page.sums(&names::LISTENER_RECEIVED, &all, |shard| &shard.bytes_received);
+    page.sums(&names::LISTENER_SENT, &all, |shard| &shard.bytes_sent);
+    page.codes(&names::LISTENER_REQUESTS, &all, |shard| &shard.requests);
+    page.levels(&names::LISTENER_REQUESTS_ACTIVE, &all, |shard| &shard.requests_active);
+    page.family(&names::LISTENER_FLAGS, |family| {
+        for (name, stats) in &all {
+            for flag in ResponseFlag::ALL {
+                family.sample(&[name, flag.as_str()], stats.sum(|shard| shard.flags.at(flag.index())));
+            }
+        }
+    });
+    page.sums(&names::LISTENER_LOCAL_REPLIES, &all, |shard| &shard.local_replies);
+}
+
+fn routes(registry: &Registry, page: &mut Page<'_>) {
+    // A route without a request yet is left out: there may be a hundred thousand of them.
+    let mut all = registry.routes();
+    all.retain(|(_, stats)| stats.used().next().is_some());
+    page.codes(&names::ROUTE_REQUESTS, &all, |shard| &shard.requests);
+    page.family(&names::ROUTE_DURATION, |family| {
+        for (name, stats) in &all {
+            family.histogram(name, stats);
+        }
+    });
+}
+
+fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    let all = registry.clusters();
+    page.codes(&names::CLUSTER_REQUESTS, &all, |shard| &shard.requests);
+    page.sums(&names::CLUSTER_CONNECTIONS, &all, |shard| &shard.connections_created);
+    page.sums(&names::CLUSTER_REUSED, &all, |shard| &shard.connections_reused);
+    page.levels(&names::CLUSTER_CONNECTIONS_ACTIVE, &all, |shard| &shard.connections_active);
+    page.sums(&names::CLUSTER_CONNECT_FAILURES, &all, |shard| &shard.connect_failures);
+    page.sums(&names::CLUSTER_TIMEOUTS, &all, |shard| &shard.timeouts);
+    page.sums(&names::CLUSTER_OVERFLOW, &all, |shard| &shard.pool_overflow);
+    page.sums(&names::CLUSTER_RETRIES, &all, |shard| &shard.retries);
+    page.family(&names::CLUSTER_HEALTHY, |family| {
+        for health in &extra.endpoints {
+            family.sample(&[&health.cluster, &health.endpoint], u8::from(health.healthy));
+        }
+    });
+}
+
+fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    let worker = registry.worker();
+    page.value(&names::LOG_LINES, worker.sum(|shard| &shard.log_lines));
+    page.value(&names::LOG_DROPPED, worker.sum(|shard| &shard.log_lines_dropped));
+    page.value(&names::LOG_WRITE_ERRORS, extra.log_write_errors);
+    page.family(&names::XDP_PACKETS, |family| {
+        extra.xdp_packets.iter().for_each(|(reason, packets)| family.sample(&[reason], packets));
+    });
+    page.value(&names::CONFIG_GENERATION, extra.generation);
+    page.family(&names::CONFIG_RELOADS, |family| {
+        family.sample(&["ok"], extra.reloads_ok);
+        family.sample(&["failed"], extra.reloads_failed);
+    });
+    page.value(&names::CONFIG_LAST_RELOAD, extra.last_reload_unix_s);
+    page.family(&names::WORKER_UP, |family| {
+        for (worker, up) in extra.workers_up.iter().enumerate() {
+            family.sample(&[itoa::Buffer::new().format(worker)], u8::from(*up));
+        }
+    });
+    page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
+}
+
+/// Writing to a `String` cannot fail, so the results of `write!` below are dropped.
+struct Page<'a> {
+    out: &'a mut String,
+}
+
+impl Page<'_> {
+    fn family(&mut self, family: &'static Family, samples: impl FnOnce(&mut Samples<'_>)) {
+        let (name, kind, help) = (family.name, family.kind.as_str(), family.help);
+        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        samples(&mut Samples { family, out: self.out });
+    }
+
+    fn value(&mut self, family: &'static Family, value: u64) {
+        self.family(family, |family| family.sample(&[], value));
+    }
+
+    fn sums<T: Default>(&mut self, family: &'static Family, all: &Named<T>, counter: impl Fn(&T) -> &Counter) {
+        self.family(family, |family| {
+            all.iter().for_each(|(name, stats)| family.sample(&[name], stats.sum(&counter)));
+        });
+    }
+
+    fn levels<T: Default>(&mut self, family: &'static Family, all: &Named<T>, gauge: impl Fn(&T) -> &Gauge) {
+        self.family(family, |family| {
+            all.iter().for_each(|(name, stats)| family.sample(&[name], stats.level(&gauge)));
+        });
+    }
+
+    fn codes<T: Default>(&mut self, family: &'static Family, all: &Named<T>, codes: impl Fn(&T) -> &ByCode) {
+        self.family(family, |family| {
+            for (name, stats) in all {
+                for class in CodeClass::ALL {
+                    family.sample(&[name, class.as_str()], stats.sum(|shard| codes(shard).of(class)));
+                }
+            }
+        });
+    }
+}
+
+type Named<T> = [(Arc<str>, Arc<Sharded<T>>)];
+
+struct Samples<'a> {
+    family: &'static Family,
+    out: &'a mut String,
+}
+
+impl Samples<'_> {
+    fn sample(&mut self, labels: &[&str], value: impl std::fmt::Display) {
+        self.line("", labels, None, value);
+    }
+
+    fn histogram(&mut self, name: &str, stats: &Sharded<RouteShard>) {
+        let mut buckets = [0_u64; DURATION_BOUNDS_US.len() + 1];
+        let mut sum_us = 0;
+        for shard in stats.used() {
+            buckets.iter_mut().zip(shard.duration.buckets()).for_each(|(total, count)| *total += count);
+            sum_us += shard.duration.sum_us();
+        }
+        let mut count = 0;
+        let bounds = DURATION_BOUNDS_US.iter().map(|us| Some(*us as f64 / 1e6)).chain([None]);
+        for (bound, bucket) in bounds.zip(buckets) {
+            count += bucket;
+            let le = bound.map_or("+Inf".to_owned(), |seconds| seconds.to_string());
+            self.line("_bucket", &[name], Some(&le), count);
+        }
+        self.line("_sum", &[name], None, sum_us as f64 / 1e6);
+        self.line("_count", &[name], None, count);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[&str], le: Option<&str>, value: impl std::fmt::Display) {
+        debug_assert_eq!(labels.len(), self.family.labels.len(), "{}", self.family.name);
+        let _ = write!(self.out, "{}{suffix}", self.family.name);
+        let pairs = self.family.labels.iter().copied().zip(labels.iter().copied()).chain(le.map(|le| ("le", le)));
+        let mut open = '{';
+        for (label, text) in pairs {
+            let _ = write!(self.out, "{open}{label}=\"");
+            escape(text, self.out);
+            self.out.push('"');
+            open = ',';
+        }
+        let _ = writeln!(self.out, "{} {value}", if open == ',' { "}" } else { "" });
+    }
+}
+
+/// A label's value: backslash, quote and line feed are escaped, anything else is as it is.
+fn escape(text: &str, out: &mut String) {
+    for char in text.chars() {
+        match char {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

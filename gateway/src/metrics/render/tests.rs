@@ -1,0 +1,117 @@
+use std::collections::{HashMap, HashSet};
+
+use super::*;
+use crate::metrics::flags::{ResponseFlag, ResponseFlags};
+use crate::metrics::names::Kind;
+
+fn full_page() -> String {
+    let registry = Registry::new(2);
+    let listener = registry.listener("we\"b\\\n");
+    listener.shard(0).connections.add(3);
+    listener.shard(1).connections.add(4);
+    listener.shard(1).requests.count(404);
+    listener.shard(1).flags.count(ResponseFlags::from(ResponseFlag::NoRouteFound));
+    let (route, cluster) = (registry.route("r"), registry.cluster("c"));
+    for (worker, us) in [(0, 300), (0, 700), (1, 700), (1, 90_000_000)] {
+        route.shard(worker).requests.count(200);
+        route.shard(worker).duration.observe_us(us);
+    }
+    cluster.shard(0).connections_created.inc();
+    let idle = registry.route("idle");
+    let extra = Extra {
+        version: "1.2.3",
+        generation: 7,
+        reloads_ok: 6,
+        last_reload_unix_s: 1_700_000_000,
+        workers_up: vec![true, false],
+        endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true }],
+        xdp_packets: vec![("denied_v4", 12)],
+        ..Extra::default()
+    };
+    let mut out = String::new();
+    render(&registry, &extra, &mut out);
+    drop((listener, route, cluster, idle));
+    out
+}
+
+/// Sample name with labels as written → value. Panics on anything the format's grammar does not allow.
+fn parse(page: &str) -> HashMap<String, f64> {
+    let (mut samples, mut families, mut current) = (HashMap::new(), HashSet::new(), None);
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, _) = help.split_once(' ').expect("a name and a text");
+            assert!(families.insert(name.to_owned()), "{name} comes twice");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            current = kind.split_once(' ');
+        } else {
+            let (sample, value) = line.rsplit_once(' ').expect("a sample and a value");
+            let (family, kind) = current.expect("a TYPE line before");
+            let suffix = sample.split('{').next().unwrap().strip_prefix(family).expect("a sample of its family");
+            let allowed: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(allowed.contains(&suffix), "{line}");
+            assert!(samples.insert(sample.to_owned(), value.parse().expect("a number")).is_none(), "{line} twice");
+        }
+    }
+    samples
+}
+
+#[test]
+fn every_family_is_rendered_once_with_its_type() {
+    let page = full_page();
+    parse(&page);
+    for family in names::ALL {
+        let header = format!("# HELP {} {}\n# TYPE {0} {}\n", family.name, family.help, family.kind.as_str());
+        assert_eq!(page.matches(&header).count(), 1, "{}", family.name);
+        assert!(family.kind != Kind::Histogram || !family.labels.contains(&"le"));
+    }
+}
+
+#[test]
+fn shards_add_up_in_the_samples() {
+    let samples = parse(&full_page());
+    for (sample, value) in [
+        (r#"gateway_listener_connections_total{listener="we\"b\\\n"}"#, 7.0),
+        (r#"gateway_listener_requests_total{listener="we\"b\\\n",code="4xx"}"#, 1.0),
+        (r#"gateway_listener_response_flags_total{listener="we\"b\\\n",flag="NR"}"#, 1.0),
+        (r#"gateway_route_requests_total{route="r",code="2xx"}"#, 4.0),
+        (r#"gateway_cluster_connections_total{cluster="c"}"#, 1.0),
+        (r#"gateway_cluster_endpoint_healthy{cluster="c",endpoint="[::1]:80"}"#, 1.0),
+        (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
+        ("gateway_config_generation", 7.0),
+        (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),
+        (r#"gateway_worker_up{worker="1"}"#, 0.0),
+        (r#"gateway_build_info{version="1.2.3"}"#, 1.0),
+    ] {
+        assert_eq!(samples.get(sample), Some(&value), "{sample}");
+    }
+}
+
+#[test]
+fn histogram_buckets_are_cumulated_and_end_with_the_count() {
+    let samples = parse(&full_page());
+    let bucket =
+        |le: &str| samples[&format!(r#"gateway_route_request_duration_seconds_bucket{{route="r",le="{le}"}}"#)];
+    for (le, count) in [("0.00025", 0.0), ("0.0005", 1.0), ("0.001", 3.0), ("60", 3.0), ("+Inf", 4.0)] {
+        assert_eq!(bucket(le), count, "{le}");
+    }
+    assert_eq!(samples[r#"gateway_route_request_duration_seconds_count{route="r"}"#], 4.0);
+    assert_eq!(samples[r#"gateway_route_request_duration_seconds_sum{route="r"}"#], 90.0017);
+}
+
+#[test]
+fn a_route_without_a_request_is_left_out() {
+    assert!(!full_page().contains("idle\""));
+}
+
+/// Prometheus' own checker, where Debian's `prometheus` package is installed.
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let child =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut child) = child else { return };
+    child.stdin.take().unwrap().write_all(full_page().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

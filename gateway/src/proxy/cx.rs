@@ -1,0 +1,152 @@
+//! What a worker's requests share. One thread, so cells and no locks.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::model::ListenerId;
+use crate::filter::forwarded::Peer;
+use crate::metrics::access_log::queue::LogSink;
+use crate::net::{Deadline, Timers};
+use crate::proto::date::imf_fixdate;
+use crate::snapshot::{ListenerView, Snapshot};
+use crate::tls::TlsInfo;
+use crate::upstream::Pools;
+
+/// A snapshot as a worker holds it: counted once between threads, and without atomics within one.
+pub type Generation = Rc<Arc<Snapshot>>;
+
+/// One worker's world.
+pub struct WorkerCx {
+    /// Its number, from 0; the index of its shards.
+    pub worker: usize,
+    /// Its deadlines.
+    pub timers: Timers,
+    /// Its connections to origins.
+    pub pools: Pools,
+    /// Where its access log lines go; `None` is no log.
+    pub log: RefCell<Option<LogSink>>,
+    /// This machine's name, for the access log.
+    pub hostname: String,
+    rng: RefCell<fastrand::Rng>,
+    date: RefCell<Date>,
+}
+
+/// The text of the current second.
+struct Date {
+    begun: Option<Instant>,
+    text: [u8; 29],
+}
+
+impl WorkerCx {
+    /// The world of worker number `worker`.
+    pub fn new(worker: usize, hostname: String, log: Option<LogSink>) -> WorkerCx {
+        WorkerCx {
+            worker,
+            timers: Timers::default(),
+            pools: Pools::default(),
+            log: RefCell::new(log),
+            hostname,
+            rng: RefCell::new(fastrand::Rng::new()),
+            date: RefCell::new(Date { begun: None, text: imf_fixdate(0) }),
+        }
+    }
+
+    /// Random bits.
+    pub fn random(&self) -> u64 {
+        self.rng.borrow_mut().u64(..)
+    }
+
+    /// Calls `with` with the text of a `date` field (RFC 9110 §6.6.1) for `now`.
+    pub fn with_date<R>(&self, now: Instant, with: impl FnOnce(&[u8]) -> R) -> R {
+        let mut date = self.date.borrow_mut();
+        if date.begun.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
+            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            date.text = imf_fixdate(wall.as_secs());
+            // The text is good until the wall clock's second ends.
+            date.begun = now.checked_sub(Duration::from_nanos(wall.subsec_nanos().into()));
+        }
+        with(&date.text)
+    }
+}
+
+/// One worker's side of a listener; lives as long as its last connection.
+pub struct ListenerCx {
+    /// Its name, by which generations find it.
+    pub name: String,
+    /// Tells this listener's idle connections apart from others'.
+    pub group: u64,
+    current: RefCell<(Generation, ListenerId)>,
+    closing: Cell<bool>,
+}
+
+impl ListenerCx {
+    /// The listener `id` of `generation`.
+    pub fn new(generation: Generation, id: ListenerId, group: u64) -> ListenerCx {
+        let name = generation.config.listeners[id.index()].name.clone();
+        ListenerCx { name, group, current: RefCell::new((generation, id)), closing: Cell::new(false) }
+    }
+
+    /// The generation that a request beginning now belongs to. A listener that is gone keeps the last one it was in.
+    pub fn generation(&self) -> (Generation, ListenerId) {
+        let current = self.current.borrow();
+        (current.0.clone(), current.1)
+    }
+
+    /// A new generation has come. When it does not have this listener, connections end after their current request.
+    pub fn update(&self, generation: &Generation) {
+        match generation.listener_named(&self.name) {
+            Some(id) => *self.current.borrow_mut() = (generation.clone(), id),
+            None => self.close(),
+        }
+    }
+
+    /// From now on connections end after their current request.
+    pub fn close(&self) {
+        self.closing.set(true);
+    }
+
+    /// Whether connections end after their current request.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
+
+/// A downstream connection, as far as its requests care.
+pub struct ConnectionCx {
+    /// The listener it came by.
+    pub listener: Rc<ListenerCx>,
+    /// The other end.
+    pub peer: Peer,
+    /// Our end.
+    pub local: std::net::SocketAddr,
+    /// What the handshake settled, where there is TLS.
+    pub tls: Option<TlsInfo>,
+    /// Its number, for the access log.
+    pub id: u64,
+    /// Ends waits within a request when nothing moves.
+    pub idle: Deadline,
+    /// Ends a request that takes too long.
+    pub request: Deadline,
+}
+
+/// A generation and a listener in it, for the time of one request.
+pub struct RequestCx {
+    /// The generation.
+    pub generation: Generation,
+    /// The listener.
+    pub listener: ListenerId,
+}
+
+impl RequestCx {
+    /// The compiled listener.
+    pub fn view(&self) -> &ListenerView {
+        self.generation.listener(self.listener)
+    }
+
+    /// The listener's settings.
+    pub fn settings(&self) -> &crate::config::model::Listener {
+        &self.generation.config.listeners[self.listener.index()]
+    }
+}

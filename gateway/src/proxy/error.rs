@@ -1,0 +1,151 @@
+//! What can go wrong with a request, and the one table from that to what the client gets.
+
+use std::borrow::Cow;
+use std::io;
+
+use crate::metrics::flags::ResponseFlag;
+use crate::net::Passed;
+use crate::proto::h1::encode::reason;
+use crate::proto::h1::parse::RequestError;
+use crate::upstream::UpstreamError;
+
+/// Why a request did not get its answer.
+#[derive(Debug)]
+pub enum ProxyError {
+    /// The head is not a request we take.
+    Head(RequestError),
+    /// The path breaks the listener's policy.
+    Path(&'static str),
+    /// The head took too long.
+    HeadTimeout,
+    /// No route matches.
+    NoRoute,
+    /// The cluster has no endpoint to try.
+    NoEndpoint,
+    /// The body is longer than it may be.
+    BodyTooLong,
+    /// The body's framing is broken.
+    BodyBroken,
+    /// The client stopped moving in the middle of its request.
+    ClientIdle,
+    /// The client is gone; nobody is left to answer.
+    ClientGone,
+    /// The origin's side.
+    Upstream(UpstreamError),
+}
+
+impl From<UpstreamError> for ProxyError {
+    fn from(error: UpstreamError) -> Self {
+        ProxyError::Upstream(error)
+    }
+}
+
+impl ProxyError {
+    /// An error while reading the request's body.
+    pub fn reading_request(error: &io::Error, passed: Option<Passed>) -> ProxyError {
+        match error.kind() {
+            io::ErrorKind::TimedOut if passed == Some(Passed::End) => {
+                ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))
+            }
+            io::ErrorKind::TimedOut => ProxyError::ClientIdle,
+            io::ErrorKind::InvalidData => ProxyError::BodyBroken,
+            _ => ProxyError::ClientGone,
+        }
+    }
+}
+
+/// An answer of the gateway's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// The status; 0 when there is nobody to answer.
+    pub status: u16,
+    /// Why, as a flag.
+    pub flag: Option<ResponseFlag>,
+    /// Why, as Envoy's response code details.
+    pub details: &'static str,
+    /// The body.
+    pub body: Cow<'static, str>,
+    /// Whether `x-envoy-overloaded` tells the client that trying elsewhere may help.
+    pub overloaded: bool,
+}
+
+impl LocalReply {
+    fn new(status: u16, flag: impl Into<Option<ResponseFlag>>, details: &'static str, body: &'static str) -> Self {
+        LocalReply { status, flag: flag.into(), details, body: Cow::Borrowed(body), overloaded: false }
+    }
+
+    /// The table. Statuses, flags, details and bodies are Envoy's where Envoy has the case.
+    pub fn of(error: &ProxyError) -> LocalReply {
+        use ResponseFlag as Flag;
+        match error {
+            ProxyError::Head(error) => {
+                let status = error.status();
+                LocalReply::new(status, Flag::DownstreamProtocolError, error.detail(), reason(status))
+            }
+            ProxyError::Path(details) => LocalReply::new(400, Flag::DownstreamProtocolError, details, reason(400)),
+            ProxyError::HeadTimeout => {
+                LocalReply::new(408, Flag::DurationTimeout, "request_header_timeout", reason(408))
+            }
+            ProxyError::NoRoute => LocalReply::new(404, Flag::NoRouteFound, "route_not_found", ""),
+            ProxyError::NoEndpoint => {
+                LocalReply::new(503, Flag::NoHealthyUpstream, "no_healthy_upstream", "no healthy upstream")
+            }
+            ProxyError::BodyTooLong => LocalReply::new(413, None, "request_payload_too_large", reason(413)),
+            ProxyError::BodyBroken => {
+                LocalReply::new(400, Flag::DownstreamProtocolError, "http1.invalid_chunk", reason(400))
+            }
+            ProxyError::ClientIdle => {
+                LocalReply::new(408, Flag::StreamIdleTimeout, "stream_idle_timeout", "stream timeout")
+            }
+            ProxyError::ClientGone => {
+                LocalReply::new(0, Flag::DownstreamConnectionTermination, "downstream_remote_disconnect", "")
+            }
+            ProxyError::Upstream(error) => of_upstream(error),
+        }
+    }
+}
+
+fn of_upstream(error: &UpstreamError) -> LocalReply {
+    use ResponseFlag as Flag;
+    match error {
+        UpstreamError::Overflow => LocalReply {
+            overloaded: true,
+            ..LocalReply::new(
+                503,
+                Flag::UpstreamOverflow,
+                "upstream_reset_before_response_started{overflow}",
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            )
+        },
+        UpstreamError::Connect(_) => LocalReply::new(
+            503,
+            Flag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{remote_connection_failure}",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+        ),
+        UpstreamError::ConnectTimeout => LocalReply::new(
+            503,
+            Flag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{connection_timeout}",
+            "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+        ),
+        UpstreamError::Closed { .. } => LocalReply::new(
+            503,
+            Flag::UpstreamConnectionTermination,
+            "upstream_reset_before_response_started{connection_termination}",
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        ),
+        UpstreamError::Protocol(_) => LocalReply::new(
+            502,
+            Flag::UpstreamProtocolError,
+            "upstream_reset_before_response_started{protocol_error}",
+            "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+        ),
+        UpstreamError::TimedOut(Passed::End) => {
+            LocalReply::new(504, Flag::UpstreamRequestTimeout, "response_timeout", "upstream request timeout")
+        }
+        UpstreamError::TimedOut(Passed::Idle) => {
+            LocalReply::new(504, Flag::StreamIdleTimeout, "stream_idle_timeout", "stream timeout")
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One request and its response in progress.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::model::{ClusterId, RouteId};
+use crate::metrics::flags::ResponseFlags;
+use crate::proto::head::{RequestHead, ResponseHead};
+
+/// Everything that is known of a request. A connection uses one for all of its requests, so its buffers are allocated
+/// once.
+pub struct Exchange {
+    /// The request; its body's length says how the body is framed.
+    pub request: RequestHead,
+    /// Whether the request's head was understood.
+    pub understood: bool,
+    /// The response as it goes to the client.
+    pub response: ResponseHead,
+    /// When the request's first byte was seen.
+    pub started: Instant,
+    /// The same on the wall clock.
+    pub started_wall: SystemTime,
+    /// Whether the client waits for `100 Continue`.
+    pub expects_continue: bool,
+    /// Whether the client can send another request after this one.
+    pub client_keeps_alive: bool,
+    /// The route it took.
+    pub route: Option<RouteId>,
+    /// The cluster it went to.
+    pub cluster: Option<ClusterId>,
+    /// The endpoint of the last attempt.
+    pub upstream: Option<SocketAddr>,
+    /// Why the last attempt failed, in words.
+    pub upstream_failure: Option<String>,
+    /// From the request sent to the answer's head received.
+    pub upstream_time: Option<Duration>,
+    /// Path and query before the route rewrote them; empty when it did not.
+    pub original_target: Vec<u8>,
+    /// The client's address, after the header of a trusted proxy.
+    pub client_ip: std::net::IpAddr,
+    /// Why it ended as it did.
+    pub flags: ResponseFlags,
+    /// The same in Envoy's words.
+    pub details: &'static str,
+    /// Whether the response's head was handed to the connection.
+    pub responded: bool,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the response's body.
+    pub sent: u64,
+    /// Memory to reuse.
+    pub scratch: Vec<u8>,
+}
+
+impl Exchange {
+    /// No request yet.
+    pub fn new(now: Instant) -> Exchange {
+        Exchange {
+            request: RequestHead::default(),
+            understood: false,
+            response: ResponseHead::default(),
+            started: now,
+            started_wall: SystemTime::UNIX_EPOCH,
+            expects_continue: false,
+            client_keeps_alive: false,
+            route: None,
+            cluster: None,
+            upstream: None,
+            upstream_failure: None,
+            upstream_time: None,
+            original_target: Vec::new(),
+            client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            flags: ResponseFlags::NONE,
+            details: "",
+            responded: false,
+            received: 0,
+            sent: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// A new request begins; the memory of the last one is used again.
+    pub fn begin(&mut self, now: Instant) {
+        let last = std::mem::replace(self, Exchange::new(now));
+        self.request = last.request;
+        self.response = last.response;
+        self.original_target = last.original_target;
+        self.scratch = last.scratch;
+        self.request.clear();
+        self.response.clear();
+        self.original_target.clear();
+    }
+}

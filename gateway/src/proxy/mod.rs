@@ -1,0 +1,182 @@
+//! One request from start to end.
+//!
+//! [`handle`] tells the story; each step is a function of its own. The HTTP version of either side is not known here.
+
+mod cx;
+mod error;
+mod exchange;
+mod finish;
+mod forward;
+mod pump;
+mod reply;
+
+use std::time::Instant;
+
+pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, WorkerCx};
+pub use error::{LocalReply, ProxyError};
+pub use exchange::Exchange;
+pub use pump::{BodySink, BodySource, PumpError, pump};
+
+use crate::config::model::{Action, Forward, RouteId};
+use crate::filter::headers;
+use crate::proto::h1::{encode, hop};
+use crate::proto::head::{Known, ResponseHead};
+use crate::route::{Query, host, rewrite};
+
+/// The client's side of a request: where its body comes from, and where the response goes.
+pub trait Downstream {
+    /// Both halves, to be used at the same time.
+    fn split(&mut self) -> (impl RequestBody, impl ResponseSink);
+}
+
+/// The request's body.
+pub trait RequestBody: BodySource {
+    /// Whether the whole body has been taken.
+    fn is_done(&self) -> bool;
+    /// Whether some of it is here already.
+    fn has_data(&self) -> bool;
+    /// Bytes taken.
+    fn received(&self) -> u64;
+}
+
+/// Where the response goes.
+pub trait ResponseSink: BodySink {
+    /// Holds the interim response that asks for the body.
+    fn start_continue(&mut self);
+    /// Holds the head; the body follows in this framing.
+    fn start(&mut self, head: &ResponseHead, framing: encode::ResponseFraming);
+    /// Bytes of body written.
+    fn sent(&self) -> u64;
+}
+
+/// What becomes of the client's connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It serves the next request.
+    KeepAlive,
+    /// It is closed; the response is complete.
+    Close,
+    /// It is cut: the response is not complete, and the client must notice.
+    Abort,
+}
+
+/// A request and all that decides about it.
+pub struct Request<'a> {
+    /// The worker.
+    pub worker: &'a WorkerCx,
+    /// The client's connection.
+    pub connection: &'a ConnectionCx,
+    /// The generation it began in.
+    pub cx: RequestCx,
+    /// What is known of it.
+    pub exchange: &'a mut Exchange,
+}
+
+/// Serves a request whose head has been read.
+pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) -> Ending {
+    request.count_start();
+    let routed = find_route(&mut request);
+    let ending = match routed {
+        Err(error) => reply::error(&mut request, downstream, error).await,
+        Ok(route) => serve(&mut request, downstream, route).await,
+    };
+    request.exchange.received = downstream.split().0.received();
+    finish::finish(&mut request);
+    ending
+}
+
+/// Answers a request whose head cannot be taken. The connection ends with it: where the next request would begin is
+/// not known.
+pub async fn refuse(mut request: Request<'_>, downstream: &mut impl Downstream, error: ProxyError) -> Ending {
+    request.count_start();
+    request.exchange.client_keeps_alive = false;
+    let ending = reply::error(&mut request, downstream, error).await;
+    finish::finish(&mut request);
+    ending
+}
+
+/// Does what the route says.
+async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, route: RouteId) -> Ending {
+    let generation = request.cx.generation.clone();
+    match &generation.config.routes[route.index()].action {
+        Action::Respond(respond) => reply::direct(request, downstream, respond).await,
+        Action::Redirect(redirect) => reply::redirect(request, downstream, redirect, route).await,
+        Action::Forward(to) => {
+            prepare(request, to, route);
+            match forward::forward(request, downstream, to, route).await {
+                Ok(ending) => ending,
+                Err(error) => reply::error(request, downstream, error).await,
+            }
+        }
+    }
+}
+
+/// Finds the route and remembers it.
+fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
+    let exchange = &mut *request.exchange;
+    exchange.client_ip = request.cx.generation.trusted.client_ip(&request.connection.peer, &exchange.request.headers);
+    let mut scratch = std::mem::take(&mut exchange.scratch);
+    let query = Query {
+        host: host::canonical(&exchange.request.authority, &mut scratch),
+        path: exchange.request.path(),
+        head: &exchange.request,
+    };
+    let route = request.cx.view().table.find(&query);
+    exchange.scratch = scratch;
+    exchange.route = route;
+    route.ok_or(ProxyError::NoRoute)
+}
+
+/// Makes the client's head the one the origin gets.
+fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
+    let generation = &request.cx.generation;
+    let route = &generation.config.routes[route.index()];
+    let exchange = &mut *request.exchange;
+    let (head, scratch) = (&mut exchange.request, &mut exchange.scratch);
+    hop::strip(&mut head.headers);
+    let seed = [request.worker.random(), request.worker.random()];
+    generation.trusted.prepare(&request.connection.peer, head, seed, scratch);
+    if to.rewrite_prefix.is_some() {
+        exchange.original_target.extend_from_slice(&head.target);
+    }
+    rewrite::apply(to, &route.matcher.path, head, scratch);
+    if let Some(pseudonym) = &generation.config.gateway.via {
+        headers::add_via(&mut head.headers, head.version, pseudonym, scratch);
+    }
+    headers::set_expected_timeout(&mut head.headers, route.timeout);
+    headers::apply(&route.request_headers, &mut head.headers);
+}
+
+impl Request<'_> {
+    /// Makes an origin's response head, or one of our own, the one the client gets.
+    fn finish_response_head(&mut self, from_upstream: bool) {
+        let generation = &self.cx.generation;
+        let exchange = &mut *self.exchange;
+        let head = &mut exchange.response;
+        if from_upstream {
+            hop::strip(&mut head.headers);
+            if let Some(pseudonym) = &generation.config.gateway.via {
+                headers::add_via(&mut head.headers, head.version, pseudonym, &mut exchange.scratch);
+            }
+        }
+        if let Some(server) = &generation.config.gateway.server_header {
+            head.headers.set(&Known::Server, server.as_bytes());
+        }
+        if !head.headers.contains(&Known::Date) {
+            self.worker.with_date(Instant::now(), |date| head.headers.append(&Known::Date, date));
+        }
+        if let Some(route) = exchange.route {
+            headers::apply(&generation.config.routes[route.index()].response_headers, &mut head.headers);
+        }
+    }
+
+    /// Whether the client's connection may serve another request, as far as is known when the response begins.
+    fn keeps_alive(&self, body_done: bool) -> bool {
+        body_done && self.exchange.client_keeps_alive && !self.connection.listener.is_closing()
+    }
+
+    /// How long nothing may move.
+    fn idle_timeout(&self) -> std::time::Duration {
+        self.cx.settings().limits.idle_timeout
+    }
+}

@@ -1,0 +1,105 @@
+//! The one body pump: from whatever a body comes in to whatever it goes out by, with back-pressure.
+//!
+//! A frame is read only when the one before it was taken by the other side, so a slow reader slows the writer down and
+//! a body of any size needs the memory of a frame or two.
+
+// A worker's futures stay on its thread, so nobody needs them to be `Send`.
+#![allow(async_fn_in_trait)]
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use crate::http1;
+use crate::net::{Buf, Until};
+use crate::proto::head::Headers;
+
+/// Where a body comes from. Dropping a future of [`BodySource::next`] loses nothing.
+pub trait BodySource {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>>;
+    /// The trailers; complete at the end.
+    fn trailers(&self) -> &Headers;
+}
+
+/// Where a body goes to. What is written may be held until [`BodySink::flush`] or [`BodySink::finish`].
+pub trait BodySink {
+    /// Writes bytes.
+    async fn data(&mut self, frame: Buf, until: &Until<'_>) -> io::Result<()>;
+    /// Sends what is held.
+    async fn flush(&mut self, until: &Until<'_>) -> io::Result<()>;
+    /// Ends the body.
+    async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()>;
+}
+
+/// Which side a pump failed on.
+#[derive(Debug)]
+pub enum PumpError {
+    /// The body could not be read.
+    Source(io::Error),
+    /// The body could not be written.
+    Sink(io::Error),
+    /// The body is longer than it may be.
+    TooLong,
+}
+
+/// Moves a whole body of at most `limit` bytes.
+pub async fn pump(
+    source: &mut impl BodySource,
+    sink: &mut impl BodySink,
+    limit: u64,
+    until: &Until<'_>,
+) -> Result<(), PumpError> {
+    let mut left = limit;
+    loop {
+        let frame = match now(source.next(until)) {
+            Some(frame) => frame,
+            None => {
+                // The body keeps us waiting: the other side should not wait for what is already here.
+                sink.flush(until).await.map_err(PumpError::Sink)?;
+                source.next(until).await
+            }
+        };
+        match frame.map_err(PumpError::Source)? {
+            Some(frame) if frame.len() as u64 > left => return Err(PumpError::TooLong),
+            Some(frame) => {
+                left -= frame.len() as u64;
+                sink.data(frame, until).await.map_err(PumpError::Sink)?;
+            }
+            None => return sink.finish(source.trailers(), until).await.map_err(PumpError::Sink),
+        }
+    }
+}
+
+/// The future's result, if it has one already.
+fn now<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+impl BodySource for http1::Source<'_> {
+    async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
+        http1::Source::next(self, until).await
+    }
+
+    fn trailers(&self) -> &Headers {
+        http1::Source::trailers(self)
+    }
+}
+
+impl BodySink for http1::Sink<'_> {
+    async fn data(&mut self, frame: Buf, until: &Until<'_>) -> io::Result<()> {
+        http1::Sink::data(self, frame, until).await
+    }
+
+    async fn flush(&mut self, until: &Until<'_>) -> io::Result<()> {
+        http1::Sink::flush(self, until).await
+    }
+
+    async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()> {
+        http1::Sink::finish(self, trailers, until).await
+    }
+}

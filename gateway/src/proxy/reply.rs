@@ -1,0 +1,93 @@
+//! Answers of the gateway's own: errors, redirects, direct responses.
+
+use super::error::{LocalReply, ProxyError};
+use super::{BodySink, Downstream, Ending, Request, RequestBody, ResponseSink};
+use crate::config::model::{Redirect, Respond, RouteId};
+use crate::net::{Buf, Until};
+use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
+use crate::proto::head::{BodyLength, Headers, Known};
+use crate::route::{path, redirect as location};
+
+/// Answers an error by the table in [`super::error`].
+pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downstream, error: ProxyError) -> Ending {
+    let reply = LocalReply::of(&error);
+    let exchange = &mut *request.exchange;
+    exchange.details = reply.details;
+    if let Some(flag) = reply.flag {
+        exchange.flags.insert(flag);
+    }
+    exchange.response.clear();
+    if reply.status == 0 {
+        return Ending::Abort;
+    }
+    exchange.response.status = reply.status;
+    if reply.overloaded {
+        exchange.response.headers.append_raw(b"x-envoy-overloaded", b"true");
+    }
+    send(request, downstream, reply.body.as_bytes(), "text/plain").await
+}
+
+/// `respond` of a route.
+pub(super) async fn direct(request: &mut Request<'_>, downstream: &mut impl Downstream, respond: &Respond) -> Ending {
+    request.exchange.details = "direct_response";
+    request.exchange.response.clear();
+    request.exchange.response.status = respond.status;
+    send(request, downstream, respond.body.as_bytes(), &respond.content_type).await
+}
+
+/// `redirect` of a route.
+pub(super) async fn redirect(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    redirect: &Redirect,
+    route: RouteId,
+) -> Ending {
+    let exchange = &mut *request.exchange;
+    exchange.details = "direct_response";
+    exchange.response.clear();
+    exchange.response.status = redirect.status;
+    let matcher = &request.cx.generation.config.routes[route.index()].matcher.path;
+    let matched = path::matched_len(matcher, exchange.request.path());
+    let mut text = std::mem::take(&mut exchange.scratch);
+    text.clear();
+    location::location(redirect, request.connection.peer.scheme(), &exchange.request, matched, &mut text);
+    exchange.response.headers.append(&Known::Location, &text);
+    exchange.scratch = text;
+    send(request, downstream, b"", "text/plain").await
+}
+
+async fn send(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    content: &[u8],
+    content_type: &str,
+) -> Ending {
+    let (body, mut response) = downstream.split();
+    let head = &mut request.exchange.response;
+    head.body = BodyLength::Known(content.len() as u64);
+    if !content.is_empty() {
+        head.headers.append(&Known::ContentType, content_type.as_bytes());
+    }
+    request.finish_response_head(false);
+    let keep_alive = request.keeps_alive(body.is_done());
+    let until = Until::idle(&request.connection.idle, request.idle_timeout(), None);
+    let exchange = &mut *request.exchange;
+    let framing =
+        ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);
+    response.start(&exchange.response, framing);
+    exchange.responded = true;
+    request.cx.view().stats.shard(request.worker.worker).local_replies.inc();
+    let sent = async {
+        if framing.body != BodyFraming::Bodyless && !content.is_empty() {
+            response.data(Buf::copy_of(content), &until).await?;
+        }
+        response.finish(&Headers::default(), &until).await
+    };
+    let sent = sent.await;
+    request.exchange.sent = response.sent();
+    match sent {
+        Ok(()) if framing.keep_alive => Ending::KeepAlive,
+        Ok(()) => Ending::Close,
+        Err(_) => Ending::Abort,
+    }
+}

@@ -1,0 +1,164 @@
+//! From the embedded object to a program in the kernel, with typed maps.
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
+use aya::{Ebpf, EbpfLoader};
+use gateway_ebpf::abi::{self, LISTED, V4, V6, names};
+use ipnet::IpNet;
+
+use super::lists::Entry;
+use super::{Counters, DropLog, Probe, XdpError, log};
+use crate::config::model::AccessAction;
+
+/// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
+pub fn object_is_embedded() -> bool {
+    !OBJECT.is_empty()
+}
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-xdp.o"));
+
+/// The program in the kernel. It stays there as long as this value or a link lives.
+pub(super) struct Loaded {
+    ebpf: Ebpf,
+    allow: Prefixes,
+    deny: Prefixes,
+    packets: PerCpuArray<MapData, u64>,
+    log: Option<DropLog>,
+}
+
+/// One list's tries.
+struct Prefixes {
+    v4: LpmTrie<MapData, V4, u32>,
+    v6: LpmTrie<MapData, V6, u32>,
+}
+
+impl Loaded {
+    pub fn new() -> Result<Loaded, XdpError> {
+        if !object_is_embedded() {
+            return Err(XdpError::NoObject);
+        }
+        let log_drops = log::wanted();
+        let mut ebpf = EbpfLoader::new()
+            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
+            .load(OBJECT)
+            .map_err(|error| XdpError::load(&error))?;
+        program(&mut ebpf)?.load().map_err(refused)?;
+        Ok(Loaded {
+            allow: Prefixes { v4: map(&mut ebpf, names::ALLOW_V4)?, v6: map(&mut ebpf, names::ALLOW_V6)? },
+            deny: Prefixes { v4: map(&mut ebpf, names::DENY_V4)?, v6: map(&mut ebpf, names::DENY_V6)? },
+            packets: map(&mut ebpf, names::PACKETS)?,
+            log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
+            ebpf,
+        })
+    }
+
+    /// Attaches to the interface of this index. Dropping the link detaches.
+    pub fn attach(&mut self, index: u32, mode: XdpMode) -> Result<XdpLink, ProgramError> {
+        let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let link = program.attach_to_if_index(index, mode)?;
+        program.take_link(link)
+    }
+
+    /// Adds all entries, or none and says why.
+    pub fn add(&mut self, entries: &[Entry]) -> Result<(), XdpError> {
+        for (done, entry) in entries.iter().enumerate() {
+            if let Err(error) = self.prefixes(entry.action).add(entry.prefix) {
+                self.remove(&entries[..done]);
+                return Err(XdpError::map("take an [[access]] prefix", &error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the entries. There is nothing to be done about one that the kernel keeps, except to tell.
+    pub fn remove(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Err(error) = self.prefixes(entry.action).remove(entry.prefix) {
+                ::log::warn!("xdp: {} stays in the kernel's list: {error}", entry.prefix);
+            }
+        }
+    }
+
+    pub fn counters(&self) -> Result<Counters, XdpError> {
+        Counters::read(&self.packets)
+    }
+
+    pub fn take_log(&mut self) -> Option<DropLog> {
+        self.log.take()
+    }
+
+    pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Probe, XdpError> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+        let program: Result<&Program, ProgramError> =
+            self.ebpf.program(abi::PROGRAM).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into);
+        let run = program.and_then(|program| program.test_run(options));
+        let run = run.map_err(|error| XdpError::map("run the program on a test frame", &error))?;
+        Ok(Probe { action: run.return_value, per_packet: run.duration })
+    }
+
+    fn prefixes(&mut self, action: AccessAction) -> &mut Prefixes {
+        match action {
+            AccessAction::Allow => &mut self.allow,
+            AccessAction::Deny => &mut self.deny,
+        }
+    }
+}
+
+impl Prefixes {
+    fn add(&mut self, prefix: IpNet) -> Result<(), MapError> {
+        match prefix {
+            IpNet::V4(net) => self.v4.insert(&Key::new(net.prefix_len().into(), net.addr().octets()), LISTED, 0),
+            IpNet::V6(net) => self.v6.insert(&Key::new(net.prefix_len().into(), net.addr().octets()), LISTED, 0),
+        }
+    }
+
+    fn remove(&mut self, prefix: IpNet) -> Result<(), MapError> {
+        match prefix {
+            IpNet::V4(net) => self.v4.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
+            IpNet::V6(net) => self.v6.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
+        }
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Program, XdpError> {
+    let program = ebpf.program_mut(abi::PROGRAM).ok_or(XdpError::WrongObject)?;
+    program.try_into().map_err(|_: ProgramError| XdpError::WrongObject)
+}
+
+/// The verifier's reason is one line in the middle of its log.
+fn refused(error: ProgramError) -> XdpError {
+    let ProgramError::LoadError { io_error, verifier_log } = &error else { return XdpError::load(&error) };
+    ::log::debug!("xdp: the verifier's log: {verifier_log}");
+    match io_error.raw_os_error() {
+        Some(libc::EPERM) => XdpError::NotPermitted,
+        Some(_) | None => XdpError::Load(format!("{io_error}: {}", verifier_reason(&verifier_log.to_string()))),
+    }
+}
+
+/// The last line before the statistics.
+fn verifier_reason(log: &str) -> &str {
+    let statistics = ["verification time", "stack depth", "processed"];
+    let mut lines = log.lines().rev().filter(|line| !statistics.iter().any(|start| line.starts_with(start)));
+    lines.find(|line| !line.is_empty()).unwrap_or("it gives no reason")
+}
+
+/// Takes a map out of the object. aya compares the sizes of key and value with the types asked for.
+fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, XdpError> {
+    let map = ebpf.take_map(name).ok_or(XdpError::WrongObject)?;
+    map.try_into().map_err(|_| XdpError::WrongObject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verifier_reason;
+
+    #[test]
+    fn the_verifiers_reason_is_found_before_its_statistics() {
+        let log = "0: R1=ctx() R10=fp0\n0: (bf) r7 = r1\nR1 invalid mem access 'scalar'\nverification time 579 usec\n\
+                   stack depth 0\nprocessed 43 insns (limit 1000000)\n";
+        assert_eq!(verifier_reason(log), "R1 invalid mem access 'scalar'");
+        assert_eq!(verifier_reason(""), "it gives no reason");
+    }
+}

@@ -1,0 +1,218 @@
+//! The kernel's side of the gateway: loads the XDP program, attaches it and keeps its lists equal to the
+//! configuration. The only module that names aya.
+//!
+//! XDP is never a condition for the gateway to start unless the configuration says so: with `mode = "auto"` each
+//! thing that is missing costs one line in the log.
+
+mod error;
+mod interface;
+mod lists;
+mod load;
+mod log;
+mod stats;
+
+use std::time::Duration;
+
+use crate::config::model::{self, AccessRule, XdpMode};
+use lists::Lists;
+use load::Loaded;
+
+pub use error::{Refusal, XdpError};
+pub use gateway_ebpf::Reason;
+pub use interface::{Attached, Interface};
+pub use load::object_is_embedded;
+pub use log::DropLog;
+pub use stats::Counters;
+
+/// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
+/// interface to the log.
+///
+/// Fails only when `mode` is `native` or `generic` and cannot be had; with `auto` the result may be off.
+pub fn attach(config: &model::Xdp, access: &[AccessRule]) -> Result<Xdp, XdpError> {
+    let running = match Running::start(config, access) {
+        Ok(Some(running)) => {
+            running.tell();
+            Some(Box::new(running))
+        }
+        Ok(None) => {
+            ::log::info!("xdp: off: [xdp] asks for no interface; name one in `interfaces` to turn it on");
+            None
+        }
+        Err(error) if config.mode == XdpMode::Auto => {
+            ::log::warn!("xdp: off: {error}");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Xdp { running })
+}
+
+/// The XDP program of this process. Dropping it detaches the program and frees its lists.
+pub struct Xdp {
+    /// `None` while XDP is off.
+    running: Option<Box<Running>>,
+}
+
+/// What a [`sync`](Xdp::sync) changed in the kernel's lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// Prefixes added.
+    pub added: usize,
+    /// Prefixes removed.
+    pub removed: usize,
+}
+
+/// What the program does with a frame that nobody sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The kernel's number for the verdict: 1 is drop, 2 is pass.
+    pub action: u32,
+    /// Time per run.
+    pub per_packet: Duration,
+}
+
+impl Xdp {
+    /// Makes the kernel do what a new configuration says, touching only what differs: lists are changed by entry, and
+    /// an interface that stays is not detached for a moment, except when `mode` changes under it.
+    ///
+    /// All or nothing: after an error the old configuration is in force. The report is empty when XDP was turned on
+    /// or off.
+    pub fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
+        match &mut self.running {
+            Some(running) if wants_xdp(config) => running.sync(config, access),
+            Some(_) | None => {
+                *self = attach(config, access)?;
+                Ok(SyncReport::default())
+            }
+        }
+    }
+
+    /// Packets by reason; all zero while XDP is off.
+    pub fn counters(&self) -> Result<Counters, XdpError> {
+        match &self.running {
+            Some(running) => running.program.counters(),
+            None => Ok(Counters::default()),
+        }
+    }
+
+    /// The interfaces of the configuration and how they came out; none while XDP is off.
+    pub fn interfaces(&self) -> &[Interface] {
+        match &self.running {
+            Some(running) => &running.interfaces,
+            None => &[],
+        }
+    }
+
+    /// The program's log records, if the log level asks for them (`RUST_LOG=gateway::xdp=debug`) and they were not
+    /// taken yet.
+    pub fn take_log(&mut self) -> Option<DropLog> {
+        match &mut self.running {
+            Some(running) => running.program.take_log(),
+            None => None,
+        }
+    }
+
+    /// Runs the program `repeat` times on an Ethernet frame that nobody sent (BPF_PROG_TEST_RUN). It is counted like
+    /// any other packet. `None` while XDP is off.
+    pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Option<Probe>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.probe(frame, repeat).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The interfaces are dropped first: a detached program with lists is harmless, an attached one without is not there.
+struct Running {
+    interfaces: Vec<Interface>,
+    program: Loaded,
+    lists: Lists,
+    config: model::Xdp,
+}
+
+impl Running {
+    /// Fills the lists before the first packet can meet them. `None` when `config` asks for no XDP.
+    fn start(config: &model::Xdp, access: &[AccessRule]) -> Result<Option<Running>, XdpError> {
+        if !wants_xdp(config) {
+            return Ok(None);
+        }
+        let lists = Lists::new(access)?;
+        let mut program = Loaded::new()?;
+        program.add(&Lists::default().changes_to(&lists).add)?;
+        let interfaces = attach_all(&mut program, &config.interfaces, config.mode)?;
+        Ok(Some(Running { interfaces, program, lists, config: config.clone() }))
+    }
+
+    fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
+        let lists = Lists::new(access)?;
+        let changes = self.lists.changes_to(&lists);
+        self.program.add(&changes.add)?;
+        if let Err(error) = self.sync_interfaces(config) {
+            self.program.remove(&changes.add);
+            return Err(error);
+        }
+        self.program.remove(&changes.remove);
+        self.lists = lists;
+        Ok(SyncReport { added: changes.add.len(), removed: changes.remove.len() })
+    }
+
+    fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
+        let changed = *config != self.config;
+        if self.interfaces.iter().any(|interface| interface.contradicts(config.mode)) {
+            self.replace_interfaces(config)?;
+        } else {
+            self.add_and_remove_interfaces(config)?;
+        }
+        self.config = config.clone();
+        if changed {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Attaches what is new, then detaches what is gone.
+    fn add_and_remove_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
+        let (kept, new): (Vec<_>, Vec<_>) =
+            config.interfaces.iter().cloned().partition(|name| {
+                self.interfaces.iter().any(|interface| interface.name() == name && interface.is_alive())
+            });
+        let new = attach_all(&mut self.program, &new, config.mode)?;
+        self.interfaces.retain(|interface| kept.iter().any(|name| name == interface.name()));
+        self.interfaces.extend(new);
+        Ok(())
+    }
+
+    /// An interface takes one program in one mode, so another mode means to detach first; packets pass unfiltered for
+    /// that moment.
+    fn replace_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
+        self.interfaces.clear();
+        match attach_all(&mut self.program, &config.interfaces, config.mode) {
+            Ok(interfaces) => {
+                self.interfaces = interfaces;
+                Ok(())
+            }
+            Err(error) => {
+                self.interfaces = attach_all(&mut self.program, &self.config.interfaces, self.config.mode)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn tell(&self) {
+        for interface in &self.interfaces {
+            match interface.attached() {
+                Some(_) => ::log::info!("{interface}"),
+                None => ::log::warn!("{interface}"),
+            }
+        }
+    }
+}
+
+fn wants_xdp(config: &model::Xdp) -> bool {
+    config.mode != XdpMode::Off && !config.interfaces.is_empty()
+}
+
+/// All of them, or none: those attached before an error are detached again by being dropped.
+fn attach_all(program: &mut Loaded, names: &[String], mode: XdpMode) -> Result<Vec<Interface>, XdpError> {
+    names.iter().map(|name| Interface::attach(program, name, mode)).collect()
+}
