@@ -189,13 +189,17 @@ fn block<'a>(document: &'a str, info: &str) -> Option<Vec<&'a str>> {
     Some(lines.take_while(|line| *line != "```").filter(|line| !line.trim().is_empty()).collect())
 }
 
+/// The library's files; `tests.rs` and the folders `tests` are test code.
 fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
+        if path.file_stem().is_some_and(|stem| stem == "tests") {
+            continue;
+        }
         if path.is_dir() {
             files.extend(rust_files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }
