@@ -6,10 +6,10 @@ pub struct RoundRobin {
     turns: Box<[u32]>,
 }
 
-/// Longest round that weights may ask for; when there are more endpoints than this, the round has one turn for each. It
-/// bounds memory and the search for a usable endpoint when none is. Weights that need a longer round are scaled down,
-/// which moves an endpoint's share by less than one part in this many.
-const MAX_TURNS: u64 = 4096;
+/// Longest round that weights may ask for, give or take one turn for each endpoint. It bounds memory, the time to work
+/// the order out (about 1 ms) and the search for a usable endpoint when there is none. Weights that need a longer round
+/// are scaled down, and no share moves by more than about (endpoints / this).
+const MAX_TURNS: u64 = 16_384;
 
 impl RoundRobin {
     /// The order for endpoints of these weights, each at least 1.
@@ -41,12 +41,19 @@ impl RoundRobin {
     }
 }
 
-/// How many turns each endpoint has in a round.
+/// How many turns each endpoint has in a round: at least one.
 fn shares(weights: &[u16]) -> Vec<u64> {
     let divisor = weights.iter().fold(0, |divisor, &weight| gcd(divisor, weight.into())).max(1);
     let total: u64 = weights.iter().map(|&weight| u64::from(weight) / divisor).sum();
-    let scale = |weight: u64| if total > MAX_TURNS { (weight * MAX_TURNS / total).max(1) } else { weight };
-    weights.iter().map(|&weight| scale(u64::from(weight) / divisor)).collect()
+    let round = total.min(MAX_TURNS);
+    // Rounding the running sum, not each share, keeps the roundings from adding up.
+    let mut sum = 0;
+    let mut scaled = |weight: u64| {
+        let before = sum * round / total;
+        sum += weight;
+        (sum * round / total - before).max(1)
+    };
+    weights.iter().map(|&weight| scaled(u64::from(weight) / divisor)).collect()
 }
 
 /// Where in the round, as a 32-bit fraction, an endpoint's turn is: turns of one endpoint are evenly spread, and
@@ -98,7 +105,7 @@ mod tests {
 
     #[test]
     fn without_a_usable_endpoint_there_is_no_pick() {
-        assert_eq!(picks(&[1, 2, 3], 1, |_| false), []);
+        assert!(picks(&[1, 2, 3], 1, |_| false).is_empty());
     }
 
     #[test]
@@ -106,8 +113,17 @@ mod tests {
         let order = RoundRobin::new(&[65_535, 65_534, 1]);
         assert!(order.turns.len() as u64 <= MAX_TURNS + 1, "{}", order.turns.len());
         assert_eq!(order.turns.iter().filter(|&&index| index == 2).count(), 1);
-        let many = RoundRobin::new(&vec![3; 10_000]);
-        assert_eq!(many.turns.len(), 10_000);
+        assert_eq!(RoundRobin::new(&vec![3; 40_000]).turns.len(), 40_000);
+    }
+
+    #[test]
+    fn shortening_hardly_moves_the_shares() {
+        let mut weights = vec![119; 1_000];
+        weights.push(65_535);
+        let shares = shares(&weights);
+        let exact = 65_535.0 / (65_535.0 + 119_000.0);
+        let share = shares[1_000] as f64 / shares.iter().sum::<u64>() as f64;
+        assert!((share - exact).abs() < 0.001, "{share} {exact}");
     }
 
     proptest! {

@@ -1,13 +1,17 @@
-//! The command line.
+//! The command line: one file for each command, its core a function from inputs to text.
 
+pub mod check;
 pub mod demo;
+pub mod run;
+pub mod schema;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 
-use crate::control::run::run;
 use crate::control::source::DiskFiles;
 
 /// Network load balancer and API gateway for one Linux box.
@@ -20,16 +24,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway. `READY` on standard output says that every listener accepts.
-    #[command(after_help = "Example:\n  gateway run --config /etc/gateway/gateway.toml")]
-    Run {
+    /// Run the gateway.
+    ///
+    /// Prints `LISTEN name address` for each listener and `ADMIN address`, then `READY` once all of them accept.
+    /// SIGHUP, a changed file or `POST /reload` on the admin address reload the configuration; SIGTERM drains;
+    /// SIGUSR1 opens the access log anew. RUST_LOG sets how much is logged (default: info).
+    #[command(after_help = "Examples:\n  gateway run --config /etc/gateway/gateway.toml\n  gateway run --demo")]
+    Run(run::Options),
+    /// Check a configuration file: exit code 0 and its warnings, or every error and exit code 1.
+    #[command(after_help = "Example:\n  gateway check /etc/gateway/gateway.toml")]
+    Check {
         /// The configuration file.
-        #[arg(long, required_unless_present = "demo")]
-        config: Option<PathBuf>,
-        /// Run the demonstration: origins, a certificate and sample routes of its own.
-        #[arg(long, conflicts_with = "config")]
-        demo: bool,
+        file: PathBuf,
+        /// Write the findings as JSON.
+        #[arg(long)]
+        json: bool,
     },
+    /// Print the JSON Schema of the configuration file, for editors.
+    #[command(after_help = "Example:\n  gateway schema > gateway.schema.json")]
+    Schema,
 }
 
 /// Does what the command line says.
@@ -37,17 +50,22 @@ pub fn main() -> ExitCode {
     let default = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(default).format_target(false).init();
     match Arguments::parse().command {
-        Command::Run { config: Some(config), .. } => run_gateway(config),
-        Command::Run { config: None, .. } => ExitCode::FAILURE,
+        Command::Run(options) => run::run(options),
+        Command::Check { file, json } => {
+            let colour = std::io::stdout().is_terminal();
+            let form = if json { check::Form::Json } else { check::Form::Text { colour } };
+            let checked = check::check(&file, &DiskFiles, SystemTime::now(), form);
+            print(&checked.output);
+            if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Command::Schema => {
+            print(&schema::schema());
+            ExitCode::SUCCESS
+        }
     }
 }
 
-fn run_gateway(config: PathBuf) -> ExitCode {
-    match run(config, Box::new(DiskFiles), |_| {}) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+/// Writes to standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

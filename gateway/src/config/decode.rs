@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::Diagnostics;
+use super::schema::transparent_schema;
 use super::span::{At, SourceId, Span};
 
 /// A value of the tree, and where it stands.
@@ -37,18 +38,20 @@ pub trait FromText: Sized {
 /// Why a text cannot be read.
 #[derive(Debug)]
 pub struct Problem {
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it.
-    pub help: Option<String>,
-    /// Where in the text; `None` is the whole.
-    pub at: Option<std::ops::Range<usize>>,
+    message: String,
+    help: String,
+    at: Option<std::ops::Range<usize>>,
 }
 
 impl Problem {
     /// A problem with the whole text.
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Problem {
-        Problem { message: message.into(), help: Some(help.into()), at: None }
+        Problem { message: message.into(), help: help.into(), at: None }
+    }
+
+    /// The problem is with this part of the text, in bytes.
+    pub fn at(self, at: std::ops::Range<usize>) -> Problem {
+        Problem { at: Some(at), ..self }
     }
 
     /// Reports the problem with the text at `span`.
@@ -86,13 +89,15 @@ impl Decode for bool {
     }
 }
 
-/// A list, or an array of tables. Elements that do not fit are reported and left out.
+/// A list, or an array of tables. Every element that does not fit is reported.
 pub type List<T> = Vec<At<T>>;
 
 impl<T: Decode> Decode for List<T> {
     fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
         let DeValue::Array(elements) = node.value else { return node.mismatch("a list", diagnostics) };
-        Some(elements.iter().filter_map(|element| Node::of(element, node.source).read(diagnostics)).collect())
+        let elements: Vec<_> =
+            elements.iter().map(|element| Node::of(element, node.source).read(diagnostics)).collect();
+        elements.into_iter().collect()
     }
 }
 
@@ -258,23 +263,20 @@ impl<T: Decode> Field for Required<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Required<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
+transparent_schema!(Required);
 
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
+/// The value of a key, or `None` when it is wrong, which has been reported. For keys of which one has to be there: a
+/// wrong one is not a missing one.
+#[derive(Debug)]
+pub struct Given<T>(pub Option<T>);
 
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
+impl<T: Decode> Decode for Given<T> {
+    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        Some(Given(T::decode(node, diagnostics)))
     }
 }
+
+transparent_schema!(Given);
 
 /// `[[x]]`: there may be none.
 impl<T: Decode> Field for List<T> {
@@ -285,10 +287,10 @@ impl<T: Decode> Field for List<T> {
 
 /// The help for a name that does not exist, when one that does is close to it.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let similar = |candidate: &'a str| (strsim::jaro_winkler(name, candidate), candidate);
-    let best = known.into_iter().map(similar).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    // Below 0.8 the words have little in common but a letter or two.
-    (best.0 >= 0.8).then(|| format!("did you mean `{}`?", best.1))
+    let similar = |candidate: &'a str| (strsim::normalized_damerau_levenshtein(name, candidate), candidate);
+    let (similarity, best) = known.into_iter().map(similar).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    // One slip in three letters, two in five.
+    (similarity >= 0.6).then(|| format!("did you mean `{best}`?"))
 }
 
 /// Declares a table of the file: the struct, its JSON Schema and how it is read.
@@ -362,6 +364,6 @@ pub fn not_a_keyword(text: &str, words: &[&'static str], later: &[&'static str])
     if later.contains(&text) {
         return Problem::new(format!("\"{text}\" is not supported yet"), format!("supported: {list}"));
     }
-    let help = did_you_mean(text, words.iter().copied()).unwrap_or_else(|| format!("possible values: {list}"));
-    Problem::new(format!("\"{text}\" is not a possible value"), help)
+    let guess = did_you_mean(text, words.iter().copied()).map_or_else(String::new, |guess| guess + " ");
+    Problem::new(format!("\"{text}\" is not a possible value"), format!("{guess}possible values: {list}"))
 }

@@ -7,13 +7,13 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::decode::{Decode, List, Map, Node, Optional, Required, table};
+use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use super::model::{AccessAction, Balance, EncodedSlashes, TlsVersion, XdpMode};
 use super::report::Diagnostics;
 use super::value::{
     Address, AddressOrOff, Authority, Cidr, Count, Duration, Expression, FilePath, HeaderName, HeaderValue, Host,
-    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Scheme, Size, Upstream,
-    UrlPath, Workers,
+    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, RedirectStatus,
+    Scheme, Size, Upstream, UrlPath, Workers,
 };
 
 table! { "the file" later ["vip"]
@@ -22,7 +22,7 @@ pub struct File {
     /// More files. Relative to this one; `*`, `?` and `[…]` as in a shell. Tables in double brackets add up over all
     /// files; the others may be in one file only.
     #[schemars(extend("examples" = [["conf.d/*.toml"]]))]
-    pub include: Optional<List<FilePath>>,
+    pub include: Optional<Given<List<FilePath>>>,
     /// The process.
     pub gateway: Optional<Gateway>,
     /// The admin endpoint: `/ready`, `/healthz`, `/metrics`, `/config`, `/reload`.
@@ -43,9 +43,8 @@ pub struct File {
     /// Endpoints that serve the same thing.
     #[schemars(default)]
     pub cluster: List<Cluster>,
-    /// Which requests go where. Of the routes that match, the most specific one is taken: exact host, longest
-    /// wildcard host, exact path, longest prefix, regex, method, most headers, most query parameters; then the first
-    /// in the file.
+    /// Which requests go where. Of the routes that match, the most specific one is taken, in the order of the
+    /// Kubernetes Gateway API: by host, path, method, headers, query parameters; then the first in the file.
     #[schemars(default)]
     pub route: List<Route>,
 }
@@ -68,7 +67,7 @@ pub struct Gateway {
     pub server_header: Optional<HeaderValue>,
     /// The pseudonym added to the `via` header in both directions (RFC 9110 section 7.6.3). Without it none is added.
     #[schemars(extend("examples" = ["edge-1"]))]
-    pub via: Optional<HeaderName>,
+    pub via: Optional<Pseudonym>,
 }
 }
 
@@ -335,17 +334,17 @@ pub struct Route {
     pub r#match: Optional<Match>,
     /// The cluster requests go to.
     #[schemars(extend("examples" = ["api"]))]
-    pub cluster: Optional<Name>,
+    pub cluster: Optional<Given<Name>>,
     /// Several clusters, each with a share of the requests.
     #[schemars(extend("examples" = [[{"name": "api", "weight": 90}, {"name": "api-canary", "weight": 10}]]))]
-    pub clusters: Optional<List<WeightedCluster>>,
+    pub clusters: Optional<Given<List<WeightedCluster>>>,
     /// Answer with a redirect.
-    pub redirect: Optional<Redirect>,
+    pub redirect: Optional<Given<Redirect>>,
     /// Answer from here.
-    pub respond: Optional<Respond>,
+    pub respond: Optional<Given<Respond>>,
     /// What the origin sees in place of the path and host of the request.
     pub rewrite: Optional<Rewrite>,
-    /// Time for the whole request, from its last byte to the last one of the answer; `"0s"` is no limit.
+    /// Time for the whole request; `"0s"` is no limit.
     #[schemars(extend("default" = "15s", "examples" = ["1m30s"]))]
     pub timeout: Optional<Duration>,
     /// Longest request body, in place of the listener's limit.
@@ -396,10 +395,10 @@ table! { "a condition"
 pub struct ConditionTable {
     /// A regular expression that matches the whole value.
     #[schemars(extend("examples" = ["v[12]"]))]
-    pub regex: Optional<Expression>,
+    pub regex: Optional<Given<Expression>>,
     /// That there is a value, or with `false`, that there is none.
     #[schemars(extend("examples" = [true]))]
-    pub present: Optional<bool>,
+    pub present: Optional<Given<bool>>,
 }
 }
 
@@ -454,10 +453,10 @@ pub struct Rewrite {
 table! { "`redirect` of [[route]]"
 /// A redirect. What is not named stays as in the request.
 pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
+    /// The status code.
     #[schemars(extend("default" = 301, "examples" = [308]))]
-    pub status: Optional<Count<u16, 300, 399>>,
-    /// The scheme. The port goes with it unless `port` says otherwise.
+    pub status: Optional<RedirectStatus>,
+    /// The scheme.
     #[schemars(extend("examples" = ["https"]))]
     pub scheme: Optional<Scheme>,
     /// The host.

@@ -23,6 +23,7 @@ pub struct Finding {
     message: String,
     help: Option<String>,
     related: Option<(Span, &'static str)>,
+    is_hint: bool,
 }
 
 impl Diagnostics {
@@ -36,6 +37,13 @@ impl Diagnostics {
         self.push(Severity::Warning, span, message.into())
     }
 
+    /// A warning about what is missing or not used. When there are errors it is left out: it is likely to come from one.
+    pub fn hint(&mut self, span: Span, message: impl Into<String>) -> &mut Finding {
+        let finding = self.push(Severity::Warning, span, message.into());
+        finding.is_hint = true;
+        finding
+    }
+
     /// Whether there has been an error.
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)
@@ -43,21 +51,23 @@ impl Diagnostics {
 
     /// Everything found, in the order of the files.
     pub fn finish(mut self) -> Report {
+        let has_errors = self.has_errors();
+        self.findings.retain(|finding| !(has_errors && finding.is_hint));
         self.findings.sort_by_key(|finding| finding.span);
         let sources = &self.sources;
         Report { diagnostics: self.findings.into_iter().map(|finding| finding.locate(sources)).collect() }
     }
 
     fn push(&mut self, severity: Severity, span: Span, message: String) -> &mut Finding {
-        self.findings.push(Finding { severity, span, message, help: None, related: None });
+        self.findings.push(Finding { severity, span, message, help: None, related: None, is_hint: false });
         self.findings.last_mut().expect("one was pushed")
     }
 }
 
 impl Finding {
     /// Adds what to do about it.
-    pub fn help(&mut self, help: impl Into<Option<String>>) -> &mut Finding {
-        self.help = help.into();
+    pub fn help(&mut self, help: impl Into<String>) -> &mut Finding {
+        self.help = Some(help.into());
         self
     }
 
@@ -112,7 +122,7 @@ pub enum Severity {
 impl Report {
     /// How many findings of that severity there are.
     pub fn count(&self, severity: Severity) -> usize {
-        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
+        self.of(severity).count()
     }
 
     /// The report as text; `colour` for a terminal.
@@ -121,9 +131,13 @@ impl Report {
         self.diagnostics.iter().map(|diagnostic| diagnostic.render(&renderer) + "\n\n").collect()
     }
 
-    /// The report as a JSON array.
-    pub fn to_json(&self) -> Value {
-        self.diagnostics.iter().map(Diagnostic::to_json).collect()
+    /// The findings of that severity, as a JSON array.
+    pub fn to_json(&self, severity: Severity) -> Value {
+        self.of(severity).map(Diagnostic::to_json).collect()
+    }
+
+    fn of(&self, severity: Severity) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity)
     }
 }
 
@@ -139,9 +153,9 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = show(level.primary_title(&self.message).elements([origin(&self.place)]), &self.place, None);
+        let mut group = show(Group::with_title(level.primary_title(&self.message)), &self.place, None);
         if let Some((place, label)) = &self.related {
-            group = show(group.element(origin(place)), place, Some(label));
+            group = show(group, place, Some(label));
         }
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));
@@ -151,10 +165,6 @@ impl Diagnostic {
 
     fn to_json(&self) -> Value {
         let mut json = place_json(&self.place);
-        json["severity"] = match self.severity {
-            Severity::Error => "error".into(),
-            Severity::Warning => "warning".into(),
-        };
         json["message"] = self.message.as_str().into();
         json["help"] = self.help.as_deref().into();
         if let Some((place, label)) = &self.related {
@@ -165,18 +175,16 @@ impl Diagnostic {
     }
 }
 
-fn origin(place: &Place) -> Origin<'_> {
-    let origin = Origin::path(place.path.to_string_lossy());
-    if place.line == 0 { origin } else { origin.line(place.line).char_column(place.column) }
-}
-
 fn show<'a>(group: Group<'a>, place: &'a Place, label: Option<&'a str>) -> Group<'a> {
-    if place.line == 0 {
-        return group;
-    }
+    let path = place.path.to_string_lossy();
+    let Some(text) = &place.text else {
+        let origin = Origin::path(path);
+        let known = place.line != 0;
+        return group.element(if known { origin.line(place.line).char_column(place.column) } else { origin });
+    };
     let kind = if label.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
     let mark = kind.span(place.mark.clone()).label(label);
-    group.element(Snippet::source(&place.excerpt).line_start(place.line).fold(false).annotation(mark))
+    group.element(Snippet::source(text).path(path).line_start(place.line).fold(false).annotation(mark))
 }
 
 fn place_json(place: &Place) -> Value {

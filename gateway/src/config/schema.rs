@@ -6,6 +6,30 @@ use schemars::transform::{RecursiveTransform, Transform};
 
 use super::raw::File;
 
+/// Makes a wrapper look like what is in it.
+macro_rules! transparent_schema {
+    ($type:ident) => {
+        impl<T: schemars::JsonSchema> schemars::JsonSchema for $type<T> {
+            fn inline_schema() -> bool {
+                T::inline_schema()
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                T::schema_name()
+            }
+
+            fn schema_id() -> std::borrow::Cow<'static, str> {
+                T::schema_id()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                T::json_schema(generator)
+            }
+        }
+    };
+}
+pub(super) use transparent_schema;
+
 /// The JSON Schema of a configuration file.
 pub fn schema() -> Schema {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>();

@@ -1,9 +1,8 @@
 //! Where something stands in the configuration's files.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use super::schema::transparent_schema;
 
 /// A range of bytes in one of the [`Sources`]. Ordered as a reader meets them: by file, then by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,24 +29,7 @@ pub struct At<T> {
     pub span: Span,
 }
 
-/// In the schema a value looks the same wherever it stands.
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
-}
+transparent_schema!(At);
 
 /// Which of the [`Sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,15 +67,14 @@ pub struct Place {
     pub line: usize,
     /// The column in characters, counted from 1; 0 when the file as a whole is meant.
     pub column: usize,
-    /// The line's text, or the part of a very long one around the mark.
-    pub excerpt: String,
-    /// What to underline in `excerpt`, in bytes.
+    /// The line's text, unless it is too long to show.
+    pub text: Option<String>,
+    /// What to underline in `text`, in bytes.
     pub mark: std::ops::Range<usize>,
 }
 
-/// How much of a line is shown on each side of where the mark starts: a generated file may be one line of megabytes,
-/// and have a thousand errors in it.
-const EXCERPT_BYTES: usize = 200;
+/// Longest line that is shown. A generated file may be one line of megabytes, with a thousand errors in it.
+const MAX_SHOWN_BYTES: usize = 4096;
 
 impl Sources {
     /// Adds a file.
@@ -124,24 +105,17 @@ impl Sources {
 
     /// The line and column of `span`.
     pub fn place(&self, span: Span) -> Place {
-        let source = &self.files[span.file as usize];
-        if source.text.is_empty() {
-            return Place { path: source.path.clone(), line: 0, column: 0, excerpt: String::new(), mark: 0..0 };
+        let Source { path, text, lines } = &self.files[span.file as usize];
+        if text.is_empty() {
+            return Place { path: path.clone(), line: 0, column: 0, text: None, mark: 0..0 };
         }
-        let (start, end) = (span.start as usize, span.end as usize);
-        let line = source.lines.partition_point(|&at| at as usize <= start);
-        let text = &source.text;
-        let line_start = source.lines[line - 1] as usize;
-        let line_end = text[line_start..].find('\n').map_or(text.len(), |length| line_start + length);
-        let (start, end) = (start.min(line_end), end.min(line_end));
-        let from = text.ceil_char_boundary(line_start.max(start.saturating_sub(EXCERPT_BYTES)));
-        let to = text.floor_char_boundary(line_end.min(start + EXCERPT_BYTES));
-        Place {
-            path: source.path.clone(),
-            line,
-            column: text[line_start..text.floor_char_boundary(start)].chars().count() + 1,
-            excerpt: text[from..to].trim_end_matches('\r').to_owned(),
-            mark: start - from..end.min(to) - from,
-        }
+        let line = lines.partition_point(|&start| start <= span.start);
+        let line_start = lines[line - 1] as usize;
+        let line_text = text[line_start..].lines().next().unwrap_or_default();
+        let in_line = |offset: u32| line_text.floor_char_boundary((offset as usize).saturating_sub(line_start));
+        let mark = in_line(span.start)..in_line(span.end);
+        let column = line_text[..mark.start].chars().count() + 1;
+        let text = (line_text.len() <= MAX_SHOWN_BYTES).then(|| line_text.to_owned());
+        Place { path: path.clone(), line, column, text, mark }
     }
 }

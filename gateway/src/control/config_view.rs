@@ -1,6 +1,6 @@
 //! The running configuration as JSON, for people and tools to look at.
 //!
-//! Private keys and the values of headers that carry credentials are never in it. Every struct is taken apart field by
+//! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
 use std::time::Duration;
@@ -197,14 +197,12 @@ fn view_match(RouteMatch { path, methods, headers, query }: &RouteMatch) -> Valu
         PathMatch::Prefix(prefix) => ("path_prefix", prefix.as_str()),
         PathMatch::Regex(pattern) => ("path_regex", pattern.0.as_str()),
     };
-    let headers: Map<_, _> = headers
-        .iter()
-        .map(|HeaderMatch { name, value }| {
-            let value = if is_secret(name) { json!(REDACTED) } else { view_value(value) };
-            (name.as_str().to_owned(), value)
-        })
-        .collect();
-    let query: Map<_, _> = query.iter().map(|QueryMatch { name, value }| (name.clone(), view_value(value))).collect();
+    let shown = |name: &str, value: &ValueMatch| {
+        let value = if is_secret(name) { json!(REDACTED) } else { view_value(value) };
+        (name.to_owned(), value)
+    };
+    let headers: Map<_, _> = headers.iter().map(|HeaderMatch { name, value }| shown(name.as_str(), value)).collect();
+    let query: Map<_, _> = query.iter().map(|QueryMatch { name, value }| shown(name, value)).collect();
     let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
     json!({ key: path, "methods": methods, "headers": headers, "query": query })
 }
@@ -241,7 +239,7 @@ fn view_action(action: &Action, config: &Config) -> (&'static str, Value) {
 fn view_edits(HeaderEdits { remove, set, add }: &HeaderEdits) -> Value {
     let pairs = |edits: &[(HeaderName, String)]| -> Vec<Value> {
         let shown = |(name, value): &(HeaderName, String)| {
-            json!([name.as_str(), if is_secret(name) { REDACTED } else { value.as_str() }])
+            json!([name.as_str(), if is_secret(name.as_str()) { REDACTED } else { value.as_str() }])
         };
         edits.iter().map(shown).collect()
     };
@@ -249,10 +247,10 @@ fn view_edits(HeaderEdits { remove, set, add }: &HeaderEdits) -> Value {
     json!({ "remove": remove, "set": pairs(set), "add": pairs(add) })
 }
 
-/// Whether a header of this name is likely to carry a credential. Rather one too many.
-fn is_secret(name: &HeaderName) -> bool {
+/// Whether a header or query parameter of this name is likely to carry a credential. Rather one too many.
+fn is_secret(name: &str) -> bool {
     const PARTS: [&str; 8] = ["auth", "cookie", "token", "secret", "key", "passw", "credential", "session"];
-    PARTS.iter().any(|part| name.as_str().contains(part))
+    PARTS.iter().any(|part| name.to_ascii_lowercase().contains(part))
 }
 
 fn duration(duration: Duration) -> String {

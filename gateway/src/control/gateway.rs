@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::log_writer::LogWriter;
+use super::log_writer::{self, LogWriter};
 use super::resolve;
-use crate::config::model::{Cluster, Config, LogFormat};
+use crate::config::model::{Cluster, Config};
 use crate::config::{self, Files, Loaded, Report};
+use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
-use crate::metrics::access_log::{Format, LineFormat};
 use crate::metrics::registry::Registry;
 use crate::metrics::render::{EndpointHealth, Extra};
 use crate::net;
@@ -278,12 +278,8 @@ impl Gateway {
             return Ok(None);
         }
         let Some(wanted) = &config.access_log else { return Ok(Some(None)) };
-        let format = match &wanted.format {
-            LogFormat::Json => LineFormat::Json,
-            LogFormat::Format(text) => LineFormat::Text(
-                Format::compile(text).map_err(|error| ReloadError::Log(format!("access_log.format: {error}")))?,
-            ),
-        };
+        let format = log_writer::line_format(&wanted.format)
+            .map_err(|error| ReloadError::Log(format!("access_log.format: {}", error.message)))?;
         let writer = LogWriter::start(&wanted.target, self.shared.log_errors.clone())
             .map_err(|error| ReloadError::Log(format!("access_log.path: {:?}: {error}", wanted.target)))?;
         Ok(Some(Some((writer, format))))

@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::model::LogTarget;
+use crate::config::model::{LogFormat, LogTarget};
 use crate::metrics::access_log::queue::{self, Message};
+use crate::metrics::access_log::{Format, FormatError, LineFormat};
 
 /// The control thread's handle. Dropping it lets the thread write what is queued and end once the last sink is gone,
 /// which is what a reload with another target wants.
@@ -56,6 +57,14 @@ impl LogWriter {
     pub fn finish(self, limit: Duration) -> bool {
         drop(self.queue);
         self.ended.recv_timeout(limit).is_ok()
+    }
+}
+
+/// What the configuration says of a line's form, compiled for the workers' sinks.
+pub fn line_format(format: &LogFormat) -> Result<LineFormat, FormatError> {
+    match format {
+        LogFormat::Json => Ok(LineFormat::Json),
+        LogFormat::Format(text) => Format::compile(text).map(LineFormat::Text),
     }
 }
 

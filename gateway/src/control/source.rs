@@ -1,6 +1,7 @@
 //! The only reader of configuration files.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::config::Files;
@@ -9,15 +10,45 @@ use crate::config::Files;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFiles;
 
+/// Largest file that is read: a path to `/dev/zero` or to a log is a mistake that must not take all memory.
+const MAX_BYTES: u64 = 512 << 20;
+
 impl Files for DiskFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {} MiB", MAX_BYTES >> 20)));
+        }
+        Ok(bytes)
     }
 
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
-        let pattern = pattern.to_str().ok_or_else(|| io::Error::other("the pattern is not UTF-8"))?;
-        let paths = glob::glob(pattern).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        // Sorted by the crate, so that the order of included files does not depend on the file system.
+        let pattern = pattern.to_str().ok_or_else(|| io::Error::other("the path is not UTF-8"))?;
+        // As in a shell: a star does not match the dot of a hidden file, such as an editor's backup.
+        let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+        let paths = glob::glob_with(pattern, options).map_err(io::Error::other)?;
         paths.map(|path| path.map_err(io::Error::from)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_in_order_and_without_hidden_files() {
+        let directory = std::env::temp_dir().join(format!("gateway-source-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        for name in ["b.toml", "a.toml", ".a.toml", "c.txt"] {
+            fs::write(directory.join(name), name).unwrap();
+        }
+        let found = DiskFiles.glob(&directory.join("*.toml"));
+        let bytes = DiskFiles.read(&directory.join("a.toml"));
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(found.unwrap(), [directory.join("a.toml"), directory.join("b.toml")]);
+        assert_eq!(bytes.unwrap(), b"a.toml");
     }
 }

@@ -41,9 +41,6 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedProxies(IpMap<()>);
 
-/// What is random in a request's head, drawn by the caller.
-pub type RequestIdSeed = [u64; 2];
-
 /// An address as text, without allocation.
 #[derive(Clone)]
 pub struct IpText {
@@ -75,12 +72,7 @@ impl Peer {
         self.text.as_bytes()
     }
 
-    /// Whether the connection is encrypted.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
-    }
-
-    /// The scheme the client used, as far as the connection tells.
+    /// The scheme of the connection; a proxy in front may have been asked in another one ([`client_scheme`]).
     pub fn scheme(&self) -> &'static str {
         if self.is_tls { "https" } else { "http" }
     }
@@ -116,8 +108,9 @@ impl TrustedProxies {
         client
     }
 
-    /// Makes the fields of a request say who sent it, before filters and rewrites see it. `scratch` is memory to reuse.
-    pub fn prepare(&self, peer: &Peer, head: &mut RequestHead, seed: RequestIdSeed, scratch: &mut Vec<u8>) {
+    /// Makes the fields of a request say who sent it, before filters and rewrites see it. `random` becomes the request
+    /// id; `scratch` is memory to reuse.
+    pub fn prepare(&self, peer: &Peer, head: &mut RequestHead, random: [u64; 2], scratch: &mut Vec<u8>) {
         let headers = &mut head.headers;
         if !self.contains(peer.ip()) {
             headers.retain(|known, name, _| !is_claim(known, name));
@@ -128,9 +121,17 @@ impl TrustedProxies {
             set_if_absent(headers, Known::XForwardedHost, &head.authority);
         }
         if !headers.contains(&Known::XRequestId) {
-            headers.append(&Known::XRequestId, &uuid4(seed));
+            headers.append(&Known::XRequestId, &uuid4(random[0], random[1]));
         }
     }
+}
+
+/// The scheme the client used, after [`TrustedProxies::prepare`]: what redirects start from.
+pub fn client_scheme(headers: &Headers) -> &'static str {
+    let proto = headers.get(&Known::XForwardedProto).unwrap_or_default();
+    // Proxies in a row may each have added theirs; the client's is the first.
+    let first = proto.split(|&byte| byte == b',').next().unwrap_or_default();
+    if first.trim_ascii().eq_ignore_ascii_case(b"https") { "https" } else { "http" }
 }
 
 /// Whether a field says something that only a proxy may say.
@@ -169,7 +170,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// A random UUID (RFC 9562 §5.4) of 122 of the given bits.
-pub fn uuid4([high, low]: RequestIdSeed) -> [u8; 36] {
+pub fn uuid4(high: u64, low: u64) -> [u8; 36] {
     const VERSION: u128 = 4 << 76;
     const VARIANT: u128 = 2 << 62;
     let bits = (u128::from(high) << 64) | u128::from(low);
@@ -221,7 +222,7 @@ impl fmt::Debug for IpText {
 mod tests {
     use super::*;
 
-    const SEED: RequestIdSeed = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+    const RANDOM: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
     const ID: &str = "01234567-89ab-4def-bedc-ba9876543210";
 
     fn trusted() -> TrustedProxies {
@@ -271,7 +272,7 @@ mod tests {
 
     fn prepared(peer: Peer, authority: &str, lines: &[(&str, &str)]) -> Vec<String> {
         let mut head = RequestHead { authority: authority.into(), headers: headers(lines), ..RequestHead::default() };
-        trusted().prepare(&peer, &mut head, SEED, &mut Vec::new());
+        trusted().prepare(&peer, &mut head, RANDOM, &mut Vec::new());
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         head.headers.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value))).collect()
     }
@@ -323,10 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn the_clients_scheme_is_that_of_the_first_proxy() {
+        let cases =
+            [("https", "https"), ("HTTPS , http", "https"), ("http,https", "http"), ("", "http"), ("wss", "http")];
+        for (proto, expected) in cases {
+            assert_eq!(client_scheme(&headers(&[("x-forwarded-proto", proto)])), expected, "{proto}");
+        }
+        assert_eq!(client_scheme(&headers(&[])), "http");
+    }
+
+    #[test]
     fn a_uuid_has_version_4_and_the_rfc_variant_whatever_the_bits() {
-        assert_eq!(uuid4([0, 0]), *b"00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid4([u64::MAX; 2]), *b"ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(uuid4(SEED), ID.as_bytes());
+        assert_eq!(uuid4(0, 0), *b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid4(u64::MAX, u64::MAX), *b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(uuid4(RANDOM[0], RANDOM[1]), ID.as_bytes());
     }
 
     #[test]

@@ -18,18 +18,19 @@
 //!
 //! # Shape
 //!
-//! A tree: host, then path segments, with all edges in one hash table ([`Edges`]). A node has the routes whose exact
-//! path ends there and those whose prefix does, best first. A prefix is found by walking down as far as the tree goes
-//! and then up again over the nodes that have prefix routes. So the work of [`Table::find`] is bounded by the depth of
-//! the configured paths, not by the number of routes nor by the request. Two things are lists: routes which differ in
-//! nothing but their conditions, and the regular expressions of one host, which are tried one after another.
-//! `find` does not allocate (a regular expression does when a thread first uses it).
+//! A tree with all its edges in one hash table ([`Edges`]): first the host, below it each exact path as one edge, and the
+//! prefixes segment by segment. A node has the routes whose exact path ends there and those whose prefix does, best
+//! first. A prefix is found by walking down as far as the tree goes and then up again over the nodes that have prefix
+//! routes. So the work of [`Table::find`] is bounded by the depth of the configured prefixes, not by the number of routes
+//! nor by the request. Two things are lists: routes which differ in nothing but their conditions, and the regular
+//! expressions of one host, which are tried one after another. `find` does not allocate (a regular expression does when
+//! a thread first uses it).
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::conditions::Conditions;
-use super::edges::{Edges, NodeId};
+use super::edges::{Edges, NodeId, Place};
 use super::path;
 use crate::config::model::{HostPattern, ListenerId, PathMatch, Route, RouteId, RouteMatch};
 use crate::proto::head::RequestHead;
@@ -81,9 +82,9 @@ enum PathRank {
 }
 
 /// The tree's fixed nodes: below `EXACT` and `SUFFIX` is a node for each host, which is the root of its paths.
-const EXACT: NodeId = 0;
-const SUFFIX: NodeId = 1;
-const ANY: NodeId = 2;
+const EXACT: Place = Place::root(0);
+const SUFFIX: Place = Place::root(1);
+const ANY: Place = Place::root(2);
 /// No node.
 const NONE: NodeId = NodeId::MAX;
 
@@ -122,6 +123,9 @@ impl Table {
     ///
     /// `OPTIONS *` has no path, so no route takes it.
     pub fn find(&self, query: &Query<'_>) -> Option<RouteId> {
+        if !query.path.starts_with(b"/") {
+            return None;
+        }
         let exact = self.edges.get(EXACT, query.host);
         exact
             .and_then(|host| self.find_under(host, query))
@@ -138,24 +142,17 @@ impl Table {
         })
     }
 
-    fn find_under(&self, host: NodeId, query: &Query<'_>) -> Option<RouteId> {
-        let (deepest, is_whole) = self.descend(host, query.path)?;
-        let exact = if is_whole { self.first(&self.nodes[deepest as usize].whole, query) } else { None };
-        exact
-            .or_else(|| self.first(&self.nodes[host as usize].whole, query))
-            .or_else(|| self.find_prefix(deepest, query))
+    fn find_under(&self, host: Place, query: &Query<'_>) -> Option<RouteId> {
+        let whole = |place: Place| self.first(&self.nodes[place.node as usize].whole, query);
+        let exact = self.edges.get(host, query.path).and_then(whole);
+        exact.or_else(|| whole(host)).or_else(|| self.find_prefix(self.descend(host, query.path), query))
     }
 
-    /// The last node on the way of `path`, and whether the path ends there.
-    fn descend(&self, host: NodeId, path: &[u8]) -> Option<(NodeId, bool)> {
-        let mut node = host;
-        for segment in path::segments(path)? {
-            match self.edges.get(node, segment) {
-                Some(child) => node = child,
-                None => return Some((node, false)),
-            }
-        }
-        Some((node, true))
+    /// The last node on the way of `path`.
+    fn descend(&self, host: Place, path: &[u8]) -> NodeId {
+        let step = |at: Place, segment| self.edges.get(at, segment).ok_or(at);
+        let (Ok(place) | Err(place)) = path::segments(path).try_fold(host, step);
+        place.node
     }
 
     fn find_prefix(&self, deepest: NodeId, query: &Query<'_>) -> Option<RouteId> {
@@ -207,11 +204,17 @@ impl MatchRank {
 #[derive(Default)]
 struct Builder {
     edges: Edges,
-    /// The parent of each node.
-    parents: Vec<NodeId>,
+    made: Vec<Made>,
     entries: Vec<Entry>,
     conditions: Vec<Conditions>,
     suffix_lens: Vec<usize>,
+}
+
+/// A node while the tree grows.
+struct Made {
+    /// The node above, or `NONE`.
+    parent: NodeId,
+    hash: u64,
 }
 
 /// A rule on its way to its node. The rank puts whole-path rules before prefix rules.
@@ -223,8 +226,8 @@ struct Entry {
 
 impl Builder {
     fn new() -> Builder {
-        // The fixed nodes have no parent.
-        Builder { parents: vec![NONE; 3], ..Builder::default() }
+        let made = [EXACT, SUFFIX, ANY].map(|root| Made { parent: NONE, hash: root.hash });
+        Builder { made: made.into(), ..Builder::default() }
     }
 
     fn add(&mut self, id: RouteId, route: &Route) {
@@ -240,17 +243,17 @@ impl Builder {
     }
 
     fn path_node(&mut self, host: &HostPattern, path: &PathMatch) -> NodeId {
-        let host = self.host_node(host);
-        match path {
+        let host = self.host_place(host);
+        let place = match path {
             PathMatch::Regex(_) => host,
-            PathMatch::Exact(text) => path::exact_segments(text).fold(host, |node, segment| self.child(node, segment)),
-            PathMatch::Prefix(text) => {
-                path::prefix_segments(text).fold(host, |node, segment| self.child(node, segment))
-            }
-        }
+            // A path begins with a slash, so it is never taken for a segment.
+            PathMatch::Exact(text) => self.child(host, text.as_bytes()),
+            PathMatch::Prefix(text) => path::prefix_segments(text).fold(host, |at, segment| self.child(at, segment)),
+        };
+        place.node
     }
 
-    fn host_node(&mut self, host: &HostPattern) -> NodeId {
+    fn host_place(&mut self, host: &HostPattern) -> Place {
         match host {
             HostPattern::Any => ANY,
             HostPattern::Exact(name) => self.child(EXACT, name.as_bytes()),
@@ -261,11 +264,11 @@ impl Builder {
         }
     }
 
-    fn child(&mut self, parent: NodeId, text: &[u8]) -> NodeId {
+    fn child(&mut self, parent: Place, text: &[u8]) -> Place {
         self.edges.get(parent, text).unwrap_or_else(|| {
-            let child = self.parents.len() as NodeId;
-            self.parents.push(parent);
-            self.edges.insert(parent, text, child);
+            let node = self.made.len() as NodeId;
+            let child = self.edges.insert(parent, text, node, |node| self.made[node as usize].hash);
+            self.made.push(Made { parent: parent.node, hash: child.hash });
             child
         })
     }
@@ -275,13 +278,13 @@ impl Builder {
         self.suffix_lens.dedup();
         self.entries.sort_unstable_by(|a, b| (a.node, &a.rank).cmp(&(b.node, &b.rank)));
         let mut nodes = self.nodes_with_rules();
-        link_upwards(&mut nodes, &self.parents);
+        link_upwards(&mut nodes, &self.made);
         let rules = self.entries.into_iter().map(|entry| entry.rule).collect();
         Table { edges: self.edges, nodes, rules, conditions: self.conditions, suffix_lens: self.suffix_lens }
     }
 
     fn nodes_with_rules(&self) -> Vec<Node> {
-        let mut nodes: Vec<Node> = self.parents.iter().map(|_| Node::default()).collect();
+        let mut nodes: Vec<Node> = self.made.iter().map(|_| Node::default()).collect();
         let mut start = 0;
         for entries in self.entries.chunk_by(|a, b| a.node == b.node) {
             let end = start + entries.len() as u32;
@@ -296,8 +299,8 @@ impl Builder {
 }
 
 /// Sets every [`Node::up`]. Parents come before their children, so one pass does it.
-fn link_upwards(nodes: &mut [Node], parents: &[NodeId]) {
-    for (index, &parent) in parents.iter().enumerate() {
+fn link_upwards(nodes: &mut [Node], made: &[Made]) {
+    for (index, &Made { parent, .. }) in made.iter().enumerate() {
         nodes[index].up = match nodes.get(parent as usize) {
             None => NONE,
             Some(above) if above.prefix.is_empty() => above.up,

@@ -131,6 +131,7 @@ fn a_path_matches_exactly_by_whole_segments_or_by_regex() {
         (regex("/v[0-9]+"), "/v1/x", false),
         (regex("/v[0-9]+"), "/x/v1", false),
         (regex("/a|/b"), "/bc", false),
+        (regex(".*"), "*", false),
     ];
     for (matcher, target, expected) in cases {
         let found = find(&[route(&["*"], matcher.clone())], "a.test", target);
@@ -273,6 +274,12 @@ fn a_path_deeper_than_any_route_costs_no_more_than_the_tree_is_deep() {
     let routes = [route(&["*"], prefix("/a/a/a"))];
     assert_eq!(find(&routes, "a.test", &"/a".repeat(30_000)), Some(0));
     assert_eq!(find(&routes, "a.test", &format!("/{}", "a".repeat(60_000))), None);
+}
+
+#[test]
+fn a_table_is_shared_by_all_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Table>();
 }
 
 // === a naive search ===

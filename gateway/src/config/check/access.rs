@@ -18,7 +18,7 @@ pub fn check(raw: At<raw::Access>, loader: &mut Loader<'_>) -> Option<AccessRule
     }
     if sources.is_empty() && !named_files {
         let span = raw.name.0.as_ref().map_or(span, |name| name.span);
-        loader.diagnostics.warning(span, "this rule has no sources, so it matches nothing");
+        loader.diagnostics.hint(span, "this rule has no sources, so it matches nothing");
     }
     sources.sort();
     sources.dedup();

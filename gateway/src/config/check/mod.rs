@@ -23,6 +23,7 @@ use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
 use super::value::{Cidr, PositiveDuration};
+use crate::metrics::access_log::{DEFAULT_FORMAT, Format};
 use names::Names;
 
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
@@ -95,7 +96,7 @@ fn gateway(raw: Optional<raw::Gateway>) -> Gateway {
             Some(text) => Some(text.value.0).filter(|text| text != "off"),
             None => default.server_header,
         },
-        via: raw.via.map(|name| name.value.0.as_str().to_owned()),
+        via: raw.via.map(|name| name.value.0),
     }
 }
 
@@ -116,6 +117,7 @@ fn access_log(raw: Optional<raw::AccessLog>, loader: &mut Loader<'_>) -> Option<
         _ => LogTarget::Stdout,
     };
     let format = match raw.format {
+        Some(format) if format.value == "text" => LogFormat::Format(DEFAULT_FORMAT.into()),
         Some(format) if format.value != "json" => {
             check_log_format(&format, &mut loader.diagnostics);
             LogFormat::Format(format.value)
@@ -125,15 +127,21 @@ fn access_log(raw: Optional<raw::AccessLog>, loader: &mut Loader<'_>) -> Option<
     Some(AccessLog { target, format })
 }
 
-/// Reports a format string that does not compile. `"text"` is Envoy's default one.
-fn check_log_format(_format: &At<String>, _diagnostics: &mut Diagnostics) {}
+/// Reports a format string that does not compile.
+fn check_log_format(format: &At<String>, diagnostics: &mut Diagnostics) {
+    if let Err(error) = Format::compile(&format.value) {
+        // The position counts from behind the opening quote.
+        let at = error.at + 1;
+        diagnostics.error(format.span.part(at, at + 1), format!("access_log.format: {}", error.message));
+    }
+}
 
 fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
     let Some(raw) = raw else { return Xdp { interfaces: Vec::new(), mode: XdpMode::Auto } };
     let interfaces = raw.value.interfaces.map_or_else(Vec::new, |list| list.value);
     let mode = raw.value.mode.map_or(XdpMode::Auto, |mode| mode.value);
     if interfaces.is_empty() && mode != XdpMode::Off {
-        diagnostics.warning(raw.span, "XDP is off: no `interfaces` to attach it to");
+        diagnostics.hint(raw.span, "XDP is off: no `interfaces` to attach it to");
     }
     Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode }
 }
@@ -161,7 +169,7 @@ fn addresses(
             }
             Some(None) => {
                 let message = format!("{} is the admin endpoint's address", address.value.0);
-                let help = "give `[admin] address` another one, or \"off\"".to_owned();
+                let help = "give `[admin] address` another one, or \"off\"";
                 diagnostics.error(address.span, message).help(help);
             }
         }

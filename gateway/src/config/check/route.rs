@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Tables;
-use crate::config::decode::{List, Map, Optional};
+use crate::config::decode::{Given, List, Map, Optional};
 use crate::config::model::{
     Action, ClusterId, Forward, HeaderEdits, HeaderMatch, HostPattern, ListenerId, PathMatch, QueryMatch, Redirect,
     Respond, Route, RouteMatch, ValueMatch, WeightedCluster,
@@ -11,7 +11,7 @@ use crate::config::model::{
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::{HeaderValue, Host, Name, REDIRECTS};
+use crate::config::value::{HeaderValue, Host, Name};
 use crate::proto::head::{HeaderName, Known, Name as _};
 
 /// Checks a route.
@@ -141,10 +141,10 @@ fn value_match(condition: At<raw::Condition>, diagnostics: &mut Diagnostics) -> 
     match condition.value {
         raw::Condition::Exact(text) => Some(ValueMatch::Exact(text)),
         raw::Condition::Table(raw::ConditionTable { regex: Some(regex), present: None }) => {
-            Some(ValueMatch::Regex(regex.value.0))
+            Some(ValueMatch::Regex(regex.value.0?.0))
         }
         raw::Condition::Table(raw::ConditionTable { regex: None, present: Some(present) }) => {
-            Some(ValueMatch::Present(present.value))
+            Some(ValueMatch::Present(present.value.0?))
         }
         raw::Condition::Table(_) => {
             diagnostics.error(condition.span, "a condition is a text, or one of `regex` and `present`");
@@ -157,7 +157,7 @@ fn value_match(condition: At<raw::Condition>, diagnostics: &mut Diagnostics) -> 
 fn header_name(key: &At<String>, diagnostics: &mut Diagnostics) -> Option<HeaderName> {
     let name = HeaderName::new(&key.value);
     if name.is_none() {
-        let help = "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)".to_owned();
+        let help = "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)";
         diagnostics.error(key.span, format!("{:?} is not a header name", key.value)).help(help);
     }
     name
@@ -165,10 +165,10 @@ fn header_name(key: &At<String>, diagnostics: &mut Diagnostics) -> Option<Header
 
 /// The keys of a route of which one has to be there, and what goes with them.
 struct Actions {
-    cluster: Optional<Name>,
-    clusters: Optional<List<raw::WeightedCluster>>,
-    redirect: Optional<raw::Redirect>,
-    respond: Optional<raw::Respond>,
+    cluster: Optional<Given<Name>>,
+    clusters: Optional<Given<List<raw::WeightedCluster>>>,
+    redirect: Optional<Given<raw::Redirect>>,
+    respond: Optional<Given<raw::Respond>>,
     rewrite: Optional<raw::Rewrite>,
 }
 
@@ -195,13 +195,14 @@ fn action(
     if let Some(prefix) = raw.rewrite.as_ref().and_then(|rewrite| rewrite.value.path_prefix.as_ref()) {
         check_replaces_prefix(prefix.span, prefix_has_meaning, diagnostics);
     }
-    let cluster = raw.cluster.map(|name| {
+    let cluster = raw.cluster.map(|At { value, span }| {
+        let name = At { value: value.0?, span };
         let id = names.clusters.find(&name, diagnostics)?;
         Some(vec![WeightedCluster { cluster: ClusterId(id), weight: 1 }])
     });
-    let clusters = raw.clusters.map(|list| weighted_clusters(list, names, diagnostics));
-    let redirect = raw.redirect.map(|redirect| check_redirect(redirect.value, prefix_has_meaning, diagnostics));
-    let respond = raw.respond.map(|respond| check_respond(respond.value, diagnostics));
+    let clusters = raw.clusters.map(|list| weighted_clusters(list.value.0?, list.span, names, diagnostics));
+    let redirect = raw.redirect.map(|raw| check_redirect(raw.value.0?, prefix_has_meaning, diagnostics));
+    let respond = raw.respond.map(|raw| check_respond(raw.value.0?, diagnostics));
     if let Some(clusters) = cluster.or(clusters) {
         let rewrite = raw.rewrite.map(|rewrite| rewrite.value);
         let (prefix, host) = rewrite.map_or((None, None), |rewrite| (rewrite.path_prefix, rewrite.host));
@@ -215,7 +216,7 @@ fn action(
         (Some(redirect), _) => Some(Action::Redirect(redirect?)),
         (None, Some(respond)) => Some(Action::Respond(respond?)),
         (None, None) => {
-            let help = "add `cluster`, `clusters`, `redirect` or `respond`".to_owned();
+            let help = "add `cluster`, `clusters`, `redirect` or `respond`";
             diagnostics.error(span, "this route does nothing with its requests").help(help);
             None
         }
@@ -224,18 +225,18 @@ fn action(
 
 fn check_replaces_prefix(span: Span, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) {
     if !prefix_has_meaning {
-        let help = "a regular expression has no prefix to replace: match with `path_prefix`".to_owned();
+        let help = "a regular expression has no prefix to replace: match with `path_prefix`";
         diagnostics.error(span, "`path_prefix` cannot be used with `path_regex`").help(help);
     }
 }
 
 fn weighted_clusters(
-    list: At<List<raw::WeightedCluster>>,
+    list: List<raw::WeightedCluster>,
+    span: Span,
     names: &Tables,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<WeightedCluster>> {
     let shares: Vec<_> = list
-        .value
         .into_iter()
         .map(|share| {
             let cluster = share.value.name.0.and_then(|name| names.clusters.find(&name, diagnostics));
@@ -246,17 +247,14 @@ fn weighted_clusters(
     let shares = shares.into_iter().collect::<Option<Vec<_>>>()?;
     let sum: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
     if sum == 0 {
-        diagnostics.error(list.span, "the weights add up to 0, so no cluster would get a request");
+        diagnostics.error(span, "the weights add up to 0, so no cluster would get a request");
     } else if u32::try_from(sum).is_err() {
-        diagnostics.error(list.span, "the weights add up to more than 4294967295");
+        diagnostics.error(span, "the weights add up to more than 4294967295");
     }
     Some(shares)
 }
 
 fn check_redirect(raw: raw::Redirect, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) -> Option<Redirect> {
-    if let Some(status) = raw.status.filter(|status| !REDIRECTS.contains(&status.value.0)) {
-        diagnostics.error(status.span, format!("{} is not one of 301, 302, 303, 307 and 308", status.value.0));
-    }
     let spans = [raw.path.as_ref().map(|path| path.span), raw.path_prefix.as_ref().map(|path| path.span)];
     only_one(spans, "`path` and `path_prefix`", diagnostics);
     if let Some(prefix) = &raw.path_prefix {
@@ -329,5 +327,5 @@ fn check_editable(name: &HeaderName, span: Span, diagnostics: &mut Diagnostics) 
         }
         _ => return,
     };
-    diagnostics.error(span, format!("`{}` cannot be edited", name.as_str())).help(help.to_owned());
+    diagnostics.error(span, format!("`{}` cannot be edited", name.as_str())).help(help);
 }

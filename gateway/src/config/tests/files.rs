@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::config::load::normal;
 use crate::config::{Files, Loaded, Report, load};
 
 /// A path and the bytes there.
@@ -24,12 +25,13 @@ impl MapFiles {
 
 impl Files for MapFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.0.get(path).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
+        self.0.get(&normal(path)).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
     }
 
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
-        let pattern = glob::Pattern::new(&pattern.to_string_lossy()).map_err(io::Error::other)?;
-        Ok(self.0.keys().filter(|path| pattern.matches_path(path)).cloned().collect())
+        let pattern = glob::Pattern::new(&normal(pattern).to_string_lossy()).map_err(io::Error::other)?;
+        let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+        Ok(self.0.keys().filter(|path| pattern.matches_path_with(path, options)).cloned().collect())
     }
 }
 

@@ -331,7 +331,7 @@ impl Field {
             Field::Method => record.request.map(|head| head.method.as_str().as_bytes()),
             Field::Path => record.request.map(|head| head.target.as_slice()),
             Field::OriginalPath => record.original_target,
-            Field::Authority => record.request.map(|head| head.authority.as_slice()),
+            Field::Authority => record.authority(),
             Field::Scheme => record.request.map(|_| record.scheme().as_bytes()),
             Field::RequestId => record.request_id(),
             Field::Request(name) => header(record.request.map(|head| &head.headers), name),

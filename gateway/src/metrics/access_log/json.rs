@@ -48,7 +48,7 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     object.text("x_forwarded_for", field(Known::XForwardedFor));
     object.text("user_agent", field(Known::UserAgent));
     object.text("request_id", record.request_id());
-    object.text("authority", request.map(|head| head.authority.as_slice()));
+    object.text("authority", record.authority());
     object.address("upstream_host", record.upstream_host);
     object.text("upstream_cluster", record.upstream_cluster.map(str::as_bytes));
     object.address("upstream_local_address", record.upstream_local);
@@ -70,7 +70,6 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    #[inline(always)]
     fn key(&mut self, name: &str) -> &mut Vec<u8> {
         self.out.extend_from_slice(b",\"");
         self.out.extend_from_slice(name.as_bytes());
@@ -78,7 +77,6 @@ impl Object<'_> {
         self.out
     }
 
-    #[inline(always)]
     fn text(&mut self, name: &str, value: Option<&[u8]>) {
         let out = self.key(name);
         match value {
@@ -87,7 +85,6 @@ impl Object<'_> {
         }
     }
 
-    #[inline(always)]
     fn number(&mut self, name: &str, value: Option<u64>) {
         let out = self.key(name);
         match value {

@@ -13,6 +13,8 @@ mod timestamp;
 
 pub use format::{DEFAULT_FORMAT, Format, FormatError};
 pub use record::Record;
+#[cfg(test)]
+pub(crate) use record::samples;
 
 /// What a line looks like.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! From the workers to the thread that writes the log.
 //!
-//! A worker collects lines in a buffer of its own and hands it over whole: one channel operation for some two hundred
-//! lines. It never waits. When the writer is behind and the worker's buffer is full too, lines are dropped and counted;
+//! A worker collects lines in a buffer of its own and hands it over whole: one channel operation for a hundred lines or
+//! more. It never waits. When the writer is behind and the worker's buffer is full too, lines are dropped and counted;
 //! a line that was once accepted is kept. Written buffers come home, so the path allocates nothing in the steady state.
 
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::metrics::registry::WorkerStats;
 /// the second-level cache.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Batches between the workers and the writer: 16 MiB, which is some fifty thousand lines, a second of a slow disk under
-/// full load. It is also the most that is lost when the process is killed.
+/// Batches between the workers and the writer: 16 MiB, which is some thirty thousand JSON lines. A disk that stops for
+/// longer than it takes to log those costs lines. It is also the most that is lost when the process is killed.
 const QUEUE_BATCHES: usize = 256;
 
 /// Empty buffers on their way home, for each worker. More than a few never wait there.

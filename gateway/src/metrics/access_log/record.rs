@@ -88,6 +88,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Host and port as the client named them; HTTP/1.0 clients need not.
+    pub(super) fn authority(&self) -> Option<&'a [u8]> {
+        self.request.map(|head| head.authority.as_slice()).filter(|authority| !authority.is_empty())
+    }
+
     /// `https` when the client's connection has TLS.
     pub(super) fn scheme(&self) -> &'static str {
         if self.tls_version.is_some() { "https" } else { "http" }
@@ -95,7 +100,7 @@ impl<'a> Record<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod samples {
+pub(crate) mod samples {
     use super::*;
     use crate::metrics::flags::ResponseFlag;
     use crate::proto::head::Method;

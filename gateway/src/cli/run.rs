@@ -1,0 +1,35 @@
+//! `gateway run`: the gateway itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::control::run;
+use crate::control::source::DiskFiles;
+
+use super::demo;
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The configuration file.
+    #[arg(long, required_unless_present = "demo")]
+    config: Option<PathBuf>,
+    /// Run the demonstration: origins, a certificate and sample routes of its own.
+    #[arg(long, conflicts_with = "config")]
+    demo: bool,
+}
+
+/// Runs until a signal ends it. Exit code 1: it could not start, or a worker died.
+pub fn run(options: Options) -> ExitCode {
+    let result = match options.config {
+        Some(config) => run::run(config, Box::new(DiskFiles), |_| {}),
+        None => demo::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

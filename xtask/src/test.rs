@@ -1,0 +1,90 @@
+//! `cargo xtask test`: what CI runs, from a fresh checkout to one line of counts.
+
+use crate::setup::{self, Set};
+use crate::shell::{Cmd, is_root, loud};
+use crate::{ebpf, tidy};
+use anyhow::{Result, anyhow, bail};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only the tests whose name contains this, and leave out `tidy`
+    filter: Option<String>,
+    /// More arguments for each test program
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    setup::ensure(&[Set::Build, Set::Bpf, Set::Peers])?;
+    // A broken XDP program or a badly formatted line must not hide a failing test: one run reports all of it.
+    let mut problems: Vec<anyhow::Error> = ebpf::build().err().into_iter().collect();
+    // The tests start this program.
+    Cmd::cargo().args(["build", "--package", "gateway"]).run()?;
+    if args.filter.is_none() {
+        problems.extend(tidy::run().err());
+    }
+
+    let (counts, all_ran) = run_tests(&args)?;
+    if !all_ran && counts.failed == 0 {
+        problems.push(anyhow!("a test program did not build, or ended before its summary"));
+    }
+    for problem in &problems {
+        eprintln!("error: {problem:#}");
+    }
+    println!("\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    if counts.failed > 0 || !problems.is_empty() {
+        bail!("{} tests failed, and {} other problems", counts.failed, problems.len());
+    }
+    Ok(())
+}
+
+/// Plain `cargo test`: every host with cargo has it.
+fn run_tests(args: &Args) -> Result<(Counts, bool)> {
+    if !is_root() {
+        loud("tests that need root (network namespaces, XDP) return at once and count as passed: run as root for all");
+    }
+    let mut counts = Counts::default();
+    let test = Cmd::cargo().args(["test", "--workspace", "--no-fail-fast", "--"]).args(&args.filter).args(&args.more);
+    let all_ran = test.each_line(|line| counts.note(line))?;
+    Ok((counts, all_ran))
+}
+
+#[derive(Default, Debug, PartialEq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    /// Prints the line; adds up `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    fn note(&mut self, line: &str) {
+        println!("{line}");
+        let Some((_, result)) = line.split_once("test result: ") else { return };
+        for part in result.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let Some(count) = words.next().and_then(|word| word.parse::<usize>().ok()) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += count,
+                Some("failed") => self.failed += count,
+                Some("ignored") => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summaries_of_all_test_programs_are_added_up() {
+        let mut counts = Counts::default();
+        counts.note("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        counts.note("test head::tests::a_head_is_parsed ... ok");
+        counts
+            .note("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 4.50s");
+        assert_eq!(counts, Counts { passed: 15, failed: 2, skipped: 1 });
+    }
+}
