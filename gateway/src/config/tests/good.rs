@@ -301,6 +301,7 @@ fn ten_thousand_routes_check_in_less_than_a_second() {
     let report = files.load().unwrap_err();
     assert_eq!(report.diagnostics.len(), 10_000);
     let bad = start.elapsed() - good;
+
     // This is a build without optimisations beside other tests; a quadratic check would take minutes.
     assert!(good.max(bad) < Duration::from_secs(10), "{good:?} {bad:?}");
 }
