@@ -19,7 +19,7 @@ pub struct Args {
 /// From where in the tree to where in the tarball.
 const FILES: &[(&str, &str)] = &[
     ("gateway/dist/gateway.service", "gateway.service"),
-    ("gateway/dist/gateway.toml", "gateway.toml"),
+    ("gateway/examples/reverse-proxy.toml", "gateway.toml"),
     ("gateway/dist/INSTALL.md", "INSTALL.md"),
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),

@@ -119,7 +119,7 @@ fn nginx() -> Result<()> {
         bail!("nginx is missing: install it with your package manager");
     }
     let tools = root().join("target/tools/nginx");
-    fs::create_dir_all(&tools)?;
+    fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
     // The program's package had other names in older releases.
     for package in ["nginx", "nginx-core", "nginx-light"] {
         apt_install(&libraries_of(package)?)?;

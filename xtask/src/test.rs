@@ -3,7 +3,7 @@
 use crate::setup::{self, Set};
 use crate::shell::{Cmd, is_root, loud};
 use crate::{ebpf, tidy};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -16,22 +16,24 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     setup::ensure(&[Set::Build, Set::Bpf, Set::Peers])?;
-    ebpf::build()?;
+    // A broken XDP program or a badly formatted line must not hide a failing test: one run reports all of it.
+    let mut problems: Vec<anyhow::Error> = ebpf::build().err().into_iter().collect();
     // The tests start this program.
     Cmd::cargo().args(["build", "--package", "gateway"]).run()?;
-
-    // A badly formatted line must not hide a failing test: both are reported in one run.
-    let tidy = if args.filter.is_none() { tidy::run() } else { Ok(()) };
-    let (counts, all_ran) = run_tests(&args)?;
-    if let Err(error) = &tidy {
-        eprintln!("tidy: {error:#}");
+    if args.filter.is_none() {
+        problems.extend(tidy::run().err());
     }
+
+    let (counts, all_ran) = run_tests(&args)?;
     if !all_ran && counts.failed == 0 {
-        eprintln!("a test program did not build, or ended before its summary: see above");
+        problems.push(anyhow!("a test program did not build, or ended before its summary"));
+    }
+    for problem in &problems {
+        eprintln!("error: {problem:#}");
     }
     println!("\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
-    if tidy.is_err() || !all_ran || counts.failed > 0 {
-        bail!("not everything passed");
+    if counts.failed > 0 || !problems.is_empty() {
+        bail!("{} tests failed, and {} other problems", counts.failed, problems.len());
     }
     Ok(())
 }

@@ -70,6 +70,7 @@ fn each_rule_finds_what_it_forbids_and_nothing_else() {
         ("proxy/mod.rs", "fn f() { tokio_uring::spawn(g()) }", Some("only net/")),
         ("control/health.rs", "use aya::Ebpf;", Some("only xdp/")),
         ("control/source.rs", "fn f() { std::fs::read(x) }", None),
+        ("control/reload.rs", "fn f() { std::fs::read(\"/proc/stat\") }", None),
         ("control/reload.rs", "use std::fs; fn f() { fs::read_to_string(x) }", Some("only control/source")),
         ("route/table.rs", "use std::net::{IpAddr, SocketAddr}; use std::time::{Duration, Instant};", None),
         ("route/table.rs", "use std::net::{IpAddr, TcpStream};", Some("no std::net::TcpStream")),
