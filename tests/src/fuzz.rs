@@ -4,6 +4,11 @@
 //! A panic is a finding. Beyond "does not panic": what was parsed means the same after encoding and parsing again, and
 //! the verdict does not depend on how the bytes were cut.
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use gateway::config::{self, Files, Loaded, Report};
 use gateway::proto::head::{BodyLength, Headers, Known, Method, RequestHead, ResponseHead, Version};
 use gateway::proto::path::{self, EncodedSlashes, PathPolicy};
 use gateway::proto::{authority, h1};
@@ -15,11 +20,12 @@ use h1::parse::{self, HeadLimits, ParsedRequest, ParsedResponse, RequestError, R
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),
     ("route_path", route_path),
+    ("config", config),
 ];
 
 /// Small, so that inputs of libFuzzer's usual size reach them.
@@ -220,4 +226,56 @@ fn check_path(raw: &[u8], policy: PathPolicy) {
     assert!(path.starts_with(b"/"));
     assert!(!policy.dot_segments || !segments.any(|segment| matches!(segment, b"." | b"..")));
     assert!(!policy.merge_slashes || !path.windows(2).any(|pair| pair == b"//"));
+}
+
+/// A configuration: the file, the file that any `include` finds and the file that any other path names, with NUL bytes
+/// between them.
+pub fn config(input: &[u8]) {
+    let mut parts = input.splitn(3, |&byte| byte == 0);
+    let mut part = || parts.next().unwrap_or_default();
+    let files = Texts { main: part(), included: part(), other: part() };
+    match (load(&files), load(&files)) {
+        (Ok(first), Ok(second)) => assert_eq!(first.config, second.config),
+        (Err(first), Err(second)) => assert_eq!(check_report(&first), check_report(&second)),
+        (first, second) => panic!("the same files gave {first:?} and {second:?}"),
+    }
+}
+
+struct Texts<'a> {
+    main: &'a [u8],
+    included: &'a [u8],
+    other: &'a [u8],
+}
+
+const MAIN: &str = "/gateway.toml";
+const INCLUDED: &str = "/included.toml";
+
+impl Files for Texts<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Ok(match path.to_str() {
+            Some(MAIN) => self.main,
+            Some(INCLUDED) => self.included,
+            _ => self.other,
+        }
+        .to_vec())
+    }
+
+    fn glob(&self, _pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(vec![INCLUDED.into()])
+    }
+}
+
+fn load(files: &Texts<'_>) -> Result<Loaded, Report> {
+    // 2027-01-15: certificates are held against a clock that stands still.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    config::load(Path::new(MAIN), files, now)
+}
+
+/// A refusal says why, to people and to programs.
+fn check_report(report: &Report) -> String {
+    assert!(report.count(config::Severity::Error) > 0);
+    assert!(report.to_json().is_array() || report.to_json().is_object());
+    let text = report.render(false);
+    assert!(!text.is_empty());
+    text
 }

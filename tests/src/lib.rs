@@ -1,4 +1,38 @@
-//! Test harness.
+//! Harness of the whole-gateway tests: the real binary between scripted origins and raw clients.
+//!
+//! A test reads as a dialogue: it starts a [`Gateway`](crate::gateway::Gateway) from a [`Config`](config::Config), plays one
+//! end with a [`Conn`](conn::Conn) and the other with an [`Origin`](origin::Origin) or a
+//! [`Script`](origin::Script), and says what each must have seen. Three rules keep it fast and steady:
+//!
+//! - every port is chosen by the kernel ([`ports`] where a number has to be known before);
+//! - nothing sleeps: a test waits for an event, and each wait has a deadline ([`wait`]);
+//! - plain threads and blocking sockets: the peers must be simpler than the program under test.
 
+pub mod certs;
+pub mod client;
+pub mod config;
+pub mod conn;
+pub mod curl;
 pub mod fuzz;
+pub mod gateway;
 pub mod lab;
+pub mod load;
+pub mod metrics;
+pub mod nginx;
+pub mod origin;
+pub mod pattern;
+pub mod ports;
+pub mod process;
+pub mod stream;
+pub mod tls;
+pub mod wait;
+
+/// What nearly every test names.
+pub mod prelude {
+    pub use crate::client::Response;
+    pub use crate::config::Config;
+    pub use crate::conn::{Conn, End, ReadError};
+    pub use crate::gateway::Gateway;
+    pub use crate::origin::{Origin, Script};
+    pub use crate::wait;
+}

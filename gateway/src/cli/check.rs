@@ -100,7 +100,10 @@ mod tests {
 
     #[test]
     fn a_good_file_gets_one_line() {
-        let checked = run("[[listener]]\nname = \"a\"\naddress = \"0.0.0.0:80\"\n[[route]]\nname = \"r\"\nrespond = { status = 200 }\n", PLAIN);
+        let checked = run(
+            "[[listener]]\nname = \"a\"\naddress = \"0.0.0.0:80\"\n[[route]]\nname = \"r\"\nrespond = { status = 200 }\n",
+            PLAIN,
+        );
         let output = "gateway.toml: ok: 1 listener, 1 route, 0 clusters, 0 certificates, 0 access rules\n";
         assert_eq!(checked, Checked { output: output.into(), ok: true });
     }

@@ -38,18 +38,20 @@ pub trait FromText: Sized {
 /// Why a text cannot be read.
 #[derive(Debug)]
 pub struct Problem {
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it.
-    pub help: Option<String>,
-    /// Where in the text; `None` is the whole.
-    pub at: Option<std::ops::Range<usize>>,
+    message: String,
+    help: String,
+    at: Option<std::ops::Range<usize>>,
 }
 
 impl Problem {
     /// A problem with the whole text.
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Problem {
-        Problem { message: message.into(), help: Some(help.into()), at: None }
+        Problem { message: message.into(), help: help.into(), at: None }
+    }
+
+    /// The problem is with this part of the text, in bytes.
+    pub fn at(self, at: std::ops::Range<usize>) -> Problem {
+        Problem { at: Some(at), ..self }
     }
 
     /// Reports the problem with the text at `span`.

@@ -87,7 +87,9 @@ impl<'a> Loader<'a> {
         self.visited.insert(normal(path), Visit { from, open: true });
         self.depth += 1;
         let mut complete = true;
-        for pattern in file.include.take().map_or_else(Vec::new, |list| list.value) {
+        let patterns = file.include.take().map_or(Some(Vec::new()), |list| list.value.0);
+        complete &= patterns.is_some();
+        for pattern in patterns.into_iter().flatten() {
             for included in self.matches(&pattern) {
                 match self.include_file(&included, Some(pattern.span)) {
                     Some(included) => merge(&mut file, included, &mut self.diagnostics),
@@ -209,7 +211,7 @@ fn merge_once<T>(title: &str, into: &mut Optional<T>, from: Optional<T>, diagnos
         (Some(first), Some(second)) => {
             let help = "it is about the whole process, so only one file may have it";
             let finding = diagnostics.error(second.span, format!("{title} is given twice"));
-            finding.related(first.span, "first given here").help(help.to_owned());
+            finding.related(first.span, "first given here").help(help);
         }
         (None, Some(second)) => *into = Some(second),
         (_, None) => {}

@@ -21,6 +21,7 @@ mod span;
 mod tests;
 mod value;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -56,7 +57,9 @@ pub fn load(path: &Path, files: &dyn Files, now: SystemTime) -> Result<Loaded, R
     let mut loader = load::Loader::new(files);
     let raw = loader.file_tree(path);
     let config = raw.and_then(|raw| check::check(raw, &mut loader, now));
-    let load::Loader { diagnostics, read, .. } = loader;
+    let load::Loader { diagnostics, mut read, .. } = loader;
+    let mut seen = HashSet::new();
+    read.retain(|path| seen.insert(path.clone()));
     match config.filter(|_| !diagnostics.has_errors()) {
         Some(config) => Ok(Loaded { config, warnings: diagnostics.finish(), files: read }),
         None => Err(diagnostics.finish()),

@@ -126,7 +126,7 @@ pub enum LogTarget {
 pub enum LogFormat {
     /// `"json"`: one object a line.
     Json,
-    /// An Envoy format string; `"text"` stands for Envoy's default one. `metrics::access_log` compiles it; `check` has
+    /// An Envoy format string; for `"text"` Envoy's default one. `metrics::access_log` compiles it; `check` has
     /// seen that it compiles.
     Format(String),
 }

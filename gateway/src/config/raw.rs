@@ -12,8 +12,8 @@ use super::model::{AccessAction, Balance, EncodedSlashes, TlsVersion, XdpMode};
 use super::report::Diagnostics;
 use super::value::{
     Address, AddressOrOff, Authority, Cidr, Count, Duration, Expression, FilePath, HeaderName, HeaderValue, Host,
-    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, Scheme, Size, Upstream,
-    UrlPath, Workers,
+    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, RedirectStatus,
+    Scheme, Size, Upstream, UrlPath, Workers,
 };
 
 table! { "the file" later ["vip"]
@@ -22,7 +22,7 @@ pub struct File {
     /// More files. Relative to this one; `*`, `?` and `[…]` as in a shell. Tables in double brackets add up over all
     /// files; the others may be in one file only.
     #[schemars(extend("examples" = [["conf.d/*.toml"]]))]
-    pub include: Optional<List<FilePath>>,
+    pub include: Optional<Given<List<FilePath>>>,
     /// The process.
     pub gateway: Optional<Gateway>,
     /// The admin endpoint: `/ready`, `/healthz`, `/metrics`, `/config`, `/reload`.
@@ -43,9 +43,8 @@ pub struct File {
     /// Endpoints that serve the same thing.
     #[schemars(default)]
     pub cluster: List<Cluster>,
-    /// Which requests go where. Of the routes that match, the most specific one is taken: exact host, longest
-    /// wildcard host, exact path, longest prefix, regex, method, most headers, most query parameters; then the first
-    /// in the file.
+    /// Which requests go where. Of the routes that match, the most specific one is taken, in the order of the
+    /// Kubernetes Gateway API: by host, path, method, headers, query parameters; then the first in the file.
     #[schemars(default)]
     pub route: List<Route>,
 }
@@ -345,7 +344,7 @@ pub struct Route {
     pub respond: Optional<Given<Respond>>,
     /// What the origin sees in place of the path and host of the request.
     pub rewrite: Optional<Rewrite>,
-    /// Time for the whole request, from its last byte to the last one of the answer; `"0s"` is no limit.
+    /// Time for the whole request; `"0s"` is no limit.
     #[schemars(extend("default" = "15s", "examples" = ["1m30s"]))]
     pub timeout: Optional<Duration>,
     /// Longest request body, in place of the listener's limit.
@@ -454,10 +453,10 @@ pub struct Rewrite {
 table! { "`redirect` of [[route]]"
 /// A redirect. What is not named stays as in the request.
 pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
+    /// The status code.
     #[schemars(extend("default" = 301, "examples" = [308]))]
-    pub status: Optional<Count<u16, 300, 399>>,
-    /// The scheme. The port goes with it unless `port` says otherwise.
+    pub status: Optional<RedirectStatus>,
+    /// The scheme.
     #[schemars(extend("examples" = ["https"]))]
     pub scheme: Optional<Scheme>,
     /// The host.

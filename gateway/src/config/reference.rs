@@ -53,8 +53,8 @@ struct Page<'a> {
 impl Page<'_> {
     /// A section for a table of the file, and one for each table in it.
     fn table(&mut self, key: &str, schema: &Value) {
-        let title = if schema["type"] == "array" { format!("[[{key}]]") } else { format!("[{key}]") };
-        self.heading(2, &format!("`{title}`"), description(schema));
+        let title = if schema["type"] == "array" { format!("`[[{key}]]`") } else { format!("`[{key}]`") };
+        self.heading(2, &title, description(schema));
         for reference in references(schema) {
             self.section(&title, reference);
         }
@@ -75,8 +75,9 @@ impl Page<'_> {
         }
         for (reference, keys) in inner {
             let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-            self.heading(3, &format!("{keys} of `{title}`"), description(&self.defs[reference]));
-            self.section(title, reference);
+            let title = format!("{keys} of {title}");
+            self.heading(3, &title, description(&self.defs[reference]));
+            self.section(&title, reference);
         }
     }
 

@@ -66,8 +66,8 @@ impl Diagnostics {
 
 impl Finding {
     /// Adds what to do about it.
-    pub fn help(&mut self, help: impl Into<Option<String>>) -> &mut Finding {
-        self.help = help.into();
+    pub fn help(&mut self, help: impl Into<String>) -> &mut Finding {
+        self.help = Some(help.into());
         self
     }
 

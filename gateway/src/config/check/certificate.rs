@@ -50,7 +50,7 @@ fn parse_chain(pem: &[u8], path: &At<FilePath>, diagnostics: &mut Diagnostics) -
         },
         Err(error) => format!("is not PEM: {error}"),
     };
-    let help = "it has to begin with -----BEGIN CERTIFICATE-----".to_owned();
+    let help = "it has to begin with -----BEGIN CERTIFICATE-----";
     diagnostics.error(path.span, format!("{} {message}", path.value.0)).help(help);
     None
 }
@@ -64,7 +64,7 @@ fn parse_key(pem: &[u8], path: &At<FilePath>, diagnostics: &mut Diagnostics) -> 
         Err(pem::Error::NoItemsFound) => "has no private key".to_owned(),
         Err(error) => format!("is not PEM: {error}"),
     };
-    let help = "it has to begin with -----BEGIN PRIVATE KEY-----".to_owned();
+    let help = "it has to begin with -----BEGIN PRIVATE KEY-----";
     diagnostics.error(path.span, format!("{} {message}", path.value.0)).help(help);
     None
 }
@@ -77,7 +77,7 @@ fn check_pair(chain: Chain, key: &PrivateKeyDer<'_>, path: &At<FilePath>, diagno
             Err(_) => format!("{} is not the key of this certificate", path.value.0),
         },
     };
-    let help = "RSA, ECDSA (P-256, P-384, P-521) or Ed25519, belonging to the first certificate in `chain`".to_owned();
+    let help = "RSA, ECDSA (P-256, P-384, P-521) or Ed25519, belonging to the first certificate in `chain`";
     diagnostics.error(path.span, message).help(help);
 }
 

@@ -58,7 +58,7 @@ fn check_tls(raw: raw::ClusterTls, loader: &mut Loader<'_>) -> Option<UpstreamTl
             // Each must parse: a trust store with a hole in it fails later, and only for some endpoints.
             let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
             if !authorities.is_ok_and(|list| !list.is_empty()) {
-                let help = "it has to begin with -----BEGIN CERTIFICATE-----".to_owned();
+                let help = "it has to begin with -----BEGIN CERTIFICATE-----";
                 let message = format!("{} has no PEM certificates", path.value.0);
                 loader.diagnostics.error(path.span, message).help(help);
             }

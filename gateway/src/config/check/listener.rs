@@ -11,7 +11,7 @@ use crate::config::span::At;
 pub fn check(raw: At<raw::Listener>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Listener> {
     let raw = raw.value;
     if let Some(versions) = raw.http.filter(|versions| versions.value.is_empty()) {
-        let help = "write [\"h1\"], or leave the key out".to_owned();
+        let help = "write [\"h1\"], or leave the key out";
         diagnostics.error(versions.span, "a listener needs an HTTP version").help(help);
     }
     let tls = raw.tls.map(|tls| check_tls(tls, names, diagnostics));

@@ -23,6 +23,7 @@ use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
 use super::value::{Cidr, PositiveDuration};
+use crate::metrics::access_log::{DEFAULT_FORMAT, Format};
 use names::Names;
 
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
@@ -116,6 +117,7 @@ fn access_log(raw: Optional<raw::AccessLog>, loader: &mut Loader<'_>) -> Option<
         _ => LogTarget::Stdout,
     };
     let format = match raw.format {
+        Some(format) if format.value == "text" => LogFormat::Format(DEFAULT_FORMAT.into()),
         Some(format) if format.value != "json" => {
             check_log_format(&format, &mut loader.diagnostics);
             LogFormat::Format(format.value)
@@ -125,7 +127,7 @@ fn access_log(raw: Optional<raw::AccessLog>, loader: &mut Loader<'_>) -> Option<
     Some(AccessLog { target, format })
 }
 
-/// Reports a format string that does not compile. `"text"` is Envoy's default one.
+/// Reports a format string that does not compile.
 fn check_log_format(format: &At<String>, diagnostics: &mut Diagnostics) {
     if let Err(error) = Format::compile(&format.value) {
         // The position counts from behind the opening quote.
@@ -167,7 +169,7 @@ fn addresses(
             }
             Some(None) => {
                 let message = format!("{} is the admin endpoint's address", address.value.0);
-                let help = "give `[admin] address` another one, or \"off\"".to_owned();
+                let help = "give `[admin] address` another one, or \"off\"";
                 diagnostics.error(address.span, message).help(help);
             }
         }

@@ -53,7 +53,9 @@ impl Names {
             Some(id) => self.entries[id as usize].used.set(true),
             None => {
                 let message = format!("there is no {} named `{}`", self.kind, name.value.0);
-                diagnostics.error(name.span, message).help(self.help(&name.value.0));
+                let help = self.help(&name.value.0);
+                let finding = diagnostics.error(name.span, message);
+                help.map(|help| finding.help(help));
             }
         }
         id

@@ -11,7 +11,7 @@ use crate::config::model::{
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::{HeaderValue, Host, Name, REDIRECTS};
+use crate::config::value::{HeaderValue, Host, Name};
 use crate::proto::head::{HeaderName, Known, Name as _};
 
 /// Checks a route.
@@ -157,7 +157,7 @@ fn value_match(condition: At<raw::Condition>, diagnostics: &mut Diagnostics) -> 
 fn header_name(key: &At<String>, diagnostics: &mut Diagnostics) -> Option<HeaderName> {
     let name = HeaderName::new(&key.value);
     if name.is_none() {
-        let help = "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)".to_owned();
+        let help = "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)";
         diagnostics.error(key.span, format!("{:?} is not a header name", key.value)).help(help);
     }
     name
@@ -216,7 +216,7 @@ fn action(
         (Some(redirect), _) => Some(Action::Redirect(redirect?)),
         (None, Some(respond)) => Some(Action::Respond(respond?)),
         (None, None) => {
-            let help = "add `cluster`, `clusters`, `redirect` or `respond`".to_owned();
+            let help = "add `cluster`, `clusters`, `redirect` or `respond`";
             diagnostics.error(span, "this route does nothing with its requests").help(help);
             None
         }
@@ -225,7 +225,7 @@ fn action(
 
 fn check_replaces_prefix(span: Span, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) {
     if !prefix_has_meaning {
-        let help = "a regular expression has no prefix to replace: match with `path_prefix`".to_owned();
+        let help = "a regular expression has no prefix to replace: match with `path_prefix`";
         diagnostics.error(span, "`path_prefix` cannot be used with `path_regex`").help(help);
     }
 }
@@ -255,9 +255,6 @@ fn weighted_clusters(
 }
 
 fn check_redirect(raw: raw::Redirect, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) -> Option<Redirect> {
-    if let Some(status) = raw.status.filter(|status| !REDIRECTS.contains(&status.value.0)) {
-        diagnostics.error(status.span, format!("{} is not one of 301, 302, 303, 307 and 308", status.value.0));
-    }
     let spans = [raw.path.as_ref().map(|path| path.span), raw.path_prefix.as_ref().map(|path| path.span)];
     only_one(spans, "`path` and `path_prefix`", diagnostics);
     if let Some(prefix) = &raw.path_prefix {
@@ -330,5 +327,5 @@ fn check_editable(name: &HeaderName, span: Span, diagnostics: &mut Diagnostics) 
         }
         _ => return,
     };
-    diagnostics.error(span, format!("`{}` cannot be edited", name.as_str())).help(help.to_owned());
+    diagnostics.error(span, format!("`{}` cannot be edited", name.as_str())).help(help);
 }

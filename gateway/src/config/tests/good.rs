@@ -42,7 +42,10 @@ fn every_example_loads_without_a_warning() {
         for name in ["example", "api"] {
             for extension in ["pem", "key"] {
                 let at = path.with_file_name("certs").join(format!("{name}.{extension}"));
-                files.add(at.to_str().unwrap(), certificates::files().0[Path::new(&format!("certs/good.{extension}"))].clone());
+                files.add(
+                    at.to_str().unwrap(),
+                    certificates::files().0[Path::new(&format!("certs/good.{extension}"))].clone(),
+                );
             }
         }
         match load(path, &files, now()) {
@@ -137,9 +140,16 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[[access]]\n{}", examples("Access")),
         format!("[[certificate]]\n{}", examples("Certificate")),
         format!("[[listener]]\n{}[listener.limits]\n{}", examples("Listener"), examples("Limits")),
-        format!("[[listener]]\n{}[listener.path_normalisation]\n{}", examples("Listener"), examples("PathNormalisation")),
+        format!(
+            "[[listener]]\n{}[listener.path_normalisation]\n{}",
+            examples("Listener"),
+            examples("PathNormalisation")
+        ),
         format!("[[cluster]]\n{}", examples("Cluster")),
-        format!("[[cluster]]\nname = \"a\"\nendpoints = [{{ {} }}]\n", examples("EndpointTable").trim_end().replace('\n', ", ")),
+        format!(
+            "[[cluster]]\nname = \"a\"\nendpoints = [{{ {} }}]\n",
+            examples("EndpointTable").trim_end().replace('\n', ", ")
+        ),
         format!("[[cluster]]\nname = \"a\"\nendpoints = []\n[cluster.tls]\n{}", examples("ClusterTls")),
         format!("{lists}[[route]]\n{}", without(examples("Route"), &["clusters"])),
         format!("{lists}[[route]]\n{}", without(examples("Route"), &["cluster"])),
@@ -149,10 +159,14 @@ fn every_example_in_the_schema_is_accepted() {
         route(format!("[route.respond]\n{}[route.response_headers]\n{}", examples("Respond"), examples("HeaderEdits"))),
         route(format!("cluster = \"api\"\n[route.match]\n{}", without(examples("Match"), &["path", "path_prefix"]))),
         route(format!("cluster = \"api\"\n[route.match]\n{}", without(examples("Match"), &["path", "path_regex"]))),
-        route(format!("cluster = \"api\"\n[route.match]\n{}", without(examples("Match"), &["path_regex", "path_prefix"]))),
+        route(format!(
+            "cluster = \"api\"\n[route.match]\n{}",
+            without(examples("Match"), &["path_regex", "path_prefix"])
+        )),
     ] {
         let mut files = certificates::files();
-        for (name, like) in [("example.pem", "good.pem"), ("example.key", "good.key"), ("internal-ca.pem", "good.pem")] {
+        for (name, like) in [("example.pem", "good.pem"), ("example.key", "good.key"), ("internal-ca.pem", "good.pem")]
+        {
             let bytes = files.0[Path::new(&format!("certs/{like}"))].clone();
             files.add(&format!("certs/{name}"), bytes);
         }
@@ -217,7 +231,8 @@ fn a_route_is_read_in_full() {
     assert_eq!(config.clusters[0].endpoints[2].weight, 3);
     let route = &config.routes[0];
     assert_eq!(route.listeners, [ListenerId(1)]);
-    let hosts = [HostPattern::Exact("example.com".into()), HostPattern::Suffix(".example.com".into()), HostPattern::Any];
+    let hosts =
+        [HostPattern::Exact("example.com".into()), HostPattern::Suffix(".example.com".into()), HostPattern::Any];
     assert_eq!(route.hosts, hosts);
     assert_eq!(route.matcher.path, PathMatch::Prefix("/v1".into()));
     let headers: Vec<_> = route.matcher.headers.iter().map(|header| (header.name.as_str(), &header.value)).collect();
@@ -243,7 +258,8 @@ fn a_regex_matches_the_whole_text() {
 #[test]
 fn a_certificate_without_hosts_serves_those_it_covers() {
     let certificate = |hosts: &str| {
-        let text = format!("[[certificate]]\nname = \"c\"\nchain = \"certs/good.pem\"\nkey = \"certs/good.key\"\n{hosts}");
+        let text =
+            format!("[[certificate]]\nname = \"c\"\nchain = \"certs/good.pem\"\nkey = \"certs/good.key\"\n{hosts}");
         config(&text).certificates.remove(0).hosts
     };
     assert_eq!(certificate(""), ["example.com", "*.example.com"]);
@@ -253,7 +269,10 @@ fn a_certificate_without_hosts_serves_those_it_covers() {
 #[test]
 fn sources_come_from_the_file_and_from_lists() {
     let mut files = MapFiles::default();
-    files.add("conf.d/deny.toml", "[[access]]\nname = \"a\"\naction = \"deny\"\nsources = [\"10.0.0.0/8\"]\nsource_files = [\"../l.txt\"]\n");
+    files.add(
+        "conf.d/deny.toml",
+        "[[access]]\nname = \"a\"\naction = \"deny\"\nsources = [\"10.0.0.0/8\"]\nsource_files = [\"../l.txt\"]\n",
+    );
     files.add("l.txt", "192.0.2.1 # one\r\n\n# nothing\n10.0.0.0/8\n2001:db8::/32");
     files.add("gateway.toml", "include = [\"conf.d/*.toml\"]\n");
     let loaded = files.load().unwrap_or_else(|report| panic!("{report}"));

@@ -3,8 +3,9 @@
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{is_dns_name, schema};
-use crate::config::decode::{FromText, Problem, keywords};
+use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
 use crate::config::model::{EncodedSlashes, HostPattern, Pattern};
+use crate::config::report::Diagnostics;
 use crate::proto::head;
 
 /// The name of a header field.
@@ -16,13 +17,13 @@ schema!(HeaderName, "header name", { "type": "string", "pattern": "^[!#$%&'*+.^_
 impl FromText for HeaderName {
     fn from_text(text: &str) -> Result<Self, Problem> {
         head::HeaderName::new(text).map(HeaderName).ok_or_else(|| {
-            let wrong = text.char_indices().find(|&(_, c)| !c.is_ascii() || !head::is_token_byte(c as u8));
-            let (message, at) = match wrong {
-                Some((at, c)) => (format!("a header name cannot have {c:?} in it"), Some(at..at + c.len_utf8())),
-                None => ("a header name cannot be empty".into(), None),
-            };
-            let help = "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)".to_owned();
-            Problem { message, help: Some(help), at }
+            let help = "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)";
+            match text.char_indices().find(|&(_, c)| !c.is_ascii() || !head::is_token_byte(c as u8)) {
+                Some((at, c)) => {
+                    Problem::new(format!("a header name cannot have {c:?} in it"), help).at(at..at + c.len_utf8())
+                }
+                None => Problem::new("a header name cannot be empty", help),
+            }
         })
     }
 }
@@ -36,9 +37,8 @@ schema!(HeaderValue, "header value", { "type": "string" });
 impl FromText for HeaderValue {
     fn from_text(text: &str) -> Result<Self, Problem> {
         if let Some((at, c)) = text.char_indices().find(|&(_, c)| c.is_ascii() && !head::is_value_byte(c as u8)) {
-            let help = Some("control characters would end the field, or hide another one in it".to_owned());
-            let message = format!("a header value cannot have {c:?} in it");
-            return Err(Problem { message, help, at: Some(at..at + 1) });
+            let help = "control characters would end the field, or hide another one in it";
+            return Err(Problem::new(format!("a header value cannot have {c:?} in it"), help).at(at..at + 1));
         }
         if text.trim_matches([' ', '\t']) != text {
             let help = "RFC 9110 section 5.5: whitespace around a value is not part of it";
@@ -106,8 +106,7 @@ impl FromText for UrlPath {
                     '#' => "a fragment is never sent to a server",
                     _ => "write it percent-encoded, as clients send it",
                 };
-                let message = format!("a path cannot have {c:?} in it");
-                Err(Problem { message, help: Some(help.into()), at: Some(at..at + c.len_utf8()) })
+                Err(Problem::new(format!("a path cannot have {c:?} in it"), help).at(at..at + c.len_utf8()))
             }
         }
     }
@@ -207,10 +206,10 @@ const MAX_REGEX_BYTES: usize = 1 << 20;
 impl FromText for Expression {
     fn from_text(text: &str) -> Result<Self, Problem> {
         // Parsed alone first: errors have the user's positions, and "a)(b" cannot slip through the group below.
-        regex_syntax::ast::parse::Parser::new().parse(text).map_err(|error| Problem {
-            message: format!("not a regular expression: {}", error.kind()),
-            help: Some("the syntax is that of the Rust `regex` crate".into()),
-            at: Some(error.span().start.offset..error.span().end.offset),
+        regex_syntax::ast::parse::Parser::new().parse(text).map_err(|error| {
+            let message = format!("not a regular expression: {}", error.kind());
+            let at = error.span().start.offset..error.span().end.offset;
+            Problem::new(message, "the syntax is that of the Rust `regex` crate").at(at)
         })?;
         anchored(text).map(|regex| Expression(Pattern(regex))).map_err(|error| {
             let reason = match error {
@@ -232,8 +231,24 @@ keywords!(EncodedSlashes {
     "decode" => EncodedSlashes::Decode,
 });
 
-/// Status codes of redirects that browsers follow.
-pub const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+/// A status code that makes a client go to `location`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedirectStatus(pub u16);
+
+schema!(RedirectStatus, "301, 302, 303, 307 or 308", { "type": "integer", "enum": [301, 302, 303, 307, 308] });
+
+impl Decode for RedirectStatus {
+    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        match node.integer() {
+            Some(status @ (301 | 302 | 303 | 307 | 308)) => Some(RedirectStatus(status as u16)),
+            Some(_) => {
+                diagnostics.error(node.span, "not a redirect's status").help("one of 301, 302, 303, 307 and 308");
+                None
+            }
+            None => node.mismatch("an integer", diagnostics),
+        }
+    }
+}
 
 /// The scheme a redirect leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,7 +88,7 @@ impl Decode for Size {
         };
         if bytes.is_none() {
             let help = "a whole number of bytes with or without a unit, such as \"64KiB\", \"10MB\" or 1500";
-            diagnostics.error(node.span, "not a size").help(help.to_owned());
+            diagnostics.error(node.span, "not a size").help(help);
         }
         bytes.map(Size)
     }

@@ -164,4 +164,4 @@ pub enum HttpVersion {
     H1,
 }
 
-keywords!(HttpVersion { "h1" => HttpVersion::H1 } later ["h2", "h3", "auto"]);
+keywords!(HttpVersion { "h1" => HttpVersion::H1 } later ["h2", "auto"]);

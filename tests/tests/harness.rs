@@ -1,0 +1,161 @@
+//! The harness itself, with nginx in the gateway's place or nothing between its two ends.
+
+use gateway_tests::certs::Store;
+use gateway_tests::client::request;
+use gateway_tests::conn::Framing;
+use gateway_tests::curl::curl;
+use gateway_tests::load::{Failure, Load, Mode};
+use gateway_tests::metrics::Samples;
+use gateway_tests::nginx::Nginx;
+use gateway_tests::pattern::{self, Checker};
+use gateway_tests::ports::HeldPort;
+use gateway_tests::prelude::*;
+use gateway_tests::tls::TlsClient;
+use rustls::HandshakeKind;
+
+fn nginx_in_front_of(origin: &Origin) -> Nginx {
+    Nginx::start(&format!(
+        "location / {{ proxy_pass http://{}; proxy_http_version 1.1; proxy_request_buffering off; }}",
+        origin.addr()
+    ))
+}
+
+#[test]
+fn bodies_of_both_framings_pass_through_nginx_unharmed() {
+    let origin = Origin::start("a");
+    let nginx = nginx_in_front_of(&origin);
+    let mut client = Conn::connect(nginx.addr());
+    for path in ["/bytes/3000000", "/chunked/3000000"] {
+        client.send(request("GET", path, ""));
+        let (response, length) = client.pattern_response();
+        assert_eq!((response.status, length), (200, 3_000_000));
+    }
+    for framing in [Framing::Length(0), Framing::Chunked] {
+        client.send_pattern("/sink", 3_000_000, framing);
+        assert_eq!(client.response().text(), "3000000");
+    }
+    assert_eq!(origin.requests(), 4);
+}
+
+#[test]
+fn the_origin_shows_the_request_that_it_got() {
+    let origin = Origin::start("a");
+    let seen = Conn::connect(origin.addr()).request("PUT", "/headers?x=1", "x-a: b\r\n", b"abc").seen();
+    assert_eq!((seen.method(), seen.target(), seen.header("X-A")), ("PUT", "/headers?x=1", Some("b")));
+}
+
+#[test]
+fn interim_responses_and_trailers_are_told_apart_from_the_response() {
+    let script = Script::start(|mut conn| {
+        conn.head().expect("a request");
+        conn.send("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        conn.send_bytewise("2\r\nhi\r\n0\r\nt: v\r\n\r\n");
+    });
+    let mut client = Conn::connect(script.addr());
+    let response = client.get("/");
+    assert_eq!((response.interim.as_slice(), response.text()), (&[103][..], "hi"));
+    assert_eq!(response.trailers, [("t".to_owned(), "v".to_owned())]);
+    assert_eq!(client.end(), End::Closed);
+}
+
+#[test]
+fn a_cut_answer_is_not_taken_for_a_whole_one() {
+    let script = Script::start(|mut conn| {
+        conn.head().expect("a request");
+        match conn.index {
+            0 => conn.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc"),
+            1 => conn.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+            2 => conn.send("HTTP/1.1 200 OK\r\ncontent-le"),
+            _ => {}
+        }
+        conn.reset();
+    });
+    for expected in [ReadError::Truncated, ReadError::Truncated, ReadError::Truncated, ReadError::Closed] {
+        let mut client = Conn::connect(script.addr());
+        client.send(request("GET", "/", ""));
+        assert_eq!(client.try_response_to("GET"), Err(expected));
+    }
+}
+
+#[test]
+#[should_panic(expected = "the origin's script failed")]
+fn a_failed_expectation_of_a_script_fails_the_test() {
+    let script = Script::start(|mut conn| conn.expect("GET /right"));
+    Conn::connect(script.addr()).send("GET /wrong");
+    script.wait_finished(1);
+}
+
+#[test]
+#[should_panic(expected = "body differs")]
+fn a_moved_body_byte_is_noticed() {
+    let mut bytes = pattern::bytes(200_000);
+    bytes.remove(131_042);
+    Checker::default().push(&bytes);
+}
+
+#[test]
+fn a_load_accounts_for_every_request() {
+    let origin = Origin::start("a");
+    let load = |mode, path: &str| Load { addr: origin.addr(), clients: 3, requests: 50, mode, path: path.into() };
+    let report = load(Mode::KeepAlive, "/").start().finish();
+    assert_eq!((report.answered, origin.connections()), (150, 3));
+    let report = load(Mode::NewConnections, "/").start().finish();
+    assert_eq!((report.answered, origin.connections()), (150, 153));
+    let report = load(Mode::KeepAlive, "/status/500").start().finish();
+    assert_eq!((report.answered, report.failed(&Failure::Status(500))), (0, 150));
+    let nobody = HeldPort::new();
+    let refused = Load { addr: nobody.addr(), clients: 3, requests: 50, mode: Mode::KeepAlive, path: "/".into() };
+    assert_eq!(refused.start().finish().failed(&Failure::Refused), 3);
+}
+
+#[test]
+fn a_held_request_waits_for_its_release() {
+    let origin = Origin::start("a");
+    let mut client = Conn::connect(origin.addr());
+    client.send(request("GET", "/hold", ""));
+    origin.wait_held(1);
+    assert!(client.is_idle());
+    origin.release();
+    assert_eq!(client.response().text(), "released");
+}
+
+#[test]
+fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
+    let store = Store::new();
+    let leaf = store.issue("site", &["localhost", "a.test"]);
+    let nginx = Nginx::start_with(
+        "ssl http2",
+        &format!(
+            "ssl_certificate {0}/site.pem; ssl_certificate_key {0}/site.key; location / {{ return 200 hello; }}",
+            store.path().display()
+        ),
+    );
+    let (ca, url) = (store.path().join("ca.pem"), format!("https://localhost:{}/", nginx.addr().port()));
+    assert_eq!(curl(&["--cacert", ca.to_str().expect("a path"), &url]), "hello");
+
+    let client = TlsClient::with(&store.authority, &[&rustls::version::TLS12], &["h2", "http/1.1"]);
+    let (_conn, first) = client.connect(nginx.addr(), "a.test").expect("a handshake");
+    assert_eq!((first.certificate, first.kind), (leaf.der, HandshakeKind::Full));
+    assert_eq!((first.alpn.as_deref(), first.version), (Some("h2"), rustls::ProtocolVersion::TLSv1_2));
+    TlsClient::new(&store.authority)
+        .connect(nginx.addr(), "other.test")
+        .expect_err("a name that the certificate lacks");
+}
+
+#[test]
+fn a_killed_nginx_is_gone_at_once() {
+    let nginx = Nginx::start("location / { return 200 hello; }");
+    let (addr, mut client) = (nginx.addr(), Conn::connect(nginx.addr()));
+    assert_eq!(client.get("/").text(), "hello");
+    nginx.kill();
+    client.end();
+    gateway_tests::stream::Stream::connect(addr).expect_err("nobody listens");
+}
+
+#[test]
+fn samples_are_summed_by_label() {
+    let text = "# HELP a x\na{b=\"1\",c=\"x y\\\"}\"} 2\na{b=\"1\"} 3\na{b=\"2\"} 1e1\nplain 7\n";
+    let samples = Samples::parse(text);
+    assert_eq!((samples.sum("a", &[("b", "1")]), samples.sum("a", &[]), samples.sum("plain", &[])), (5.0, 15.0, 7.0));
+    assert_eq!(samples.sum("a", &[("c", "x y\\\"}")]), 2.0);
+}

@@ -1,0 +1,54 @@
+//! Ten thousand connections that say nothing cost little.
+
+use gateway_tests::prelude::*;
+
+/// How many. Each takes one descriptor here and one in the gateway.
+const CONNECTIONS: usize = 10_000;
+
+/// Most memory one idle connection may take: no read buffer, only its task and its place in the ring.
+const BYTES_EACH: u64 = 4096;
+
+#[test]
+#[expect(clippy::print_stderr, reason = "the measured figure belongs into the log of the run")]
+fn ten_thousand_idle_connections_cost_a_few_kilobytes_each() {
+    raise_open_files();
+    let origin = Origin::start("a");
+    let config = Config::new()
+        .listener("web", "limits = { connections_per_source = 20000, idle_timeout = '600s' }")
+        .cluster("origin", &[origin.addr()], "")
+        .route("all", "cluster = 'origin'");
+    let gateway = Gateway::start(&config);
+    // The first requests fill pools and caches; that is not the price of a connection.
+    for _ in 0..100 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    let before = gateway.process.rss();
+    let mut clients: Vec<Conn> = (0..CONNECTIONS).map(|_| gateway.connect()).collect();
+    let active = || gateway.metrics().sum("gateway_listener_connections_active", &[("listener", "web")]);
+    wait::until_true("all connections to be accepted", || active() >= CONNECTIONS as f64);
+    let silent = gateway.process.rss().saturating_sub(before) / CONNECTIONS as u64;
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let kept = gateway.process.rss().saturating_sub(before) / CONNECTIONS as u64;
+    eprintln!("resident bytes for one idle connection: {silent} before its first request, {kept} after it");
+    assert!(silent < BYTES_EACH, "{silent} bytes for each connection before its first request");
+    assert!(kept < BYTES_EACH, "{kept} bytes for each connection after its first request");
+
+    assert!(clients.iter().all(Conn::is_idle), "a connection was closed");
+    drop(clients);
+    wait::until_true("all connections to be closed", || active() == 0.0);
+}
+
+/// Raises this process's limit of open files (inherited by the gateway) to what it may have.
+fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a live `rlimit`.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    assert!(raised && limit.rlim_cur as usize > CONNECTIONS + 200, "`ulimit -n` is {}: too low", limit.rlim_cur);
+}
