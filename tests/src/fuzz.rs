@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use gateway::config::{self, Files, Loaded, Report};
+use gateway::config::{self, Files, Loaded, Report, Severity};
 use gateway::proto::head::{BodyLength, Headers, Known, Method, RequestHead, ResponseHead, Version};
 use gateway::proto::path::{self, EncodedSlashes, PathPolicy};
 use gateway::proto::{authority, h1};
@@ -273,8 +273,8 @@ fn load(files: &Texts<'_>) -> Result<Loaded, Report> {
 
 /// A refusal says why, to people and to programs.
 fn check_report(report: &Report) -> String {
-    assert!(report.count(config::Severity::Error) > 0);
-    assert!(report.to_json().is_array() || report.to_json().is_object());
+    assert!(report.count(Severity::Error) > 0);
+    assert!(report.to_json(Severity::Error).is_array() || report.to_json(Severity::Error).is_object());
     let text = report.render(false);
     assert!(!text.is_empty());
     text
