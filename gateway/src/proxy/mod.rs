@@ -120,13 +120,14 @@ fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let exchange = &mut *request.exchange;
     exchange.client_ip = request.cx.generation.trusted.client_ip(&request.connection.peer, &exchange.request.headers);
     let mut scratch = std::mem::take(&mut exchange.scratch);
-    let query = Query {
-        host: host::canonical(&exchange.request.authority, &mut scratch),
-        path: exchange.request.path(),
-        head: &exchange.request,
-    };
+    let host = host::canonical(&exchange.request.authority, &mut scratch);
+    let misdirected = request.connection.is_misdirected(request.cx.view(), host);
+    let query = Query { host, path: exchange.request.path(), head: &exchange.request };
     let route = request.cx.view().table.find(&query);
     exchange.scratch = scratch;
+    if misdirected {
+        return Err(ProxyError::Misdirected);
+    }
     exchange.route = route;
     route.ok_or(ProxyError::NoRoute)
 }

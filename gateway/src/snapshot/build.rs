@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
 
-use super::tls::{self, Secrets};
+use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, UpstreamTls};
@@ -94,7 +94,7 @@ impl Builder {
         config: &Config,
         listener: &Listener,
         before: Option<(&Snapshot, &Listener, &ListenerView)>,
-    ) -> Result<Option<Arc<ServerConfig>>, BuildError> {
+    ) -> Result<Option<ServerTls>, BuildError> {
         let Some(wanted) = &listener.tls else { return Ok(None) };
         if let Some((previous, old, view)) = before {
             let same = old.tls.as_ref() == Some(wanted) && previous.config.certificates == config.certificates;
