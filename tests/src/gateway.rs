@@ -71,19 +71,21 @@ impl Gateway {
         self.dir.path()
     }
 
-    /// A connection to the admin endpoint.
-    pub fn admin(&self) -> Conn {
-        Conn::connect(self.admin.expect("an ADMIN line"))
-    }
-
     /// One GET to the admin endpoint.
     pub fn admin_get(&self, path: &str) -> Response {
-        self.admin().get(path)
+        self.admin_request("GET", path, "host: localhost\r\n")
     }
 
     /// One POST to the admin endpoint.
     pub fn admin_post(&self, path: &str) -> Response {
-        self.admin().request("POST", path, "", b"")
+        self.admin_request("POST", path, "host: localhost\r\ncontent-length: 0\r\n")
+    }
+
+    /// One request to the admin endpoint with these header lines, each ended with CRLF.
+    pub fn admin_request(&self, method: &str, path: &str, headers: &str) -> Response {
+        let mut conn = Conn::connect(self.admin.expect("an ADMIN line"));
+        conn.send(format!("{method} {path} HTTP/1.1\r\n{headers}\r\n"));
+        conn.response()
     }
 
     /// Every metric as it is now.

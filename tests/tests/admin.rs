@@ -21,6 +21,19 @@ fn the_admin_endpoint_answers_its_paths_and_no_others() {
 }
 
 #[test]
+fn web_pages_in_a_local_browser_get_nothing() {
+    let gateway = Gateway::start(&simple());
+    for (headers, why) in [
+        ("host: evil.test\r\n", "a name that was pointed at this address (DNS rebinding)"),
+        ("host: localhost\r\norigin: http://evil.test\r\n", "another site's page"),
+    ] {
+        for (method, path) in [("GET", "/config"), ("POST", "/reload")] {
+            assert_eq!(gateway.admin_request(method, path, headers).status, 403, "{method} {path}: {why}");
+        }
+    }
+}
+
+#[test]
 fn the_running_configuration_is_shown_without_keys() {
     let store = gateway_tests::certs::Store::new();
     let leaf = store.issue("site", &["site.test"]);

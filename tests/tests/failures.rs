@@ -83,7 +83,6 @@ fn an_answer_that_is_no_http_is_502() {
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
-        "SSH-2.0-OpenSSH_9.2\r\n",
     ];
     let origin = Script::start(move |mut conn| {
         conn.head().expect("a request");

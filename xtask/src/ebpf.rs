@@ -11,7 +11,8 @@ use std::{env, fs, io};
 pub const OBJECT_OVERRIDE: &str = "GATEWAY_BPF_OBJECT";
 
 /// Debug information becomes BTF. bpf-linker's default turns every copy above 8 bytes into a call of a byte loop;
-/// its disable-expand option keeps them inline. From `target-cpu=v3` on, packet pointers in 32-bit moves are refused by the verifier.
+/// its disable-expand option keeps them inline. From `target-cpu=v3` on, LLVM moves packet pointers as 32-bit values,
+/// which the verifier refuses.
 const RUSTFLAGS: &str =
     "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order -C target-cpu=v2";
 
@@ -85,16 +86,8 @@ fn produce() -> Result<Option<Vec<u8>>> {
     let target = root().join("target/bpf-build");
     compiler
         .cargo()
-        .args([
-            "--profile",
-            "bpf",
-            "--target",
-            "bpfel-unknown-none",
-            "--package",
-            "gateway-ebpf",
-            "--bin",
-            "gateway-xdp",
-        ])
+        .args(["--profile", "bpf", "--target", "bpfel-unknown-none"])
+        .args(["--package", "gateway-ebpf", "--bin", "gateway-xdp"])
         .arg("--target-dir")
         .arg(&target)
         .env("RUSTFLAGS", RUSTFLAGS)

@@ -1,5 +1,6 @@
 //! Runs other programs: prints each command as one could type it, and names it in the error when it fails.
 
+use crate::ebpf::OBJECT_OVERRIDE;
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -26,7 +27,9 @@ impl Cmd {
     pub fn cargo() -> Self {
         let mut cmd = Self::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cmd.shown = "cargo".into();
-        cmd
+        // `build-ebpf` has put that object where the gateway's build script looks anyway; a relative path would be
+        // wrong there.
+        cmd.without_env(OBJECT_OVERRIDE)
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {

@@ -18,8 +18,8 @@ pub fn run(args: Args) -> Result<()> {
     setup::ensure(&[Set::Build, Set::Bpf, Set::Peers])?;
     // A broken XDP program or a badly formatted line must not hide a failing test: one run reports all of it.
     let mut problems: Vec<anyhow::Error> = ebpf::build().err().into_iter().collect();
-    // The tests start this program.
-    Cmd::cargo().args(["build", "--package", "gateway"]).run()?;
+    // The tests start this program. `--workspace`: with the features that the tests are built with, so nothing twice.
+    Cmd::cargo().args(["build", "--workspace", "--bin", "gateway"]).run()?;
     if args.filter.is_none() {
         problems.extend(tidy::run().err());
     }

@@ -5,11 +5,10 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use super::model::{AccessAction, Balance, EncodedSlashes, TlsVersion, XdpMode};
 use super::report::Diagnostics;
+use super::schema::either_schema;
 use super::value::{
     Address, AddressOrOff, Authority, Cidr, Count, Duration, Expression, FilePath, HeaderName, HeaderValue, Host,
     HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, RedirectStatus,
@@ -288,20 +287,7 @@ impl Decode for Endpoint {
     }
 }
 
-impl JsonSchema for Endpoint {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "endpoint".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (text, table) = (generator.subschema_for::<Upstream>(), generator.subschema_for::<EndpointTable>());
-        json_schema!({ "anyOf": [text, table] })
-    }
-}
+either_schema!(Endpoint, Upstream, EndpointTable);
 
 table! { "`tls` of [[cluster]]"
 /// TLS towards endpoints.
@@ -336,7 +322,7 @@ pub struct Route {
     #[schemars(extend("examples" = ["api"]))]
     pub cluster: Optional<Given<Name>>,
     /// Several clusters, each with a share of the requests.
-    #[schemars(extend("examples" = [[{"name": "api", "weight": 90}, {"name": "api-canary", "weight": 10}]]))]
+    #[schemars(extend("examples" = [[{"name": "api", "weight": 9}, {"name": "api-canary", "weight": 1}]]))]
     pub clusters: Optional<Given<List<WeightedCluster>>>,
     /// Answer with a redirect.
     pub redirect: Optional<Given<Redirect>>,
@@ -411,20 +397,7 @@ impl Decode for Condition {
     }
 }
 
-impl JsonSchema for Condition {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "condition".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (text, table) = (generator.subschema_for::<String>(), generator.subschema_for::<ConditionTable>());
-        json_schema!({ "anyOf": [text, table] })
-    }
-}
+either_schema!(Condition, String, ConditionTable);
 
 table! { "`clusters` of [[route]]"
 /// A cluster's share of a route.
@@ -517,17 +490,4 @@ impl Decode for OneOrMany {
     }
 }
 
-impl JsonSchema for OneOrMany {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "header values".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (one, many) = (generator.subschema_for::<HeaderValue>(), generator.subschema_for::<List<HeaderValue>>());
-        json_schema!({ "anyOf": [one, many] })
-    }
-}
+either_schema!(OneOrMany, HeaderValue, List<HeaderValue>);

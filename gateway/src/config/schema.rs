@@ -28,7 +28,28 @@ macro_rules! transparent_schema {
         }
     };
 }
-pub(super) use transparent_schema;
+
+/// The schema of what may be written in two ways.
+macro_rules! either_schema {
+    ($type:ident, $one:ty, $other:ty) => {
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let (one, other) = (generator.subschema_for::<$one>(), generator.subschema_for::<$other>());
+                schemars::json_schema!({ "anyOf": [one, other] })
+            }
+        }
+    };
+}
+
+pub(super) use {either_schema, transparent_schema};
 
 /// The JSON Schema of a configuration file.
 pub fn schema() -> Schema {

@@ -180,7 +180,8 @@ async fn relay(
     request.set_service_time();
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
-    let keep_alive = request.keeps_alive(true);
+    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so.
+    let keep_alive = request.keeps_alive(uploaded);
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);

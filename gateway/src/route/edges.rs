@@ -12,16 +12,6 @@ use std::hash::{BuildHasher, Hasher};
 /// A node of the tree. Nodes are numbered from 0 in the order of their making, so a parent comes before its children.
 pub(super) type NodeId = u32;
 
-/// A node and the hash of the way to it.
-///
-/// An edge is filed under the hash of its whole way and not of its parent's number, so that the processor need not have
-/// fetched one edge to know where the next one is: the cache misses of a descent overlap.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) node: NodeId,
-    pub(super) hash: u64,
-}
-
 #[derive(Default)]
 pub(super) struct Edges {
     table: HashTable<Edge>,
@@ -43,46 +33,30 @@ struct Edge {
 const HEAD_LEN: usize = 16;
 
 impl Edges {
-    /// Where `text` leads to from `parent`.
-    pub(super) fn get(&self, parent: Place, text: &[u8]) -> Option<Place> {
+    /// The node that `text` leads to from `parent`.
+    pub(super) fn get(&self, parent: NodeId, text: &[u8]) -> Option<NodeId> {
         // Also bounds the hashing of an overlong segment sent by a client.
         if text.len() > self.longest {
             return None;
         }
         let (head, tail) = split(text);
-        let hash = hash(parent, &head, tail);
         let is_it = |edge: &Edge| {
-            edge.parent == parent.node
+            edge.parent == parent
                 && edge.text_len as usize == text.len()
                 && edge.head == head
                 && edge.tail(&self.tails) == tail
         };
-        self.table.find(hash, is_it).map(|edge| Place { node: edge.child, hash })
+        self.table.find(hash(parent, &head, tail), is_it).map(|edge| edge.child)
     }
 
-    /// Adds an edge that is not there yet, to a new node. `hash_of` knows the hashes of the nodes made before.
-    pub(super) fn insert(
-        &mut self,
-        parent: Place,
-        text: &[u8],
-        child: NodeId,
-        hash_of: impl Fn(NodeId) -> u64,
-    ) -> Place {
+    /// Adds an edge that is not there yet.
+    pub(super) fn insert(&mut self, parent: NodeId, text: &[u8], child: NodeId) {
         let (head, tail) = split(text);
-        let (text_len, tail_at) = (text.len() as u32, self.tails.len() as u32);
+        let edge = Edge { parent, child, text_len: text.len() as u32, tail_at: self.tails.len() as u32, head };
         self.tails.extend_from_slice(tail);
         self.longest = self.longest.max(text.len());
-        let hash = hash(parent, &head, tail);
-        let edge = Edge { parent: parent.node, child, text_len, tail_at, head };
-        self.table.insert_unique(hash, edge, |edge| hash_of(edge.child));
-        Place { node: child, hash }
-    }
-}
-
-impl Place {
-    /// A node that no edge leads to.
-    pub(super) const fn root(node: NodeId) -> Place {
-        Place { node, hash: node as u64 }
+        let rehash = |edge: &Edge| hash(edge.parent, &edge.head, edge.tail(&self.tails));
+        self.table.insert_unique(hash(parent, &head, tail), edge, rehash);
     }
 }
 
@@ -102,9 +76,9 @@ fn split(text: &[u8]) -> ([u8; HEAD_LEN], &[u8]) {
 }
 
 /// Texts that differ only in zeros at their end hash the same; their lengths tell them apart.
-fn hash(parent: Place, head: &[u8; HEAD_LEN], tail: &[u8]) -> u64 {
+fn hash(parent: NodeId, head: &[u8; HEAD_LEN], tail: &[u8]) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
-    hasher.write_u64(parent.hash);
+    hasher.write_u32(parent);
     hasher.write_u128(u128::from_ne_bytes(*head));
     if !tail.is_empty() {
         hasher.write(tail);
@@ -120,21 +94,18 @@ mod tests {
     fn an_edge_is_found_by_its_parent_and_whole_text_only() {
         let texts: [&[u8]; 8] =
             [b"", b"\0", b"a", b"a\0", b"sixteen bytes ok", b"sixteen bytes ok!", b"sixteen bytes ok?", &[b'x'; 300]];
-        let (mut edges, mut hashes) = (Edges::default(), vec![0; 3]);
-        let [one, two, three] = [0, 1, 2].map(Place::root);
-        for parent in [one, two] {
-            for text in texts {
-                let place = edges.insert(parent, text, hashes.len() as NodeId, |node| hashes[node as usize]);
-                hashes.push(place.hash);
-            }
+        let mut edges = Edges::default();
+        for (child, text) in (10..).zip(texts) {
+            edges.insert(1, text, child);
+            edges.insert(2, text, child + 100);
         }
-        for (index, text) in (0..).zip(texts) {
-            assert_eq!(edges.get(one, text).map(|place| place.node), Some(3 + index));
-            assert_eq!(edges.get(two, text).map(|place| place.node), Some(11 + index));
-            assert!(edges.get(three, text).is_none());
+        for (child, text) in (10..).zip(texts) {
+            assert_eq!(edges.get(1, text), Some(child));
+            assert_eq!(edges.get(2, text), Some(child + 100));
+            assert_eq!(edges.get(3, text), None);
         }
         for absent in [&b"b"[..], b"a\0\0", b"sixteen bytes o", b"sixteen bytes ok.", &[b'x'; 299], &[b'x'; 301]] {
-            assert!(edges.get(one, absent).is_none());
+            assert_eq!(edges.get(1, absent), None);
         }
     }
 }

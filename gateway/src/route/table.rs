@@ -30,7 +30,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::conditions::Conditions;
-use super::edges::{Edges, NodeId, Place};
+use super::edges::{Edges, NodeId};
 use super::path;
 use crate::config::model::{HostPattern, ListenerId, PathMatch, Route, RouteId, RouteMatch};
 use crate::proto::head::RequestHead;
@@ -82,9 +82,9 @@ enum PathRank {
 }
 
 /// The tree's fixed nodes: below `EXACT` and `SUFFIX` is a node for each host, which is the root of its paths.
-const EXACT: Place = Place::root(0);
-const SUFFIX: Place = Place::root(1);
-const ANY: Place = Place::root(2);
+const EXACT: NodeId = 0;
+const SUFFIX: NodeId = 1;
+const ANY: NodeId = 2;
 /// No node.
 const NONE: NodeId = NodeId::MAX;
 
@@ -142,17 +142,17 @@ impl Table {
         })
     }
 
-    fn find_under(&self, host: Place, query: &Query<'_>) -> Option<RouteId> {
-        let whole = |place: Place| self.first(&self.nodes[place.node as usize].whole, query);
+    fn find_under(&self, host: NodeId, query: &Query<'_>) -> Option<RouteId> {
+        let whole = |node: NodeId| self.first(&self.nodes[node as usize].whole, query);
         let exact = self.edges.get(host, query.path).and_then(whole);
         exact.or_else(|| whole(host)).or_else(|| self.find_prefix(self.descend(host, query.path), query))
     }
 
     /// The last node on the way of `path`.
-    fn descend(&self, host: Place, path: &[u8]) -> NodeId {
-        let step = |at: Place, segment| self.edges.get(at, segment).ok_or(at);
-        let (Ok(place) | Err(place)) = path::segments(path).try_fold(host, step);
-        place.node
+    fn descend(&self, host: NodeId, path: &[u8]) -> NodeId {
+        let step = |at, segment| self.edges.get(at, segment).ok_or(at);
+        let (Ok(deepest) | Err(deepest)) = path::segments(path).try_fold(host, step);
+        deepest
     }
 
     fn find_prefix(&self, deepest: NodeId, query: &Query<'_>) -> Option<RouteId> {
@@ -204,17 +204,11 @@ impl MatchRank {
 #[derive(Default)]
 struct Builder {
     edges: Edges,
-    made: Vec<Made>,
+    /// The node above each node, or `NONE`.
+    parents: Vec<NodeId>,
     entries: Vec<Entry>,
     conditions: Vec<Conditions>,
     suffix_lens: Vec<usize>,
-}
-
-/// A node while the tree grows.
-struct Made {
-    /// The node above, or `NONE`.
-    parent: NodeId,
-    hash: u64,
 }
 
 /// A rule on its way to its node. The rank puts whole-path rules before prefix rules.
@@ -226,8 +220,7 @@ struct Entry {
 
 impl Builder {
     fn new() -> Builder {
-        let made = [EXACT, SUFFIX, ANY].map(|root| Made { parent: NONE, hash: root.hash });
-        Builder { made: made.into(), ..Builder::default() }
+        Builder { parents: [EXACT, SUFFIX, ANY].map(|_| NONE).into(), ..Builder::default() }
     }
 
     fn add(&mut self, id: RouteId, route: &Route) {
@@ -243,17 +236,16 @@ impl Builder {
     }
 
     fn path_node(&mut self, host: &HostPattern, path: &PathMatch) -> NodeId {
-        let host = self.host_place(host);
-        let place = match path {
+        let host = self.host_node(host);
+        match path {
             PathMatch::Regex(_) => host,
             // A path begins with a slash, so it is never taken for a segment.
             PathMatch::Exact(text) => self.child(host, text.as_bytes()),
             PathMatch::Prefix(text) => path::prefix_segments(text).fold(host, |at, segment| self.child(at, segment)),
-        };
-        place.node
+        }
     }
 
-    fn host_place(&mut self, host: &HostPattern) -> Place {
+    fn host_node(&mut self, host: &HostPattern) -> NodeId {
         match host {
             HostPattern::Any => ANY,
             HostPattern::Exact(name) => self.child(EXACT, name.as_bytes()),
@@ -264,11 +256,11 @@ impl Builder {
         }
     }
 
-    fn child(&mut self, parent: Place, text: &[u8]) -> Place {
+    fn child(&mut self, parent: NodeId, text: &[u8]) -> NodeId {
         self.edges.get(parent, text).unwrap_or_else(|| {
-            let node = self.made.len() as NodeId;
-            let child = self.edges.insert(parent, text, node, |node| self.made[node as usize].hash);
-            self.made.push(Made { parent: parent.node, hash: child.hash });
+            let child = self.parents.len() as NodeId;
+            self.parents.push(parent);
+            self.edges.insert(parent, text, child);
             child
         })
     }
@@ -278,13 +270,13 @@ impl Builder {
         self.suffix_lens.dedup();
         self.entries.sort_unstable_by(|a, b| (a.node, &a.rank).cmp(&(b.node, &b.rank)));
         let mut nodes = self.nodes_with_rules();
-        link_upwards(&mut nodes, &self.made);
+        link_upwards(&mut nodes, &self.parents);
         let rules = self.entries.into_iter().map(|entry| entry.rule).collect();
         Table { edges: self.edges, nodes, rules, conditions: self.conditions, suffix_lens: self.suffix_lens }
     }
 
     fn nodes_with_rules(&self) -> Vec<Node> {
-        let mut nodes: Vec<Node> = self.made.iter().map(|_| Node::default()).collect();
+        let mut nodes: Vec<Node> = self.parents.iter().map(|_| Node::default()).collect();
         let mut start = 0;
         for entries in self.entries.chunk_by(|a, b| a.node == b.node) {
             let end = start + entries.len() as u32;
@@ -299,8 +291,8 @@ impl Builder {
 }
 
 /// Sets every [`Node::up`]. Parents come before their children, so one pass does it.
-fn link_upwards(nodes: &mut [Node], made: &[Made]) {
-    for (index, &Made { parent, .. }) in made.iter().enumerate() {
+fn link_upwards(nodes: &mut [Node], parents: &[NodeId]) {
+    for (index, &parent) in parents.iter().enumerate() {
         nodes[index].up = match nodes.get(parent as usize) {
             None => NONE,
             Some(above) if above.prefix.is_empty() => above.up,

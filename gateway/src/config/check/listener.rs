@@ -1,6 +1,6 @@
 //! `[[listener]]`
 
-use super::{Tables, duration};
+use super::{Tables, duration, each};
 use crate::config::decode::Optional;
 use crate::config::model::{CertificateId, Listener, ListenerLimits, ListenerTls, PathPolicy, TlsVersion};
 use crate::config::raw;
@@ -34,8 +34,7 @@ fn check_tls(raw: At<raw::ListenerTls>, names: &Tables, diagnostics: &mut Diagno
     if given.value.is_empty() {
         diagnostics.error(given.span, "a TLS listener needs a certificate");
     }
-    let ids: Vec<_> = given.value.iter().map(|name| names.certificates.find(name, diagnostics)).collect();
-    let certificates = ids.into_iter().map(|id| id.map(CertificateId)).collect::<Option<_>>()?;
+    let certificates = each(given.value, |name| names.certificates.find(&name, diagnostics).map(CertificateId))?;
     Some(ListenerTls {
         certificates,
         min_version: raw.min_version.map_or(TlsVersion::Tls12, |version| version.value),

@@ -79,9 +79,9 @@ impl Tables {
     }
 }
 
-/// Checks every table, also after one has failed.
-fn each<R, M>(tables: List<R>, mut check: impl FnMut(At<R>) -> Option<M>) -> Option<Vec<M>> {
-    let checked: Vec<Option<M>> = tables.into_iter().map(&mut check).collect();
+/// Checks every item, also after one has failed.
+fn each<R, M>(items: Vec<R>, check: impl FnMut(R) -> Option<M>) -> Option<Vec<M>> {
+    let checked: Vec<Option<M>> = items.into_iter().map(check).collect();
     checked.into_iter().collect()
 }
 

@@ -283,7 +283,7 @@ fn sources_come_from_the_file_and_from_lists() {
 }
 
 #[test]
-fn ten_thousand_routes_check_in_less_than_a_second() {
+fn no_check_is_quadratic_in_the_number_of_routes() {
     let mut text = String::from("[[listener]]\nname = \"web\"\naddress = \"0.0.0.0:80\"\n");
     for i in 0..10_000 {
         text += &format!(
@@ -301,6 +301,7 @@ fn ten_thousand_routes_check_in_less_than_a_second() {
     let report = files.load().unwrap_err();
     assert_eq!(report.diagnostics.len(), 10_000);
     let bad = start.elapsed() - good;
+
     // This is a build without optimisations beside other tests; a quadratic check would take minutes.
     assert!(good.max(bad) < Duration::from_secs(10), "{good:?} {bad:?}");
 }

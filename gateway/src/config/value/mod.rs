@@ -34,7 +34,7 @@ macro_rules! schema {
         }
     };
 }
-pub(self) use schema;
+use schema;
 
 /// `"500ms"`, `"5s"`, `"1m30s"`, `"0s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -132,11 +132,16 @@ pub fn response(
     Ok(Some(ParsedResponse { consumed, keep_alive }))
 }
 
-/// Whether it is worth calling [`request`] or [`response`] again on `bytes`, of which the first `seen` did not complete
-/// a head: without this, a peer that sends a byte at a time costs time in the square of the head's length.
+/// Whether it is worth calling [`request`] or [`response`] on `bytes`, of which the first `seen` did not complete a head.
+///
+/// The first look is always worth it, so that what is no HTTP is refused at once. Then an empty line must have come:
+/// else a peer that sends a byte at a time would cost time in the square of the head's length.
 pub fn may_complete(bytes: &[u8], seen: usize, limits: HeadLimits) -> bool {
-    let from = seen.saturating_sub(b"\r\n\r".len()).min(bytes.len());
-    bytes.len() >= limits.window_bytes() || memchr::memmem::find(&bytes[from..], b"\n\r\n").is_some()
+    if seen == 0 || bytes.len() >= limits.window_bytes() {
+        return !bytes.is_empty();
+    }
+    let tail = &bytes[seen.saturating_sub(b"\n\r".len()).min(bytes.len())..];
+    memchr::memchr_iter(b'\n', tail).any(|at| matches!(tail[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// Why a request head was refused.

@@ -1,0 +1,127 @@
+//! What a route does with its requests.
+
+use super::only_one;
+use crate::config::check::{Tables, each};
+use crate::config::decode::{Given, List, Optional};
+use crate::config::model::{Action, ClusterId, Forward, Redirect, Respond, WeightedCluster};
+use crate::config::raw;
+use crate::config::report::Diagnostics;
+use crate::config::span::{At, Span};
+use crate::config::value::Name;
+
+/// The keys of a route of which one has to be there, and what goes with them.
+pub struct Actions {
+    pub cluster: Optional<Given<Name>>,
+    pub clusters: Optional<Given<List<raw::WeightedCluster>>>,
+    pub redirect: Optional<Given<raw::Redirect>>,
+    pub respond: Optional<Given<raw::Respond>>,
+    pub rewrite: Optional<raw::Rewrite>,
+}
+
+/// Checks the action. `span` is the route's; `prefix_has_meaning` says whether the matched part of the path is known, so that it can be
+/// replaced.
+pub fn action(
+    raw: Actions,
+    span: Span,
+    prefix_has_meaning: bool,
+    names: &Tables,
+    diagnostics: &mut Diagnostics,
+) -> Option<Action> {
+    let spans = [
+        raw.cluster.as_ref().map(|key| key.span),
+        raw.clusters.as_ref().map(|key| key.span),
+        raw.redirect.as_ref().map(|key| key.span),
+        raw.respond.as_ref().map(|key| key.span),
+    ];
+    only_one(spans, "`cluster`, `clusters`, `redirect` and `respond`", diagnostics);
+    let forwards = raw.cluster.is_some() || raw.clusters.is_some();
+    if let Some(rewrite) = raw.rewrite.as_ref().filter(|_| !forwards) {
+        diagnostics.error(rewrite.span, "`rewrite` needs `cluster` or `clusters`: it changes what an origin gets");
+    }
+    if let Some(prefix) = raw.rewrite.as_ref().and_then(|rewrite| rewrite.value.path_prefix.as_ref()) {
+        check_replaces_prefix(prefix.span, prefix_has_meaning, diagnostics);
+    }
+    let cluster = raw.cluster.map(|At { value, span }| {
+        let name = At { value: value.0?, span };
+        let id = names.clusters.find(&name, diagnostics)?;
+        Some(vec![WeightedCluster { cluster: ClusterId(id), weight: 1 }])
+    });
+    let clusters = raw.clusters.map(|list| weighted_clusters(list.value.0?, list.span, names, diagnostics));
+    let redirect = raw.redirect.map(|raw| check_redirect(raw.value.0?, prefix_has_meaning, diagnostics));
+    let respond = raw.respond.map(|raw| check_respond(raw.value.0?, diagnostics));
+    if let Some(clusters) = cluster.or(clusters) {
+        let rewrite = raw.rewrite.map(|rewrite| rewrite.value);
+        let (prefix, host) = rewrite.map_or((None, None), |rewrite| (rewrite.path_prefix, rewrite.host));
+        return Some(Action::Forward(Forward {
+            clusters: clusters?,
+            rewrite_prefix: prefix.map(|prefix| prefix.value.0),
+            rewrite_host: host.map(|host| host.value.0),
+        }));
+    }
+    match (redirect, respond) {
+        (Some(redirect), _) => Some(Action::Redirect(redirect?)),
+        (None, Some(respond)) => Some(Action::Respond(respond?)),
+        (None, None) => {
+            let help = "add `cluster`, `clusters`, `redirect` or `respond`";
+            diagnostics.error(span, "this route does nothing with its requests").help(help);
+            None
+        }
+    }
+}
+
+fn check_replaces_prefix(span: Span, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) {
+    if !prefix_has_meaning {
+        let help = "a regular expression has no prefix to replace: match with `path_prefix`";
+        diagnostics.error(span, "`path_prefix` cannot be used with `path_regex`").help(help);
+    }
+}
+
+fn weighted_clusters(
+    list: List<raw::WeightedCluster>,
+    span: Span,
+    names: &Tables,
+    diagnostics: &mut Diagnostics,
+) -> Option<Vec<WeightedCluster>> {
+    let shares = each(list, |share| {
+        let cluster = share.value.name.0.and_then(|name| names.clusters.find(&name, diagnostics));
+        let weight = share.value.weight.0.map(|weight| weight.value.0);
+        Some(WeightedCluster { cluster: ClusterId(cluster?), weight: weight? })
+    })?;
+    let sum: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
+    if sum == 0 {
+        diagnostics.error(span, "the weights add up to 0, so no cluster would get a request");
+    } else if u32::try_from(sum).is_err() {
+        diagnostics.error(span, "the weights add up to more than 4294967295");
+    }
+    Some(shares)
+}
+
+fn check_redirect(raw: raw::Redirect, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) -> Option<Redirect> {
+    let spans = [raw.path.as_ref().map(|path| path.span), raw.path_prefix.as_ref().map(|path| path.span)];
+    only_one(spans, "`path` and `path_prefix`", diagnostics);
+    if let Some(prefix) = &raw.path_prefix {
+        check_replaces_prefix(prefix.span, prefix_has_meaning, diagnostics);
+    }
+    Some(Redirect {
+        status: raw.status.map_or(301, |status| status.value.0),
+        scheme: raw.scheme.map(|scheme| scheme.value.as_str().to_owned()),
+        host: raw.host.map(|host| host.value.0),
+        port: raw.port.map(|port| port.value.0),
+        path: raw.path.map(|path| path.value.0),
+        path_prefix: raw.path_prefix.map(|prefix| prefix.value.0),
+    })
+}
+
+fn check_respond(raw: raw::Respond, diagnostics: &mut Diagnostics) -> Option<Respond> {
+    let status = raw.status.0?;
+    let body = raw.body.filter(|body| !body.value.is_empty());
+    if let (204 | 304, Some(body)) = (status.value.0, &body) {
+        // RFC 9110 sections 15.3.5 and 15.4.5.
+        diagnostics.error(body.span, format!("a {} answer has no body", status.value.0));
+    }
+    Some(Respond {
+        status: status.value.0,
+        body: body.map_or_else(String::new, |body| body.value),
+        content_type: raw.content_type.map_or_else(|| "text/plain".to_owned(), |value| value.value.0),
+    })
+}
