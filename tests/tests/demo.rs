@@ -1,6 +1,7 @@
 //! `gateway run --demo`: each command of its banner does what the banner says, and nothing stays behind.
 
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gateway::xdp;
@@ -44,7 +45,11 @@ fn each_command_of_the_banner_shows_what_it_promises() {
     let lab_works = lab::is_root() && xdp::object_is_embedded();
     for (part, expected) in EXPECTED {
         let Some(command) = commands.iter().find(|command| command.contains(part)) else {
-            assert!(part.contains("xdp") && !lab_works, "no command with {part} in the banner:\n{}", commands.join("\n"));
+            assert!(
+                part.contains("xdp") && !lab_works,
+                "no command with {part} in the banner:\n{}",
+                commands.join("\n")
+            );
             continue;
         };
         // Those of the lab come before the counters of what they send.
@@ -88,11 +93,25 @@ fn a_second_demo_takes_other_ports() {
     two.stop(libc::SIGTERM);
 }
 
+#[test]
+fn the_next_demo_removes_what_a_killed_one_left() {
+    let mut killed = Demo::start();
+    killed.0.signal(libc::SIGKILL);
+    killed.0.wait_exit(wait::DEADLINE);
+    let mut next = Demo::start();
+    // The kernel removes a namespace's interfaces some time after the namespace.
+    wait::until_true("the lab of the killed demo to be gone", || killed.leftovers().is_empty());
+    next.stop(libc::SIGTERM);
+}
+
 struct Demo(Process);
 
 impl Demo {
-    /// Starts it and waits for the end of the banner.
+    /// Starts it and waits for the end of the banner. One at a time: two that start at the same moment may choose the
+    /// same ports.
     fn start() -> Demo {
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut command = Command::new(binary());
         command.args(["run", "--demo"]);
         let process = Process::start(command);

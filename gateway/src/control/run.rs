@@ -228,7 +228,7 @@ impl Control {
                 page
             }),
             config: Arc::new(move || match config.current() {
-                Some(current) => config_view::view(&current.config).to_string(),
+                Some(current) => format!("{:#}\n", config_view::view(&current.config)),
                 None => String::new(),
             }),
             reload: self.reload.clone(),

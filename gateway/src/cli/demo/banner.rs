@@ -44,11 +44,7 @@ impl fmt::Display for Banner<'_> {
             "chunked bodies both ways",
             format_args!("curl -i -H 'transfer-encoding: chunked' -d 'hello' http://{http}/echo"),
         )?;
-        self.command(
-            f,
-            "a body of 100 MB, streamed",
-            format_args!("curl -s http://{http}/bytes/100000000 | wc -c"),
-        )?;
+        self.command(f, "a body of 100 MB, streamed", format_args!("curl -s http://{http}/bytes/100000000 | wc -c"))?;
 
         self.title(f, "TLS, with a self-signed certificate (hence -k)")?;
         let name = format!("https://green.demo.localhost:{}/", https.port());
@@ -67,10 +63,9 @@ impl fmt::Display for Banner<'_> {
         self.command(
             f,
             "metrics",
-            format_args!("curl -s http://{admin}/metrics | grep gateway_route_requests_total"),
+            format_args!("curl -s http://{admin}/metrics | grep '^gateway_route_requests_total.* [1-9]'"),
         )?;
 
-        self.title(f, "XDP")?;
         self.xdp(f)?;
         writeln!(f, "\nAccess log lines follow. Stop with Ctrl-C.\n")
     }
@@ -80,15 +75,19 @@ impl Banner<'_> {
     fn xdp(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lab = match self.lab {
             Ok(lab) => lab,
-            Err(why) => return writeln!(f, "  off: {why}"),
+            Err(why) => {
+                self.title(f, "XDP is off")?;
+                return writeln!(f, "  {why}");
+            }
         };
+        self.title(f, "XDP, with two clients in network namespaces; an access rule denies one of them")?;
         for (command, shows) in lab.commands(self.addresses.http.port()) {
             self.command(f, shows, command)?;
         }
         self.command(
             f,
             "packets by reason",
-            format_args!("curl -s http://{}/metrics | grep gateway_xdp_packets_total", self.addresses.admin),
+            format_args!("curl -s http://{}/metrics | grep '^gateway_xdp_packets_total'", self.addresses.admin),
         )
     }
 

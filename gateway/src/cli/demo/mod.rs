@@ -24,9 +24,9 @@ use lab::Lab;
 pub fn run() -> Result<(), ReloadError> {
     let cannot = |error: io::Error| ReloadError::Bind(format!("demo: {error}"));
     let origins = origin::start().map_err(cannot)?;
-    let addresses = Addresses::choose().map_err(cannot)?;
     // The lab is removed when this function returns, also when the gateway cannot start.
     let lab = build_lab();
+    let addresses = Addresses::choose().map_err(cannot)?;
     let files = DemoFiles::new(&addresses, &origins, lab.as_ref().ok()).map_err(cannot)?;
     let banner = Banner { addresses: &addresses, lab: lab.as_ref(), colour: io::stdout().is_terminal() };
     let text = banner.to_string();
@@ -66,7 +66,8 @@ fn build_lab() -> Result<Lab, String> {
     }
     // SAFETY: the call reads one number of the process and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        return Err("the demo's clients in network namespaces need root; start it with sudo".to_owned());
+        return Err("the demo shows it with clients in network namespaces, which takes root: start it again with sudo"
+            .to_owned());
     }
     Lab::build().map_err(|error| format!("the demo's network namespaces cannot be made: {error}"))
 }
