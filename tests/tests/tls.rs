@@ -187,7 +187,8 @@ fn plain_http_on_a_tls_port_gets_no_answer_and_no_origin() {
     assert!(answer.is_empty() || answer[0] == 0x15, "{:?}", String::from_utf8_lossy(&answer));
     assert_eq!(origin.connections(), 0);
     let failed = [("listener", "web"), ("result", "failed")];
-    assert!(gateway.metrics().sum("gateway_listener_tls_handshakes_total", &failed) >= 1.0);
+    let handshakes = || gateway.metrics().sum("gateway_listener_tls_handshakes_total", &failed);
+    wait::until_true("the handshake to be counted", || handshakes() == 1.0);
     client.connect(gateway.addr("web"), "site.test").expect("it does not harm others");
 }
 

@@ -1,5 +1,6 @@
 //! Passing a request on: choose an endpoint, get a connection, send, and relay the answer.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -142,30 +143,31 @@ async fn attempt(
         response.start_continue();
         response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
     }
+    let uploaded = Cell::new(false);
     let mut upload = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
         start_clock();
-        result
+        match result {
+            Ok(()) => uploaded.set(true),
+            // The origin may have answered before it closed; the answer's half will tell.
+            Err(PumpError::Sink(_)) => return std::future::pending().await,
+            Err(error) => return error,
+        }
+        PumpError::Source(body.broken().await)
     });
-    let mut uploaded = false;
     {
         let exchange = &mut *request.exchange;
         let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &until));
         std::future::poll_fn(|cx| {
-            if !uploaded && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-                uploaded = true;
-                match result {
-                    // The origin may have answered before it closed; the answer's half will tell.
-                    Ok(()) | Err(PumpError::Sink(_)) => {}
-                    Err(error) => return Poll::Ready(Err(upload_error(error, &until))),
-                }
+            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
+                return Poll::Ready(Err(upload_error(error, &until)));
             }
             head.as_mut().poll(cx).map_err(ProxyError::from)
         })
         .await?;
     }
     request.exchange.upstream_time = Some(sent_at.elapsed());
-    relay(request, &mut response, answer.body(), upload, uploaded, &until).await
+    relay(request, &mut response, answer.body(), upload, &uploaded, &until).await
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
@@ -173,15 +175,15 @@ async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
     mut answer: crate::http1::Source<'_>,
-    mut upload: Pin<&mut impl Future<Output = Result<(), PumpError>>>,
-    mut uploaded: bool,
+    mut upload: Pin<&mut impl Future<Output = PumpError>>,
+    uploaded: &Cell<bool>,
     until: &Until<'_>,
 ) -> Result<Ending, ProxyError> {
     request.set_service_time();
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
     // An answer that overtakes the request's body ends the connection, as in Envoy, and says so.
-    let keep_alive = request.keeps_alive(uploaded);
+    let keep_alive = request.keeps_alive(uploaded.get());
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);
@@ -189,10 +191,11 @@ async fn relay(
     exchange.responded = true;
     let result = {
         let mut download = pin!(pump(&mut answer, response, u64::MAX, until));
+        let mut uploading = true;
         std::future::poll_fn(|cx| {
-            if !uploaded && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-                uploaded = true;
-                if let Err(PumpError::Source(error)) = result
+            if uploading && let Poll::Ready(result) = upload.as_mut().poll(cx) {
+                uploading = false;
+                if let PumpError::Source(error) = result
                     && error.kind() != io::ErrorKind::TimedOut
                 {
                     return Poll::Ready(Err(PumpError::Sink(error)));
@@ -204,7 +207,7 @@ async fn relay(
     };
     exchange.sent = response.sent();
     Ok(match result {
-        Ok(()) if framing.keep_alive && uploaded => Ending::KeepAlive,
+        Ok(()) if framing.keep_alive => Ending::KeepAlive,
         Ok(()) => Ending::Close,
         Err(error) => {
             request.note_cut(error, until);
