@@ -25,6 +25,16 @@ struct Target<'a> {
     timeout: Option<std::time::Duration>,
 }
 
+/// How far the request has gone out to the origin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Running,
+    /// All of it.
+    Done,
+    /// It will never be complete.
+    Failed,
+}
+
 /// Passes the request on and its answer back. An error means that the client has got nothing yet.
 pub(super) async fn forward(
     request: &mut Request<'_>,
@@ -56,9 +66,10 @@ pub(super) async fn forward(
         let result = attempt(request, downstream, &mut connection, &target).await;
         let stats = target.view.stats.shard(request.worker.worker);
         match result {
-            Ok(ending) => {
+            Ok((ending, upload)) => {
                 stats.requests.count(request.exchange.response.status);
-                if ending != Ending::Abort && connection.is_reusable() {
+                // Behind half a request, the origin would take the next one for the rest of it.
+                if ending != Ending::Abort && upload == Upload::Done && connection.is_reusable() {
                     request.worker.pools.put(connection, target.cluster, now_ms());
                 }
                 return Ok(ending);
@@ -69,7 +80,7 @@ pub(super) async fn forward(
             }
             Err(error) => {
                 stats.requests.count(0);
-                if matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(_))) {
+                if matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
                     stats.timeouts.inc();
                 }
                 return Err(error);
@@ -101,7 +112,7 @@ async fn connection(
         stats.connections_reused.inc();
         return Ok(connection);
     }
-    let Some(slot) = worker.pools.slot(endpoint.id, target.cluster) else {
+    let Some(slot) = worker.pools.slot(worker.worker, endpoint.id, target.cluster, &target.view.stats) else {
         stats.pool_overflow.inc();
         return Err(UpstreamError::Overflow.into());
     };
@@ -125,7 +136,7 @@ async fn attempt(
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
-) -> Result<Ending, ProxyError> {
+) -> Result<(Ending, Upload), ProxyError> {
     let sent_at = Instant::now();
     let until = Until::idle(&request.connection.idle, request.idle_timeout(), Some(&request.connection.request));
     let (mut body, mut response) = downstream.split();
@@ -142,30 +153,32 @@ async fn attempt(
         response.start_continue();
         response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
     }
-    let mut upload = pin!(async {
+    let mut sending = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
         start_clock();
         result
     });
-    let mut uploaded = false;
+    let mut upload = Upload::Running;
     {
         let exchange = &mut *request.exchange;
         let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &until));
         std::future::poll_fn(|cx| {
-            if !uploaded && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-                uploaded = true;
-                match result {
+            if upload == Upload::Running
+                && let Poll::Ready(result) = sending.as_mut().poll(cx)
+            {
+                upload = match result {
+                    Ok(()) => Upload::Done,
                     // The origin may have answered before it closed; the answer's half will tell.
-                    Ok(()) | Err(PumpError::Sink(_)) => {}
+                    Err(PumpError::Sink(_)) => Upload::Failed,
                     Err(error) => return Poll::Ready(Err(upload_error(error, &until))),
-                }
+                };
             }
             head.as_mut().poll(cx).map_err(ProxyError::from)
         })
         .await?;
     }
     request.exchange.upstream_time = Some(sent_at.elapsed());
-    relay(request, &mut response, answer.body(), upload, uploaded, &until).await
+    Ok(relay(request, &mut response, answer.body(), sending, upload, &until).await)
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
@@ -173,15 +186,16 @@ async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
     mut answer: crate::http1::Source<'_>,
-    mut upload: Pin<&mut impl Future<Output = Result<(), PumpError>>>,
-    mut uploaded: bool,
+    mut sending: Pin<&mut impl Future<Output = Result<(), PumpError>>>,
+    mut upload: Upload,
     until: &Until<'_>,
-) -> Result<Ending, ProxyError> {
+) -> (Ending, Upload) {
     request.set_service_time();
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
-    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so.
-    let keep_alive = request.keeps_alive(uploaded);
+    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so: what is left of the
+    // body would pass for the next request.
+    let keep_alive = request.keeps_alive(upload == Upload::Done);
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);
@@ -190,8 +204,10 @@ async fn relay(
     let result = {
         let mut download = pin!(pump(&mut answer, response, u64::MAX, until));
         std::future::poll_fn(|cx| {
-            if !uploaded && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-                uploaded = true;
+            if upload == Upload::Running
+                && let Poll::Ready(result) = sending.as_mut().poll(cx)
+            {
+                upload = if result.is_ok() { Upload::Done } else { Upload::Failed };
                 if let Err(PumpError::Source(error)) = result
                     && error.kind() != io::ErrorKind::TimedOut
                 {
@@ -203,14 +219,15 @@ async fn relay(
         .await
     };
     exchange.sent = response.sent();
-    Ok(match result {
-        Ok(()) if framing.keep_alive && uploaded => Ending::KeepAlive,
+    let ending = match result {
+        Ok(()) if framing.keep_alive => Ending::KeepAlive,
         Ok(()) => Ending::Close,
         Err(error) => {
             request.note_cut(error, until);
             Ending::Abort
         }
-    })
+    };
+    (ending, upload)
 }
 
 fn request_framing(body: BodyLength) -> Framing {

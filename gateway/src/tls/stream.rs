@@ -83,15 +83,8 @@ impl Reader {
         }
     }
 
-    /// Starts receiving without waiting for it, so that the bytes are there when somebody asks.
-    pub fn start(&mut self) {
-        match self {
-            Reader::Plain(reader) => reader.start(),
-            Reader::Tls(reader) => reader.raw.start(),
-        }
-    }
-
-    /// Whether nothing has come since the last message: no bytes, no end, no error.
+    /// Whether nothing has come since the last message: no bytes, no end, no error. Leaves a receive in flight, so that
+    /// asking again costs no system call.
     pub fn is_quiet(&mut self) -> bool {
         self.data().is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
