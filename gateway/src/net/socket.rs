@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::op::SockAddr;
 
 /// Connections the kernel keeps for a worker that is busy. `net.core.somaxconn` (4096 by default) is the other limit.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket that shares its address with the other workers' (`SO_REUSEPORT`).
 ///
