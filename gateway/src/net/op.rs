@@ -76,9 +76,9 @@ impl<T> OneshotOutputTransform for Raw<T> {
 
 /// Receives into the room behind the buffer's content; the completion's number is not yet part of the content.
 pub(super) fn recv(fd: &Fd, mut buf: Buf) -> Op<Buf> {
-    let (at, room) = buf.spare_raw();
-    let entry = opcode::Recv::new(fd.entry(), at, room as u32).build();
-    // SAFETY: `at` points into the buffer's heap allocation, which stays where it is when the `Buf` moves, and nobody
+    let room = buf.spare_mut();
+    let entry = opcode::Recv::new(fd.entry(), room.as_mut_ptr(), room.len() as u32).build();
+    // SAFETY: the pointer is into the buffer's heap allocation, which stays where it is when the `Buf` moves, and nobody
     // else reaches it: the operation owns the `Buf`.
     unsafe { Op::submit(fd, buf, entry) }
 }
