@@ -27,8 +27,12 @@ use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, Xdp, XdpError};
 
-/// How long a name may take to resolve before a start or reload goes on without its addresses.
+/// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
+
+/// How long the control thread waits for new answers, and with it a signal: as long as the system's resolver waits for
+/// one server.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a reload, or the start, was refused.
 #[derive(Debug)]
@@ -208,14 +212,13 @@ impl Gateway {
     /// Resolves the endpoints' names again; when an answer is different, serves a generation with it.
     pub async fn resolve_again(&mut self) -> Result<(), ReloadError> {
         let names = resolve::names(self.config());
-        let resolved = resolve::all(&names, &self.resolved, Duration::from_secs(5)).await;
+        let resolved = resolve::all(&names, &self.resolved, RESOLVE_AGAIN).await;
         if resolved == self.resolved {
             return Ok(());
         }
-        self.resolved = resolved;
         let config = self.config().clone();
-        let snapshot = self.build(config)?;
-        self.commit(snapshot, Vec::new(), None).await
+        let snapshot = self.build(config, &resolved)?;
+        self.commit(snapshot, resolved, Vec::new(), None).await
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
@@ -228,18 +231,18 @@ impl Gateway {
         }
         self.warn_of_what_needs_a_restart(&config);
         let names = resolve::names(&config);
-        self.resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
-        let snapshot = self.build(config)?;
+        let resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
+        let snapshot = self.build(config, &resolved)?;
         let prepared = self.prepare(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
         self.sync_xdp(&snapshot.config)?;
         let generation = snapshot.generation;
-        self.commit(snapshot, prepared, log).await?;
+        self.commit(snapshot, resolved, prepared, log).await?;
         Ok(Reloaded { generation, changed: true, warnings })
     }
 
-    fn build(&mut self, config: Config) -> Result<Snapshot, ReloadError> {
-        self.builder.build(config, &self.resolved, self.current.as_deref()).map_err(ReloadError::Build)
+    fn build(&mut self, config: Config, resolved: &Resolved) -> Result<Snapshot, ReloadError> {
+        self.builder.build(config, resolved, self.current.as_deref()).map_err(ReloadError::Build)
     }
 
     fn warn_of_what_needs_a_restart(&self, config: &Config) {
@@ -259,6 +262,10 @@ impl Gateway {
             let cannot = |error: std::io::Error| {
                 ReloadError::Bind(format!("listener \"{}\": {}: {error}", listener.name, listener.address))
             };
+            let ours = self.bound.values().any(|bound| bound.actual == listener.address);
+            if !ours {
+                net::check_unused(listener.address).map_err(cannot)?;
+            }
             let first = net::bind_reuseport(listener.address).map_err(cannot)?;
             let actual = net::bound_addr(&first).map_err(cannot)?;
             let mut sockets = vec![first];
@@ -286,6 +293,11 @@ impl Gateway {
     }
 
     fn sync_xdp(&self, config: &Config) -> Result<(), ReloadError> {
+        let unchanged =
+            |current: &Arc<Snapshot>| current.config.xdp == config.xdp && current.config.access == config.access;
+        if self.current.as_ref().is_some_and(unchanged) {
+            return Ok(());
+        }
         let mut state = self.shared.lock();
         match &mut state.xdp {
             Some(xdp) => {
@@ -306,6 +318,7 @@ impl Gateway {
     async fn commit(
         &mut self,
         snapshot: Snapshot,
+        resolved: Resolved,
         prepared: Vec<Prepared>,
         log: Option<Option<(LogWriter, LineFormat)>>,
     ) -> Result<(), ReloadError> {
@@ -342,6 +355,7 @@ impl Gateway {
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
         self.shared.lock().current = Some(snapshot.clone());
         self.current = Some(snapshot);
+        self.resolved = resolved;
         Ok(())
     }
 

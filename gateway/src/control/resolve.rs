@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::config::model::{Config, EndpointAddress};
 use crate::snapshot::Resolved;
@@ -30,19 +31,21 @@ pub fn refresh(config: &Config) -> Option<Duration> {
     named.map(|cluster| cluster.dns_refresh).min()
 }
 
-/// Resolves `names` as the system does (hosts file, resolver). A name that fails or takes longer than `limit` keeps the
-/// addresses it had in `last`: an endpoint is better tried than forgotten.
+/// Resolves `names` as the system does (hosts file, resolver). Takes at most `limit`, however many there are. A
+/// name that fails or has no answer by then keeps the addresses it had in `last`: an endpoint is better tried than
+/// forgotten.
 pub async fn all(names: &BTreeSet<String>, last: &Resolved, limit: Duration) -> Resolved {
     let mut resolved: Resolved =
         names.iter().filter_map(|name| Some((name.clone(), last.get(name)?.clone()))).collect();
+    let end = Instant::now() + limit;
     let mut lookups = JoinSet::new();
     let mut waiting = names.iter().cloned();
     for name in waiting.by_ref().take(AT_ONCE) {
-        lookups.spawn(lookup(name, limit));
+        lookups.spawn(lookup(name, end));
     }
     while let Some(result) = lookups.join_next().await {
         if let Some(name) = waiting.next() {
-            lookups.spawn(lookup(name, limit));
+            lookups.spawn(lookup(name, end));
         }
         match result {
             Ok((name, Ok(addresses))) => {
@@ -55,10 +58,10 @@ pub async fn all(names: &BTreeSet<String>, last: &Resolved, limit: Duration) -> 
     resolved
 }
 
-async fn lookup(name: String, limit: Duration) -> (String, Result<Vec<IpAddr>, String>) {
+async fn lookup(name: String, end: Instant) -> (String, Result<Vec<IpAddr>, String>) {
     // The port is not part of the question.
-    let answer = match tokio::time::timeout(limit, tokio::net::lookup_host((name.as_str(), 0))).await {
-        Err(_) => Err(format!("no answer within {limit:?}")),
+    let answer = match tokio::time::timeout_at(end, tokio::net::lookup_host((name.as_str(), 0))).await {
+        Err(_) => Err("no answer in time".into()),
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(addresses)) => {
             let addresses: BTreeSet<IpAddr> = addresses.map(|address| address.ip()).collect();

@@ -28,14 +28,13 @@ impl BodyState {
     /// Begins the body of the message whose head has just been parsed.
     pub fn begin(&mut self, body: BodyLength) {
         self.received = 0;
+        // Whatever the framing: the trailers of the message before must not be taken for this one's.
+        self.decoder.reset();
         self.framing = match body {
             BodyLength::Empty | BodyLength::Known(0) => Framing::Done,
             BodyLength::Known(length) => Framing::Length(length),
             BodyLength::UntilClose => Framing::UntilClose,
-            BodyLength::Streamed => {
-                self.decoder.reset();
-                Framing::Chunked
-            }
+            BodyLength::Streamed => Framing::Chunked,
         };
     }
 

@@ -257,7 +257,7 @@ pub struct ClusterShard {
     pub connections_created: Counter,
     /// Attempts that went over a connection that had served one before: the reuse rate is this over all attempts.
     pub connections_reused: Counter,
-    /// Connections open now, idle ones among them.
+    /// Connections open now or being made, idle ones among them.
     pub connections_active: Gauge,
     /// Connections that could not be made, timeouts among them.
     pub connect_failures: Counter,

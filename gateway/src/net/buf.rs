@@ -117,12 +117,10 @@ impl Buf {
 
     /// Lets `write` append to the content.
     pub fn append_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        let (capacity, before) = (self.bytes.capacity(), self.bytes.len());
+        let (at, before) = (self.bytes.as_ptr(), self.bytes.len());
         let result = write(&mut self.bytes);
         debug_assert!(self.bytes.len() >= before, "append_with only appends");
-        if self.bytes.capacity() != capacity {
-            self.init = self.bytes.len();
-        }
+        self.init = if self.bytes.as_ptr() == at { self.init.max(self.bytes.len()) } else { self.bytes.len() };
         result
     }
 
@@ -173,19 +171,12 @@ impl Buf {
         unsafe { std::slice::from_raw_parts_mut(self.bytes.as_mut_ptr().add(len), end - len) }
     }
 
-    /// Makes `n` bytes that were written into [`Buf::spare_mut`] part of the content.
+    /// Makes the first `n` bytes of [`Buf::spare_mut`] part of the content.
     pub fn advance(&mut self, n: usize) {
         let len = self.bytes.len() + n;
-        assert!(len <= self.bytes.capacity(), "more was written than there was room for");
-        self.init = self.init.max(len);
-        // SAFETY: the caller wrote the `n` bytes behind the old length, and they are inside the allocation.
+        assert!(len <= self.init, "more was written than there was room for");
+        // SAFETY: bytes `..init` are inside the allocation and have been written.
         unsafe { self.bytes.set_len(len) };
-    }
-
-    /// Where a receive may write, and how much.
-    pub(super) fn spare_raw(&mut self) -> (*mut u8, usize) {
-        let room = self.room();
-        (self.bytes.spare_capacity_mut().as_mut_ptr().cast(), room)
     }
 }
 

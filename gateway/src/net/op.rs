@@ -85,12 +85,12 @@ pub(super) enum Expect {
 
 /// Receives into the room behind the buffer's content; the completion's number is not yet part of the content.
 pub(super) fn recv(fd: &Fd, mut buf: Buf, expect: Expect) -> Op<Buf> {
-    let (at, room) = buf.spare_raw();
-    let mut entry = opcode::Recv::new(fd.entry(), at, room as u32).build();
+    let room = buf.spare_mut();
+    let mut entry = opcode::Recv::new(fd.entry(), room.as_mut_ptr(), room.len() as u32).build();
     if expect == Expect::Later {
         set_poll_first(&mut entry);
     }
-    // SAFETY: `at` points into the buffer's heap allocation, which stays where it is when the `Buf` moves, and nobody
+    // SAFETY: the pointer is into the buffer's heap allocation, which stays where it is when the `Buf` moves, and nobody
     // else reaches it: the operation owns the `Buf`.
     unsafe { Op::submit(fd, buf, entry) }
 }

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::op::SockAddr;
 
 /// Connections the kernel keeps for a worker that is busy. `net.core.somaxconn` (4096 by default) is the other limit.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket that shares its address with the other workers' (`SO_REUSEPORT`).
 ///
@@ -27,6 +27,17 @@ pub fn bind_reuseport(address: SocketAddr) -> io::Result<OwnedFd> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Whether nobody listens on the address. `SO_REUSEPORT` alone would let two processes of one user share it, each
+/// getting some of the connections.
+pub fn check_unused(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// The address a listening socket got.
@@ -101,6 +112,15 @@ mod tests {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(decode(&encode(address)).unwrap(), address);
         }
+    }
+
+    #[test]
+    fn an_address_that_somebody_listens_on_is_seen_as_used() {
+        let listening = bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound_addr(&listening).unwrap();
+        assert_eq!(check_unused(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listening);
+        check_unused(address).unwrap();
     }
 
     #[test]

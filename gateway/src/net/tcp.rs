@@ -141,17 +141,11 @@ impl Reader {
         }
     }
 
-    /// Starts receiving without waiting for it, so that the bytes are there when somebody asks.
+    /// Starts receiving what will come later, without waiting for it.
     pub fn start(&mut self) {
         if matches!(self.pending, Pending::Nothing) {
             self.start_receive(Expect::Later);
         }
-    }
-
-    /// Whether a started receive has neither ended nor brought anything: an unused connection that is still good.
-    pub fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.buf.is_empty() && self.poll_fill(&mut cx).is_pending()
     }
 
     /// Waits for the first bytes on an idle connection, without holding a buffer for long.
@@ -163,7 +157,10 @@ impl Reader {
             timer.set_at(begun + SHRINK_AFTER_MS.min(idle_ms));
             self.start();
             match self.fill(&Until::only(timer)).await {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => self.cancel_receive().await,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => match self.cancel_receive().await {
+                    0 => {}
+                    received => return Ok(received),
+                },
                 other => return other,
             }
         }
@@ -175,14 +172,17 @@ impl Reader {
         self.fill(&Until::only(timer)).await
     }
 
-    /// Takes the buffer back from a receive that has nothing to do. Bytes that arrive in the same moment are kept.
-    async fn cancel_receive(&mut self) {
-        let Pending::Receive(receive) = std::mem::replace(&mut self.pending, Pending::Nothing) else { return };
+    /// Takes the buffer back from a receive that has nothing to do. Says how many bytes came in the same moment: those
+    /// are kept, and nothing else will announce them. An end or an error in that moment is there for the next receive.
+    async fn cancel_receive(&mut self) -> usize {
+        let Pending::Receive(receive) = std::mem::replace(&mut self.pending, Pending::Nothing) else { return 0 };
         // Whether there was anything left to cancel is told by the receive's own completion.
         let _ = op::cancel(&self.socket.fd).done().await;
         let (result, mut buf) = receive.done().await;
-        buf.advance(result.map_or(0, |n| n as usize));
+        let received = result.map_or(0, |n| n as usize);
+        buf.advance(received);
         self.buf = buf;
+        received
     }
 
     fn start_receive(&mut self, expect: Expect) {
@@ -300,7 +300,11 @@ impl Listener {
             let (result, address) = op.done().await;
             queued.extend(accepted(result, &address).ok());
         }
-        while socket::has_queued(self.fd.raw()) {
+        // The backlog is what had been accepted when this began. What a flood adds behind it would keep us for ever.
+        for _ in 0..=socket::BACKLOG {
+            if !socket::has_queued(self.fd.raw()) {
+                break;
+            }
             let (result, address) = op::accept(&self.fd, SockAddr::empty()).done().await;
             match accepted(result, &address) {
                 Ok(connection) => queued.push(connection),

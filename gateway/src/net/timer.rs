@@ -69,11 +69,12 @@ impl Timers {
     /// Brings every deadline of the group that is set now forward to `due`, and does not let it move later again.
     pub fn hurry(&self, group: u64, due: u64) {
         let hurried: Vec<_> = self.0.entries.borrow().values().filter(|slot| slot.group == group).cloned().collect();
-        for slot in hurried {
+        // An entry may have outlived its deadline: what is not set now is not hurried, whenever it is set next.
+        for slot in hurried.iter().filter(|slot| slot.due.get() != NEVER) {
             slot.cap.set(due);
-            if slot.due.get() != NEVER && slot.due.get() > due {
+            if slot.due.get() > due {
                 slot.due.set(due);
-                self.0.enqueue(&slot, due);
+                self.0.enqueue(slot, due);
             }
         }
     }
@@ -235,6 +236,18 @@ mod tests {
         hurried.set_at(2_000);
         assert_eq!(timers.0.fire(101), Some(1_000), "it passed at once");
         assert!(hurried.has_passed());
+    }
+
+    #[test]
+    fn a_deadline_that_is_not_set_is_not_hurried() {
+        let timers = Timers::default();
+        let deadline = timers.deadline_in(7);
+        deadline.set_at(1_000);
+        deadline.clear();
+        timers.hurry(7, 100);
+        deadline.set_at(2_000);
+        assert_eq!(timers.0.fire(1_500), Some(2_000));
+        assert!(!deadline.has_passed());
     }
 
     #[test]

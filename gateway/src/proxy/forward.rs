@@ -26,6 +26,16 @@ struct Target<'a> {
     timeout: Option<std::time::Duration>,
 }
 
+/// How far the request has gone out to the origin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Running,
+    /// All of it.
+    Done,
+    /// It will never be complete.
+    Failed,
+}
+
 /// Passes the request on and its answer back. An error means that the client has got nothing yet.
 pub(super) async fn forward(
     request: &mut Request<'_>,
@@ -57,9 +67,10 @@ pub(super) async fn forward(
         let result = attempt(request, downstream, &mut connection, &target).await;
         let stats = target.view.stats.shard(request.worker.worker);
         match result {
-            Ok(ending) => {
+            Ok((ending, upload)) => {
                 stats.requests.count(request.exchange.response.status);
-                if ending != Ending::Abort && connection.is_reusable() {
+                // Behind half a request, the origin would take the next one for the rest of it.
+                if ending != Ending::Abort && upload == Upload::Done && connection.is_reusable() {
                     request.worker.pools.put(connection, target.cluster, now_ms());
                 }
                 return Ok(ending);
@@ -70,7 +81,7 @@ pub(super) async fn forward(
             }
             Err(error) => {
                 stats.requests.count(0);
-                if matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(_))) {
+                if matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
                     stats.timeouts.inc();
                 }
                 return Err(error);
@@ -102,7 +113,7 @@ async fn connection(
         stats.connections_reused.inc();
         return Ok(connection);
     }
-    let Some(slot) = worker.pools.slot(endpoint.id, target.cluster) else {
+    let Some(slot) = worker.pools.slot(worker.worker, endpoint.id, target.cluster, &target.view.stats) else {
         stats.pool_overflow.inc();
         return Err(UpstreamError::Overflow.into());
     };
@@ -126,7 +137,7 @@ async fn attempt(
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
-) -> Result<Ending, ProxyError> {
+) -> Result<(Ending, Upload), ProxyError> {
     let sent_at = Instant::now();
     let until = Until::idle(&request.connection.idle, request.idle_timeout(), Some(&request.connection.request));
     let (mut body, mut response) = downstream.split();
@@ -143,12 +154,13 @@ async fn attempt(
         response.start_continue();
         response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
     }
-    let uploaded = Cell::new(false);
-    let mut upload = pin!(async {
+    let upload = Cell::new(Upload::Running);
+    let mut sending = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
         start_clock();
+        upload.set(if result.is_ok() { Upload::Done } else { Upload::Failed });
         match result {
-            Ok(()) => uploaded.set(true),
+            Ok(()) => {}
             // The origin may have answered before it closed; the answer's half will tell.
             Err(PumpError::Sink(_)) => return std::future::pending().await,
             Err(error) => return error,
@@ -159,7 +171,7 @@ async fn attempt(
         let exchange = &mut *request.exchange;
         let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &until));
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
+            if let Poll::Ready(error) = sending.as_mut().poll(cx) {
                 return Poll::Ready(Err(upload_error(error, &until)));
             }
             head.as_mut().poll(cx).map_err(ProxyError::from)
@@ -167,7 +179,8 @@ async fn attempt(
         .await?;
     }
     request.exchange.upstream_time = Some(sent_at.elapsed());
-    relay(request, &mut response, answer.body(), upload, &uploaded, &until).await
+    let ending = relay(request, &mut response, answer.body(), sending, &upload, &until).await;
+    Ok((ending, upload.get()))
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
@@ -175,15 +188,16 @@ async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
     mut answer: crate::http1::Source<'_>,
-    mut upload: Pin<&mut impl Future<Output = PumpError>>,
-    uploaded: &Cell<bool>,
+    mut sending: Pin<&mut impl Future<Output = PumpError>>,
+    upload: &Cell<Upload>,
     until: &Until<'_>,
-) -> Result<Ending, ProxyError> {
+) -> Ending {
     request.set_service_time();
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
-    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so.
-    let keep_alive = request.keeps_alive(uploaded.get());
+    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so: what is left of the
+    // body would pass for the next request.
+    let keep_alive = request.keeps_alive(upload.get() == Upload::Done);
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);
@@ -191,11 +205,11 @@ async fn relay(
     exchange.responded = true;
     let result = {
         let mut download = pin!(pump(&mut answer, response, u64::MAX, until));
-        let mut uploading = true;
+        let mut watching = true;
         std::future::poll_fn(|cx| {
-            if uploading && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-                uploading = false;
-                if let PumpError::Source(error) = result
+            if watching && let Poll::Ready(error) = sending.as_mut().poll(cx) {
+                watching = false;
+                if let PumpError::Source(error) = error
                     && error.kind() != io::ErrorKind::TimedOut
                 {
                     return Poll::Ready(Err(PumpError::Sink(error)));
@@ -206,14 +220,14 @@ async fn relay(
         .await
     };
     exchange.sent = response.sent();
-    Ok(match result {
+    match result {
         Ok(()) if framing.keep_alive => Ending::KeepAlive,
         Ok(()) => Ending::Close,
         Err(error) => {
             request.note_cut(error, until);
             Ending::Abort
         }
-    })
+    }
 }
 
 fn request_framing(body: BodyLength) -> Framing {

@@ -79,6 +79,7 @@ pub struct Request<'a> {
 /// Serves a request whose head has been read.
 pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) -> Ending {
     request.count_start();
+    identify(&mut request);
     let routed = find_route(&mut request);
     let ending = match routed {
         Err(error) => reply::error(&mut request, downstream, error).await,
@@ -115,10 +116,20 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
     }
 }
 
+/// Finds out who the client is, and makes the head say so. Before routing, as in Envoy: a route may ask for these
+/// fields, and the log has them whatever the route does.
+fn identify(request: &mut Request<'_>) {
+    let (trusted, peer) = (&request.cx.generation.trusted, &request.connection.peer);
+    let exchange = &mut *request.exchange;
+    exchange.client_ip = trusted.client_ip(peer, &exchange.request.headers);
+    hop::strip(&mut exchange.request.headers);
+    let seed = [request.worker.random(), request.worker.random()];
+    trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
+}
+
 /// Finds the route and remembers it.
 fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let exchange = &mut *request.exchange;
-    exchange.client_ip = request.cx.generation.trusted.client_ip(&request.connection.peer, &exchange.request.headers);
     let mut scratch = std::mem::take(&mut exchange.scratch);
     let host = host::canonical(&exchange.request.authority, &mut scratch);
     let misdirected = request.connection.is_misdirected(request.cx.view(), host);
@@ -138,9 +149,6 @@ fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
     let route = &generation.config.routes[route.index()];
     let exchange = &mut *request.exchange;
     let (head, scratch) = (&mut exchange.request, &mut exchange.scratch);
-    hop::strip(&mut head.headers);
-    let seed = [request.worker.random(), request.worker.random()];
-    generation.trusted.prepare(&request.connection.peer, head, seed, scratch);
     if to.rewrite_prefix.is_some() {
         exchange.original_target.extend_from_slice(&head.target);
     }

@@ -3,6 +3,7 @@
 use super::error::{LocalReply, ProxyError};
 use super::{BodySink, Downstream, Ending, Request, RequestBody, ResponseSink};
 use crate::config::model::{Redirect, Respond, RouteId};
+use crate::filter::forwarded::client_scheme;
 use crate::net::{Buf, Until};
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Headers, Known};
@@ -50,7 +51,8 @@ pub(super) async fn redirect(
     let matched = path::matched_len(matcher, exchange.request.path());
     let mut text = std::mem::take(&mut exchange.scratch);
     text.clear();
-    location::location(redirect, request.connection.peer.scheme(), &exchange.request, matched, &mut text);
+    let scheme = client_scheme(&exchange.request.headers);
+    location::location(redirect, scheme, &exchange.request, matched, &mut text);
     exchange.response.headers.append(&Known::Location, &text);
     exchange.scratch = text;
     send(request, downstream, b"", "text/plain").await

@@ -71,12 +71,22 @@ impl Reader {
     /// whoever reads next; after them, or the end of the stream, this waits for ever. The receive it starts is the one
     /// that the next message needs anyway.
     pub async fn broken(&mut self) -> io::Error {
+        self.start();
         if self.data().is_empty()
             && let Err(error) = std::future::poll_fn(|cx| self.poll_fill(cx)).await
         {
             return error;
         }
         std::future::pending().await
+    }
+
+    /// Starts receiving what will come later, where nothing is here.
+    fn start(&mut self) {
+        match self {
+            Reader::Plain(reader) if reader.data().is_empty() => reader.start(),
+            Reader::Tls(reader) if reader.plain.is_empty() && reader.raw.data().is_empty() => reader.raw.start(),
+            Reader::Plain(_) | Reader::Tls(_) => {}
+        }
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -95,16 +105,10 @@ impl Reader {
         }
     }
 
-    /// Starts receiving without waiting for it, so that the bytes are there when somebody asks.
-    pub fn start(&mut self) {
-        match self {
-            Reader::Plain(reader) => reader.start(),
-            Reader::Tls(reader) => reader.raw.start(),
-        }
-    }
-
-    /// Whether nothing has come since the last message: no bytes, no end, no error.
+    /// Whether nothing has come since the last message: no bytes, no end, no error. Leaves a receive in flight, so that
+    /// asking again costs no system call.
     pub fn is_quiet(&mut self) -> bool {
+        self.start();
         self.data().is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }

@@ -35,20 +35,15 @@ impl Connection {
         (Sink::new(&mut self.writer), answer)
     }
 
-    /// Whether it can serve another request: the answer was read to its end and the origin keeps the connection.
-    pub fn is_reusable(&self) -> bool {
-        self.keep_alive && self.body.is_done()
+    /// Whether it can serve another request: the answer was read to its end, the origin keeps the connection, and it has
+    /// sent nothing since, which would pass for the next answer. The caller knows whether the request was sent whole.
+    pub fn is_reusable(&mut self) -> bool {
+        self.keep_alive && self.body.is_done() && self.reader.is_quiet()
     }
 
-    /// Readies it for the pool: whatever comes from now on is noticed when it is next wanted.
+    /// Marks it as having served a request.
     pub(super) fn rest(&mut self) {
         self.reused = true;
-        self.reader.start();
-    }
-
-    /// Whether the origin has neither closed it nor sent anything since the last answer.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.reader.is_quiet()
     }
 
     pub(super) fn slot(&self) -> &Slot {

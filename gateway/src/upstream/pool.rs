@@ -6,12 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::h1::Connection;
 use crate::config::model::Cluster;
+use crate::metrics::registry::ClusterStats;
 use crate::snapshot::EndpointId;
 
 /// One worker's pools.
@@ -38,11 +40,14 @@ struct Idle {
 pub struct Slot {
     endpoint: EndpointId,
     open: Rc<Cell<u32>>,
+    stats: Arc<ClusterStats>,
+    worker: usize,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.open.set(self.open.get() - 1);
+        self.stats.shard(self.worker).connections_active.dec();
     }
 }
 
@@ -52,25 +57,32 @@ impl Pools {
         let mut endpoints = self.endpoints.borrow_mut();
         let idle = &mut endpoints.get_mut(&endpoint)?.idle;
         while let Some(mut idle) = idle.pop() {
-            if idle.connection.is_quiet() {
+            if idle.connection.is_reusable() {
                 return Some(idle.connection);
             }
         }
         None
     }
 
-    /// The right to open one more connection; `None` when the worker has `max_connections`.
-    pub fn slot(&self, endpoint: EndpointId, cluster: &Cluster) -> Option<Slot> {
+    /// The right of this worker to open one more connection; `None` when it has `max_connections`.
+    pub fn slot(
+        &self,
+        worker: usize,
+        endpoint: EndpointId,
+        cluster: &Cluster,
+        stats: &Arc<ClusterStats>,
+    ) -> Option<Slot> {
         let mut endpoints = self.endpoints.borrow_mut();
         let open = &endpoints.entry(endpoint).or_default().open;
         if open.get() >= cluster.max_connections {
             return None;
         }
         open.set(open.get() + 1);
-        Some(Slot { endpoint, open: open.clone() })
+        stats.shard(worker).connections_active.inc();
+        Some(Slot { endpoint, open: open.clone(), stats: stats.clone(), worker })
     }
 
-    /// Keeps a connection for the next request, or closes it when enough are kept.
+    /// Keeps a connection that [is reusable](Connection::is_reusable), or closes it when enough are kept.
     pub fn put(&self, mut connection: Box<Connection>, cluster: &Cluster, now_ms: u64) {
         let mut endpoints = self.endpoints.borrow_mut();
         // No pool: a reload took the endpoint away while the request ran.
@@ -86,7 +98,7 @@ impl Pools {
     /// Closes connections that have been idle for too long, or that the origin closed.
     pub fn sweep(&self, now_ms: u64) {
         for pool in self.endpoints.borrow_mut().values_mut() {
-            pool.idle.retain_mut(|idle| idle.expires > now_ms && idle.connection.is_quiet());
+            pool.idle.retain_mut(|idle| idle.expires > now_ms && idle.connection.is_reusable());
         }
     }
 
