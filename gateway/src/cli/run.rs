@@ -29,7 +29,7 @@ pub fn run(options: Options) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{error}");
+            log::error!("the gateway cannot run:\n{}", error.to_string().trim_end());
             ExitCode::FAILURE
         }
     }

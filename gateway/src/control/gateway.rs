@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -64,6 +65,19 @@ impl fmt::Display for ReloadError {
 }
 
 impl std::error::Error for ReloadError {}
+
+impl ReloadError {
+    /// An address that cannot be had, and what to do about it.
+    pub(super) fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another program listens there, `ss -ltnp` shows which",
+            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address, see `ip address`",
+            io::ErrorKind::PermissionDenied => "; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        ReloadError::Bind(format!("{what}: cannot listen on {address}: {error}{advice}"))
+    }
+}
 
 /// What a reload did.
 #[derive(Debug)]
@@ -259,9 +273,8 @@ impl Gateway {
             |name: &String, wanted: SocketAddr| self.bound.get(name).is_none_or(|bound| bound.wanted != wanted);
         let new = config.listeners.iter().filter(|listener| is_new(&listener.name, listener.address));
         new.map(|listener| {
-            let cannot = |error: std::io::Error| {
-                ReloadError::Bind(format!("listener \"{}\": {}: {error}", listener.name, listener.address))
-            };
+            let what = format!("listener \"{}\"", listener.name);
+            let cannot = |error| ReloadError::bind(&what, listener.address, &error);
             let ours = self.bound.values().any(|bound| bound.actual == listener.address);
             if !ours {
                 net::check_unused(listener.address).map_err(cannot)?;

@@ -16,6 +16,7 @@ use super::watch::FileWatch;
 use super::{config_view, notify, resolve};
 use crate::config::Files;
 use crate::metrics::render;
+use crate::net;
 
 /// Reload requests that wait for the one in progress.
 const RELOADS_WAITING: usize = 16;
@@ -31,6 +32,7 @@ pub fn run(
     files: Box<dyn Files>,
     at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
 ) -> Result<(), ReloadError> {
+    net::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
@@ -180,7 +182,10 @@ impl Control {
                 (status, Ok(done))
             }
             Err(error) => {
-                log::error!("reload ({why}) refused; the running configuration stays:\n{error}");
+                log::error!(
+                    "reload ({why}) refused; the running configuration stays:\n{}",
+                    error.to_string().trim_end()
+                );
                 ("the last reload was refused; see the log".to_owned(), Err(error.to_string()))
             }
         };
@@ -198,7 +203,7 @@ impl Control {
             self.stop_admin();
             return Ok(());
         };
-        let cannot = |error| ReloadError::Bind(format!("admin.address: {wanted}: {error}"));
+        let cannot = |error| ReloadError::bind("admin.address", wanted, &error);
         let listener = tokio::net::TcpListener::bind(wanted).await.map_err(cannot)?;
         let actual = listener.local_addr().map_err(cannot)?;
         let state = self.admin_state();

@@ -27,7 +27,7 @@ mod until;
 
 pub use buf::{Buf, HEADROOM, LARGE, SMALL};
 pub use ring::{Probe, RingError, cores, pin_to_core, probe, spawn, start};
-pub use socket::{bind_reuseport, bound_addr, check_unused};
+pub use socket::{bind_reuseport, bound_addr, check_unused, raise_descriptor_limit};
 pub use tcp::{Listener, Reader, SHRINK_AFTER_MS, Writer, connect};
 pub use timer::{Deadline, Timers, now_ms};
 pub use until::{Passed, Until};

@@ -53,6 +53,19 @@ pub(super) fn stream_for(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Lets the process open as many descriptors as its hard limit allows: the soft one is often 1024, for programs that
+/// use select(2), and each connection takes a descriptor.
+pub fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place to read from and write to. When either call fails the limit stays as it is.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
     with(fd, |socket| socket.local_addr())?.as_socket().ok_or_else(not_inet)
 }
