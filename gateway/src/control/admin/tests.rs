@@ -94,7 +94,7 @@ async fn a_reload_answers_with_its_result() {
         (
             Ok(ReloadDone { generation: 8, changed: true, warnings: vec!["\"old\" certificate".into()] }),
             "200",
-            "{\"changed\":true,\"generation\":8,\"warnings\":[\"\\\"old\\\" certificate\"]}\n",
+            "{\"generation\":8,\"changed\":true,\"warnings\":[\"\\\"old\\\" certificate\"]}\n",
         ),
         (Err("error: unknown key\n".into()), "400", "error: unknown key\n"),
     ];
