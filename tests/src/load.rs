@@ -117,7 +117,6 @@ impl Load {
                     answered.fetch_add(1, SeqCst);
                 }
                 Err(failure) => {
-                    conn = None;
                     let refused = failure == Failure::Refused;
                     *report.failures.entry(failure).or_default() += 1;
                     if refused {
@@ -138,15 +137,12 @@ impl Load {
         // When the write fails, the read finds out how the connection ended, and whether an answer came before that.
         conn.try_send(client::request("GET", &self.path, ""));
         let response = conn.try_response_to("GET").map_err(unread)?;
-        if response.status != 200 {
-            return Err(Failure::Status(response.status));
-        }
         if response.closes() {
             report.closed_politely += 1;
         } else if self.mode == Mode::KeepAlive {
             *kept = Some(conn);
         }
-        Ok(())
+        if response.status == 200 { Ok(()) } else { Err(Failure::Status(response.status)) }
     }
 }
 

@@ -35,6 +35,18 @@ impl HeldPort {
     }
 }
 
+/// Whether the kernel knows of an established IPv4 connection to `addr`. False as soon as a FIN or RST has arrived: the
+/// harness's only way to know that the gateway can know.
+pub fn is_connected_to(addr: SocketAddr) -> bool {
+    // Lines of /proc/net/tcp: number, local address, remote address, state; 01 is ESTABLISHED.
+    let remote = format!("{:04X}", addr.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        fields[2].ends_with(&format!(":{remote}")) && fields[3] == "01"
+    })
+}
+
 impl Default for HeldPort {
     fn default() -> Self {
         HeldPort::new()

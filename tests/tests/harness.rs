@@ -103,6 +103,7 @@ fn a_load_accounts_for_every_request() {
     assert_eq!((report.answered, origin.connections()), (150, 153));
     let report = load(Mode::KeepAlive, "/status/500").start().finish();
     assert_eq!((report.answered, report.failed(&Failure::Status(500))), (0, 150));
+    assert_eq!(origin.connections(), 156, "an error status does not cost the connection");
     let nobody = HeldPort::new();
     let refused = Load { addr: nobody.addr(), clients: 3, requests: 50, mode: Mode::KeepAlive, path: "/".into() };
     assert_eq!(refused.start().finish().failed(&Failure::Refused), 3);

@@ -99,7 +99,7 @@ fn counters_survive_a_reload() {
     assert_eq!(gateway.get("/").status, 200);
     let total = || gateway.metrics().sum("gateway_listener_requests_total", &[("listener", "web"), ("code", "2xx")]);
     wait::until_true("both requests to be counted", || total() == 2.0);
-    assert_eq!(gateway.metrics().sum("gateway_config_reloads_total", &[("result", "applied")]), 1.0);
+    assert_eq!(gateway.metrics().sum("gateway_config_reloads_total", &[("result", "ok")]), 1.0);
 }
 
 #[test]

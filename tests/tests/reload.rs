@@ -196,7 +196,7 @@ fn changed_limits_of_a_listener_do_not_cut_its_connections() {
 #[test]
 fn a_new_certificate_is_used_for_new_handshakes_and_old_connections_stay() {
     let (store, origin) = (Store::new(), Origin::start("a"));
-    let old = store.issue("site", &["site.test"]);
+    let old = store.issue("site", &["test.example"]);
     let config = Config::new()
         .certificate("site", store.path())
         .listener("web", "tls = { certificates = ['site'] }")
@@ -204,12 +204,13 @@ fn a_new_certificate_is_used_for_new_handshakes_and_old_connections_stay() {
         .route("all", "cluster = 'origin'");
     let mut gateway = Gateway::start(&config);
     // A new client each time: a resumed session would show the certificate of its first handshake.
-    let connect = || TlsClient::new(&store.authority).connect(gateway.addr("web"), "site.test").expect("a handshake");
+    let connect =
+        || TlsClient::new(&store.authority).connect(gateway.addr("web"), "test.example").expect("a handshake");
     let (mut kept, handshake) = connect();
     assert!(handshake.certificate == old.der);
     assert_eq!(kept.get("/").status, 200);
 
-    let new = store.issue("site", &["site.test"]);
+    let new = store.issue("site", &["test.example"]);
     assert_eq!(gateway.admin_post("/reload").status, 200);
     assert!(connect().1.certificate == new.der, "the old certificate is still shown");
     assert_eq!(kept.get("/").status, 200, "the old connection goes on");
@@ -217,26 +218,27 @@ fn a_new_certificate_is_used_for_new_handshakes_and_old_connections_stay() {
     std::fs::write(store.path().join("site.pem"), "no certificate").expect("write");
     assert!(gateway.admin_post("/reload").status >= 400);
     assert!(connect().1.certificate == new.der, "a bad file must leave the good certificate in place");
-    let newest = store.issue("site", &["site.test"]);
+    let newest = store.issue("site", &["test.example"]);
     gateway.reload(&config);
-    let connect = || TlsClient::new(&store.authority).connect(gateway.addr("web"), "site.test").expect("a handshake");
+    let connect =
+        || TlsClient::new(&store.authority).connect(gateway.addr("web"), "test.example").expect("a handshake");
     assert!(connect().1.certificate == newest.der);
 }
 
 #[test]
 fn a_changed_certificate_file_is_noticed_without_being_told() {
     let (store, origin) = (Store::new(), Origin::start("a"));
-    store.issue("site", &["site.test"]);
+    store.issue("site", &["test.example"]);
     let config = Config::new()
         .certificate("site", store.path())
         .listener("web", "tls = { certificates = ['site'] }")
         .cluster("origin", &[origin.addr()], "")
         .route("all", "cluster = 'origin'");
     let gateway = Gateway::start(&config);
-    let new = store.issue("site", &["site.test"]);
+    let new = store.issue("site", &["test.example"]);
     wait::until_true("the new certificate", || {
         let client = TlsClient::new(&store.authority);
-        client.connect(gateway.addr("web"), "site.test").expect("a handshake").1.certificate == new.der
+        client.connect(gateway.addr("web"), "test.example").expect("a handshake").1.certificate == new.der
     });
 }
 

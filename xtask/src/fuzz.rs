@@ -37,8 +37,10 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// Without a sanitizer: what the targets call is safe code, where the assertions and panics find what there is, and a
+/// build without one takes half the time and runs twice as fast.
 fn passes(target: &str, seconds: u32) -> bool {
-    let run = cargo_fuzz("run").args([target, "--", "-timeout=10"]);
+    let run = cargo_fuzz("run").args(["--sanitizer", "none", target, "--", "-timeout=10"]);
     let run = run.arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_LIMIT_MB}"));
     run.run().inspect_err(|error| eprintln!("error: {error:#}")).is_ok()
 }

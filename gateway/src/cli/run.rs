@@ -10,12 +10,13 @@ use super::demo;
 
 /// What to run.
 #[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
 pub struct Options {
     /// The configuration file.
-    #[arg(long, required_unless_present = "demo")]
+    #[arg(long)]
     config: Option<PathBuf>,
     /// Run the demonstration: origins, a certificate and sample routes of its own.
-    #[arg(long, conflicts_with = "config")]
+    #[arg(long)]
     demo: bool,
 }
 

@@ -25,7 +25,7 @@ const CHECK: Duration = Duration::from_secs(1);
 
 /// Runs the gateway until a signal ends it.
 ///
-/// `at_ready` is called with the listeners' addresses once all of them accept.
+/// `at_ready` is called with the listeners' addresses once all of them accept and `READY` is written.
 pub fn run(
     path: PathBuf,
     files: Box<dyn Files>,
@@ -228,7 +228,7 @@ impl Control {
                 page
             }),
             config: Arc::new(move || match config.current() {
-                Some(current) => config_view::view(&current.config).to_string(),
+                Some(current) => format!("{:#}\n", config_view::view(&current.config)),
                 None => String::new(),
             }),
             reload: self.reload.clone(),
@@ -246,9 +246,9 @@ impl Control {
             let _ = writeln!(out, "ADMIN {}", admin.actual);
         }
         drop(out);
-        at_ready(&addresses);
         self.readiness.send_replace(Readiness::Live);
         notify::ready();
+        at_ready(&addresses);
     }
 
     async fn drain(mut self) {

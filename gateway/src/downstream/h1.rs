@@ -162,6 +162,10 @@ impl RequestBody for Source<'_> {
     fn received(&self) -> u64 {
         Source::received(self)
     }
+
+    async fn broken(&mut self) -> io::Error {
+        Source::broken(self).await
+    }
 }
 
 impl ResponseSink for Sink<'_> {

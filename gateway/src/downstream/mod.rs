@@ -31,11 +31,11 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Acc
     let Ok(local) = local else { return };
     let (reader, writer, tls) = match &view.tls {
         None => (tls::Reader::Plain(accepted.reader), tls::Writer::Plain(accepted.writer), None),
-        Some(config) => {
+        Some(settings) => {
             let deadline = worker.timers.deadline();
             deadline.set(limits.handshake_timeout);
             let until = Until::only(&deadline);
-            let shaken = tls::accept(accepted.reader, accepted.writer, config.clone(), &until);
+            let shaken = tls::accept(accepted.reader, accepted.writer, settings.config.clone(), &until);
             let shaken = Box::pin(shaken).await;
             count_handshake(view.stats.shard(worker.worker), shaken.is_ok());
             match shaken {

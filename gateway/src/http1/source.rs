@@ -100,6 +100,11 @@ impl<'a> Source<'a> {
         Ok(frame)
     }
 
+    /// Waits for the connection to break; see [`Reader::broken`].
+    pub async fn broken(&mut self) -> io::Error {
+        self.reader.broken().await
+    }
+
     async fn next_counted(&mut self, left: u64, until: &Until<'_>) -> io::Result<Buf> {
         if self.reader.data().is_empty() {
             self.reader.expect_large(left > SMALL as u64);

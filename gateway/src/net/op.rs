@@ -74,13 +74,34 @@ impl<T> OneshotOutputTransform for Raw<T> {
     }
 }
 
+/// What a receive may count on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// Bytes are probably there: try at once.
+    Now,
+    /// They will come later: wait first, which saves the kernel a vain try.
+    Later,
+}
+
 /// Receives into the room behind the buffer's content; the completion's number is not yet part of the content.
-pub(super) fn recv(fd: &Fd, mut buf: Buf) -> Op<Buf> {
+pub(super) fn recv(fd: &Fd, mut buf: Buf, expect: Expect) -> Op<Buf> {
     let room = buf.spare_mut();
-    let entry = opcode::Recv::new(fd.entry(), room.as_mut_ptr(), room.len() as u32).build();
+    let mut entry = opcode::Recv::new(fd.entry(), room.as_mut_ptr(), room.len() as u32).build();
+    if expect == Expect::Later {
+        set_poll_first(&mut entry);
+    }
     // SAFETY: the pointer is into the buffer's heap allocation, which stays where it is when the `Buf` moves, and nobody
     // else reaches it: the operation owns the `Buf`.
     unsafe { Op::submit(fd, buf, entry) }
+}
+
+/// `IORING_RECVSEND_POLL_FIRST` (Linux 5.19), for which this version of the io-uring crate has no method on `Recv`.
+fn set_poll_first(entry: &mut squeue::Entry) {
+    const POLL_FIRST: u16 = 1;
+    /// Where `struct io_uring_sqe` has its `ioprio`; the kernel's ABI fixes it.
+    const IOPRIO_AT: usize = 2;
+    // SAFETY: `Entry` is `repr(C)` and nothing but an `io_uring_sqe`, so the field is at this offset, aligned for `u16`.
+    unsafe { std::ptr::from_mut(entry).byte_add(IOPRIO_AT).cast::<u16>().write(POLL_FIRST) };
 }
 
 /// Sends the buffer's content, or the first part of it.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::buf::{Buf, LARGE, SMALL};
-use super::op::{self, Fd, Op, SockAddr};
+use super::op::{self, Expect, Fd, Op, SockAddr};
 use super::socket;
 use super::timer::Deadline;
 use super::until::Until;
@@ -118,7 +118,7 @@ impl Reader {
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             match &mut self.pending {
-                Pending::Nothing => self.start_receive(),
+                Pending::Nothing => self.start_receive(Expect::Now),
                 Pending::Readable(op) => {
                     let (result, ()) = ready!(op.poll(cx));
                     self.pending = Pending::Nothing;
@@ -141,6 +141,13 @@ impl Reader {
         }
     }
 
+    /// Starts receiving without waiting for it, so that the bytes are there when somebody asks.
+    fn start(&mut self) {
+        if matches!(self.pending, Pending::Nothing) {
+            self.start_receive(Expect::Later);
+        }
+    }
+
     /// Waits for the first bytes on an idle connection, without holding a buffer for long.
     ///
     /// `Ok(0)` is the end of the stream. `timer` is free for use inside; `idle_ms` is how long to wait in all.
@@ -148,6 +155,7 @@ impl Reader {
         let begun = super::timer::now_ms();
         if self.buf.is_allocated() || matches!(self.pending, Pending::Receive(_)) {
             timer.set_at(begun + SHRINK_AFTER_MS.min(idle_ms));
+            self.start();
             match self.fill(&Until::only(timer)).await {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => match self.cancel_receive().await {
                     0 => {}
@@ -177,13 +185,13 @@ impl Reader {
         received
     }
 
-    fn start_receive(&mut self) {
+    fn start_receive(&mut self, expect: Expect) {
         let mut buf = std::mem::take(&mut self.buf);
         if buf.is_empty() && (!buf.is_allocated() || (self.large && !buf.is_large())) {
             buf = Buf::take(if self.large { LARGE } else { SMALL });
         }
         buf.reserve(ROOM);
-        self.pending = Pending::Receive(op::recv(&self.socket.fd, buf));
+        self.pending = Pending::Receive(op::recv(&self.socket.fd, buf, expect));
     }
 }
 

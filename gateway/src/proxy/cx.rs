@@ -131,6 +131,15 @@ pub struct ConnectionCx {
     pub request: Deadline,
 }
 
+impl ConnectionCx {
+    /// Whether the client wanted to reach another host when it connected to this `listener`.
+    pub fn is_misdirected(&self, listener: &ListenerView, host: &[u8]) -> bool {
+        let server_name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let (Some(tls), Some(server_name)) = (&listener.tls, server_name) else { return false };
+        tls.misdirects(server_name, host)
+    }
+}
+
 /// A generation and a listener in it, for the time of one request.
 pub struct RequestCx {
     /// The generation.

@@ -18,6 +18,8 @@ pub enum ProxyError {
     Path(&'static str),
     /// The head took too long.
     HeadTimeout,
+    /// The connection was made to reach another host.
+    Misdirected,
     /// No route matches.
     NoRoute,
     /// The cluster has no endpoint to try.
@@ -86,6 +88,7 @@ impl LocalReply {
             ProxyError::HeadTimeout => {
                 LocalReply::new(408, Flag::DurationTimeout, "request_header_timeout", reason(408))
             }
+            ProxyError::Misdirected => LocalReply::new(421, None, "misdirected_request", reason(421)),
             ProxyError::NoRoute => LocalReply::new(404, Flag::NoRouteFound, "route_not_found", ""),
             ProxyError::NoEndpoint => {
                 LocalReply::new(503, Flag::NoHealthyUpstream, "no_healthy_upstream", "no healthy upstream")

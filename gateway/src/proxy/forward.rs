@@ -1,5 +1,6 @@
 //! Passing a request on: choose an endpoint, get a connection, send, and relay the answer.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -23,16 +24,6 @@ struct Target<'a> {
     view: &'a ClusterView,
     body_limit: u64,
     timeout: Option<std::time::Duration>,
-}
-
-/// How far the request has gone out to the origin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Upload {
-    Running,
-    /// All of it.
-    Done,
-    /// It will never be complete.
-    Failed,
 }
 
 /// Passes the request on and its answer back. An error means that the client has got nothing yet.
@@ -66,10 +57,10 @@ pub(super) async fn forward(
         let result = attempt(request, downstream, &mut connection, &target).await;
         let stats = target.view.stats.shard(request.worker.worker);
         match result {
-            Ok((ending, upload)) => {
+            Ok((ending, uploaded)) => {
                 stats.requests.count(request.exchange.response.status);
                 // Behind half a request, the origin would take the next one for the rest of it.
-                if ending != Ending::Abort && upload == Upload::Done && connection.is_reusable() {
+                if ending != Ending::Abort && uploaded && connection.is_reusable() {
                     request.worker.pools.put(connection, target.cluster, now_ms());
                 }
                 return Ok(ending);
@@ -131,12 +122,13 @@ async fn connection(
 }
 
 /// One try at one endpoint: sends the request, and relays the answer while the request's body may still be on its way.
+/// Says also whether the request was sent whole.
 async fn attempt(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
-) -> Result<(Ending, Upload), ProxyError> {
+) -> Result<(Ending, bool), ProxyError> {
     let sent_at = Instant::now();
     let until = Until::idle(&request.connection.idle, request.idle_timeout(), Some(&request.connection.request));
     let (mut body, mut response) = downstream.split();
@@ -153,32 +145,32 @@ async fn attempt(
         response.start_continue();
         response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
     }
-    let mut sending = pin!(async {
+    let uploaded = Cell::new(false);
+    let mut upload = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
         start_clock();
-        result
+        match result {
+            Ok(()) => uploaded.set(true),
+            // The origin may have answered before it closed; the answer's half will tell.
+            Err(PumpError::Sink(_)) => return std::future::pending().await,
+            Err(error) => return error,
+        }
+        PumpError::Source(body.broken().await)
     });
-    let mut upload = Upload::Running;
     {
         let exchange = &mut *request.exchange;
         let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &until));
         std::future::poll_fn(|cx| {
-            if upload == Upload::Running
-                && let Poll::Ready(result) = sending.as_mut().poll(cx)
-            {
-                upload = match result {
-                    Ok(()) => Upload::Done,
-                    // The origin may have answered before it closed; the answer's half will tell.
-                    Err(PumpError::Sink(_)) => Upload::Failed,
-                    Err(error) => return Poll::Ready(Err(upload_error(error, &until))),
-                };
+            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
+                return Poll::Ready(Err(upload_error(error, &until)));
             }
             head.as_mut().poll(cx).map_err(ProxyError::from)
         })
         .await?;
     }
     request.exchange.upstream_time = Some(sent_at.elapsed());
-    Ok(relay(request, &mut response, answer.body(), sending, upload, &until).await)
+    let ending = relay(request, &mut response, answer.body(), upload, &uploaded, &until).await?;
+    Ok((ending, uploaded.get()))
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
@@ -186,16 +178,15 @@ async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
     mut answer: crate::http1::Source<'_>,
-    mut sending: Pin<&mut impl Future<Output = Result<(), PumpError>>>,
-    mut upload: Upload,
+    mut upload: Pin<&mut impl Future<Output = PumpError>>,
+    uploaded: &Cell<bool>,
     until: &Until<'_>,
-) -> (Ending, Upload) {
+) -> Result<Ending, ProxyError> {
     request.set_service_time();
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
-    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so: what is left of the
-    // body would pass for the next request.
-    let keep_alive = request.keeps_alive(upload == Upload::Done);
+    // An answer that overtakes the request's body ends the connection, as in Envoy, and says so.
+    let keep_alive = request.keeps_alive(uploaded.get());
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);
@@ -203,12 +194,11 @@ async fn relay(
     exchange.responded = true;
     let result = {
         let mut download = pin!(pump(&mut answer, response, u64::MAX, until));
+        let mut uploading = true;
         std::future::poll_fn(|cx| {
-            if upload == Upload::Running
-                && let Poll::Ready(result) = sending.as_mut().poll(cx)
-            {
-                upload = if result.is_ok() { Upload::Done } else { Upload::Failed };
-                if let Err(PumpError::Source(error)) = result
+            if uploading && let Poll::Ready(result) = upload.as_mut().poll(cx) {
+                uploading = false;
+                if let PumpError::Source(error) = result
                     && error.kind() != io::ErrorKind::TimedOut
                 {
                     return Poll::Ready(Err(PumpError::Sink(error)));
@@ -219,15 +209,14 @@ async fn relay(
         .await
     };
     exchange.sent = response.sent();
-    let ending = match result {
+    Ok(match result {
         Ok(()) if framing.keep_alive => Ending::KeepAlive,
         Ok(()) => Ending::Close,
         Err(error) => {
             request.note_cut(error, until);
             Ending::Abort
         }
-    };
-    (ending, upload)
+    })
 }
 
 fn request_framing(body: BodyLength) -> Framing {

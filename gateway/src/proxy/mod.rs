@@ -30,6 +30,7 @@ pub trait Downstream {
 }
 
 /// The request's body.
+#[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread, so nobody needs them to be `Send`")]
 pub trait RequestBody: BodySource {
     /// Whether the whole body has been taken.
     fn is_done(&self) -> bool;
@@ -37,6 +38,9 @@ pub trait RequestBody: BodySource {
     fn has_data(&self) -> bool;
     /// Bytes taken.
     fn received(&self) -> u64;
+    /// Waits, once the body is done, for the client to go away; for ever when it stays. A client that only says that it
+    /// sends no more is still there: it wants its answer.
+    async fn broken(&mut self) -> std::io::Error;
 }
 
 /// Where the response goes.
@@ -116,13 +120,14 @@ fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let exchange = &mut *request.exchange;
     exchange.client_ip = request.cx.generation.trusted.client_ip(&request.connection.peer, &exchange.request.headers);
     let mut scratch = std::mem::take(&mut exchange.scratch);
-    let query = Query {
-        host: host::canonical(&exchange.request.authority, &mut scratch),
-        path: exchange.request.path(),
-        head: &exchange.request,
-    };
+    let host = host::canonical(&exchange.request.authority, &mut scratch);
+    let misdirected = request.connection.is_misdirected(request.cx.view(), host);
+    let query = Query { host, path: exchange.request.path(), head: &exchange.request };
     let route = request.cx.view().table.find(&query);
     exchange.scratch = scratch;
+    if misdirected {
+        return Err(ProxyError::Misdirected);
+    }
     exchange.route = route;
     route.ok_or(ProxyError::NoRoute)
 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
 
-use super::tls::{self, Secrets};
+use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, UpstreamTls};
@@ -57,10 +57,16 @@ impl Builder {
         let listeners = (0..config.listeners.len())
             .map(|at| self.listener(&config, ListenerId(at as u32), previous))
             .collect::<Result<_, _>>()?;
+        let before: HashMap<&str, (&Cluster, &ClusterView)> = previous
+            .map(|previous| previous.config.clusters.iter().zip(&previous.clusters))
+            .into_iter()
+            .flatten()
+            .map(|(cluster, view)| (cluster.name.as_str(), (cluster, view)))
+            .collect();
         let clusters = config
             .clusters
             .iter()
-            .map(|cluster| self.cluster(cluster, resolved, previous))
+            .map(|cluster| self.cluster(cluster, resolved, before.get(cluster.name.as_str()).copied()))
             .collect::<Result<_, _>>()?;
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let access = AccessList::build(&config.access);
@@ -94,7 +100,7 @@ impl Builder {
         config: &Config,
         listener: &Listener,
         before: Option<(&Snapshot, &Listener, &ListenerView)>,
-    ) -> Result<Option<Arc<ServerConfig>>, BuildError> {
+    ) -> Result<Option<ServerTls>, BuildError> {
         let Some(wanted) = &listener.tls else { return Ok(None) };
         if let Some((previous, old, view)) = before {
             let same = old.tls.as_ref() == Some(wanted) && previous.config.certificates == config.certificates;
@@ -109,22 +115,22 @@ impl Builder {
         &mut self,
         cluster: &Cluster,
         resolved: &Resolved,
-        previous: Option<&Snapshot>,
+        before: Option<(&Cluster, &ClusterView)>,
     ) -> Result<ClusterView, BuildError> {
-        let before = previous.and_then(|previous| {
-            let at = previous.config.clusters.iter().position(|old| old.name == cluster.name)?;
-            (previous.config.clusters[at].tls == cluster.tls).then(|| &previous.clusters[at])
-        });
+        let before = before.filter(|(old, _)| old.tls == cluster.tls).map(|(_, view)| view);
+        let known: HashMap<_, _> = before
+            .into_iter()
+            .flat_map(|view| &view.endpoints)
+            .map(|old| ((old.address, old.server_name.clone()), old.id))
+            .collect();
         let tls = self.client_tls(cluster.tls.as_ref(), before)?;
         let mut endpoints = Vec::new();
         let mut weights = Vec::new();
         for endpoint in &cluster.endpoints {
             for address in addresses(&endpoint.address, resolved) {
                 let server_name = server_name(cluster, endpoint, address)?;
-                let known = before.and_then(|view| {
-                    view.endpoints.iter().find(|old| old.address == address && old.server_name == server_name)
-                });
-                let id = known.map_or_else(|| self.new_endpoint(), |old| old.id);
+                let key = (address, server_name.clone());
+                let id = known.get(&key).copied().unwrap_or_else(|| self.new_endpoint());
                 endpoints.push(EndpointView { id, address, server_name });
                 weights.push(endpoint.weight);
             }

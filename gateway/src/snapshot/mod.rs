@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
 
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{ClusterId, Config, ListenerId, RouteId};
@@ -22,6 +22,7 @@ use crate::metrics::registry::{ClusterStats, ListenerStats, RouteStats};
 use crate::route::Table;
 
 pub use build::{BuildError, Builder, Resolved};
+pub use tls::ServerTls;
 
 /// One generation.
 pub struct Snapshot {
@@ -69,7 +70,7 @@ pub struct ListenerView {
     /// Its routes.
     pub table: Table,
     /// How to terminate TLS; `None` is cleartext.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Its counters.
     pub stats: Arc<ListenerStats>,
     /// Its open connections, over all workers and generations.

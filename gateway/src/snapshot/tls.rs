@@ -43,22 +43,44 @@ impl Secrets {
 }
 
 /// A listener's settings.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+    certificates: Arc<BySni>,
+}
+
+impl ServerTls {
+    /// Whether a request for `host` came over a connection that was made to reach another one: the certificate that
+    /// was chosen for `server_name` does not serve it (RFC 9110 §15.5.20). A client that was shown the default
+    /// certificate has accepted whatever it got.
+    pub fn misdirects(&self, server_name: &str, host: &[u8]) -> bool {
+        if host.eq_ignore_ascii_case(server_name.as_bytes()) {
+            return false;
+        }
+        let Some(shown) = self.certificates.find(server_name) else { return false };
+        let of_host = std::str::from_utf8(host).ok().and_then(|host| self.certificates.find(host)).unwrap_or_default();
+        !of_host.iter().any(|key| shown.iter().any(|shown| Arc::ptr_eq(shown, key)))
+    }
+}
+
+/// The settings of a listener.
 pub(super) fn server(
     wanted: &ListenerTls,
     certificates: &[Certificate],
     secrets: &Secrets,
-) -> Result<Arc<ServerConfig>, BuildError> {
-    let resolver = BySni::new(wanted, certificates, &secrets.provider)?;
+) -> Result<ServerTls, BuildError> {
+    let resolver = Arc::new(BySni::new(wanted, certificates, &secrets.provider)?);
     let mut config = ServerConfig::builder_with_provider(secrets.provider.clone())
         .with_protocol_versions(versions(wanted.min_version))
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+        .with_cert_resolver(resolver.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Sessions live in tickets: a store would be one more thing that workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = secrets.tickets.clone();
-    Ok(Arc::new(config))
+    Ok(ServerTls { config: Arc::new(config), certificates: resolver })
 }
 
 /// A cluster's settings.

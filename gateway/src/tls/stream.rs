@@ -67,6 +67,18 @@ impl Reader {
         .inspect(|_| until.progress())
     }
 
+    /// Waits for the connection to break while there is nothing to read from it. Bytes that come instead are kept for
+    /// whoever reads next; after them, or the end of the stream, this waits for ever. The receive it starts is the one
+    /// that the next message needs anyway.
+    pub async fn broken(&mut self) -> io::Error {
+        if self.data().is_empty()
+            && let Err(error) = std::future::poll_fn(|cx| self.poll_fill(cx)).await
+        {
+            return error;
+        }
+        std::future::pending().await
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self {
             Reader::Plain(reader) => reader.poll_fill(cx),

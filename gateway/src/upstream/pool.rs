@@ -5,9 +5,11 @@
 //! the next answer.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use super::h1::Connection;
 use crate::config::model::Cluster;
@@ -17,7 +19,8 @@ use crate::snapshot::EndpointId;
 /// One worker's pools.
 #[derive(Default)]
 pub struct Pools {
-    endpoints: RefCell<HashMap<EndpointId, Pool>>,
+    /// Hashed without a secret: the ids are our own.
+    endpoints: RefCell<HashMap<EndpointId, Pool, FixedState>>,
 }
 
 #[derive(Default)]

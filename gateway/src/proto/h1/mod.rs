@@ -2,5 +2,6 @@
 
 pub mod chunked;
 pub mod encode;
+mod error;
 pub mod hop;
 pub mod parse;
