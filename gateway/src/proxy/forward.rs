@@ -26,16 +26,6 @@ struct Target<'a> {
     timeout: Option<std::time::Duration>,
 }
 
-/// How far the request has gone out to the origin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Upload {
-    Running,
-    /// All of it.
-    Done,
-    /// It will never be complete.
-    Failed,
-}
-
 /// Passes the request on and its answer back. An error means that the client has got nothing yet.
 pub(super) async fn forward(
     request: &mut Request<'_>,
@@ -67,10 +57,10 @@ pub(super) async fn forward(
         let result = attempt(request, downstream, &mut connection, &target).await;
         let stats = target.view.stats.shard(request.worker.worker);
         match result {
-            Ok((ending, upload)) => {
+            Ok((ending, uploaded)) => {
                 stats.requests.count(request.exchange.response.status);
                 // Behind half a request, the origin would take the next one for the rest of it.
-                if ending != Ending::Abort && upload == Upload::Done && connection.is_reusable() {
+                if ending != Ending::Abort && uploaded && connection.is_reusable() {
                     request.worker.pools.put(connection, target.cluster, now_ms());
                 }
                 return Ok(ending);
@@ -132,12 +122,13 @@ async fn connection(
 }
 
 /// One try at one endpoint: sends the request, and relays the answer while the request's body may still be on its way.
+/// Says also whether the request was sent whole.
 async fn attempt(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
-) -> Result<(Ending, Upload), ProxyError> {
+) -> Result<(Ending, bool), ProxyError> {
     let sent_at = Instant::now();
     let until = Until::idle(&request.connection.idle, request.idle_timeout(), Some(&request.connection.request));
     let (mut body, mut response) = downstream.split();
@@ -154,13 +145,12 @@ async fn attempt(
         response.start_continue();
         response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
     }
-    let upload = Cell::new(Upload::Running);
-    let mut sending = pin!(async {
+    let uploaded = Cell::new(false);
+    let mut upload = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
         start_clock();
-        upload.set(if result.is_ok() { Upload::Done } else { Upload::Failed });
         match result {
-            Ok(()) => {}
+            Ok(()) => uploaded.set(true),
             // The origin may have answered before it closed; the answer's half will tell.
             Err(PumpError::Sink(_)) => return std::future::pending().await,
             Err(error) => return error,
@@ -171,7 +161,7 @@ async fn attempt(
         let exchange = &mut *request.exchange;
         let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &until));
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(error) = sending.as_mut().poll(cx) {
+            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
                 return Poll::Ready(Err(upload_error(error, &until)));
             }
             head.as_mut().poll(cx).map_err(ProxyError::from)
@@ -179,8 +169,8 @@ async fn attempt(
         .await?;
     }
     request.exchange.upstream_time = Some(sent_at.elapsed());
-    let ending = relay(request, &mut response, answer.body(), sending, &upload, &until).await;
-    Ok((ending, upload.get()))
+    let ending = relay(request, &mut response, answer.body(), upload, &uploaded, &until).await;
+    Ok((ending, uploaded.get()))
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
@@ -188,8 +178,8 @@ async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
     mut answer: crate::http1::Source<'_>,
-    mut sending: Pin<&mut impl Future<Output = PumpError>>,
-    upload: &Cell<Upload>,
+    mut upload: Pin<&mut impl Future<Output = PumpError>>,
+    uploaded: &Cell<bool>,
     until: &Until<'_>,
 ) -> Ending {
     request.set_service_time();
@@ -197,7 +187,7 @@ async fn relay(
     request.exchange.details = "via_upstream";
     // An answer that overtakes the request's body ends the connection, as in Envoy, and says so: what is left of the
     // body would pass for the next request.
-    let keep_alive = request.keeps_alive(upload.get() == Upload::Done);
+    let keep_alive = request.keeps_alive(uploaded.get());
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);
@@ -205,11 +195,11 @@ async fn relay(
     exchange.responded = true;
     let result = {
         let mut download = pin!(pump(&mut answer, response, u64::MAX, until));
-        let mut watching = true;
+        let mut uploading = true;
         std::future::poll_fn(|cx| {
-            if watching && let Poll::Ready(error) = sending.as_mut().poll(cx) {
-                watching = false;
-                if let PumpError::Source(error) = error
+            if uploading && let Poll::Ready(result) = upload.as_mut().poll(cx) {
+                uploading = false;
+                if let PumpError::Source(error) = result
                     && error.kind() != io::ErrorKind::TimedOut
                 {
                     return Poll::Ready(Err(PumpError::Sink(error)));
