@@ -33,6 +33,51 @@ impl HeldPort {
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
+
+    /// An address that was free a moment ago, for a server that refuses one that is held. It is on a loopback address
+    /// of its own, where no connection and no other test takes ports.
+    pub fn released() -> SocketAddr {
+        HeldPort::on(SocketAddr::from(([127, 0, 77, 1], 0))).addr
+    }
+}
+
+/// A port whose server is so busy that connecting neither succeeds nor fails: its queue is full and nobody accepts.
+#[derive(Debug)]
+pub struct StuckPort {
+    addr: SocketAddr,
+    _listener: Socket,
+    _queued: Vec<Socket>,
+}
+
+impl StuckPort {
+    /// Takes a free port of 127.0.0.1 and fills its queue.
+    pub fn new() -> StuckPort {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind a free port");
+        listener.listen(0).expect("listen");
+        let addr = listener.local_addr().expect("local address").as_socket().expect("an IP address");
+        // A queue for 0 takes one on Linux; the others stay in SYN_SENT.
+        let queued = (0..4).map(|_| start_connecting(addr)).collect();
+        StuckPort { addr, _listener: listener, _queued: queued }
+    }
+
+    /// The address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Default for StuckPort {
+    fn default() -> Self {
+        StuckPort::new()
+    }
+}
+
+fn start_connecting(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_nonblocking(true).expect("non-blocking");
+    let _in_progress = socket.connect(&addr.into());
+    socket
 }
 
 /// Whether the kernel knows of an established IPv4 connection to `addr`. False as soon as a FIN or RST has arrived: the

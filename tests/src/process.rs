@@ -132,11 +132,6 @@ impl Output {
         found.into_iter().find(|line| wanted(line))
     }
 
-    /// Waits until there are `count` lines and returns all.
-    pub fn wait_lines(&self, count: usize) -> Vec<String> {
-        self.wait(&format!("{count} lines of output"), |lines| lines.lines.len() >= count)
-    }
-
     fn wait_end(&self) {
         self.wait("the end of the output", |lines| lines.ended);
     }

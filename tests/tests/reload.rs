@@ -149,22 +149,22 @@ fn an_equal_configuration_is_not_a_new_generation() {
 #[test]
 fn a_listener_comes_and_goes_without_touching_the_others() {
     let origin = Origin::start("a");
-    let port = HeldPort::new();
+    let addr = HeldPort::released();
     let small = Config::proxy_to(origin.addr());
-    let large = small.clone().listener_at("more", port.addr(), "");
+    let large = small.clone().listener_at("more", addr, "");
     let mut gateway = Gateway::start(&small);
     let mut kept = gateway.connect();
     assert_eq!(kept.get("/").status, 200);
 
     gateway.reload(&large);
-    let mut on_more = Conn::connect(port.addr());
+    let mut on_more = Conn::connect(addr);
     assert_eq!(on_more.get("/").status, 200);
-    let mut busy = Conn::connect(port.addr());
+    let mut busy = Conn::connect(addr);
     busy.send(client::request("GET", "/hold", ""));
     origin.wait_held(1);
 
     gateway.reload(&small);
-    wait::until_true("the removed listener to refuse", || Stream::connect(port.addr()).is_err());
+    wait::until_true("the removed listener to refuse", || Stream::connect(addr).is_err());
     origin.release();
     assert_eq!(busy.response().text(), "released", "a request in flight on a removed listener is finished");
     assert_eq!(kept.get("/").status, 200, "a connection of another listener goes on");
@@ -174,7 +174,7 @@ fn a_listener_comes_and_goes_without_touching_the_others() {
     assert!(matches!(&last, Ok(response) if response.closes()) || last == Err(ReadError::Closed), "{last:?}");
 
     gateway.reload(&large);
-    assert_eq!(Conn::connect(port.addr()).get("/").status, 200, "and it can come back");
+    assert_eq!(Conn::connect(addr).get("/").status, 200, "and it can come back");
 }
 
 #[test]
