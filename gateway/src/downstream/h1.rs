@@ -1,7 +1,7 @@
 //! A client's HTTP/1 connection: requests one after another.
 
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::ListenerLimits;
 use crate::http1::{BodyState, Framing, Sink, Source};
@@ -42,6 +42,7 @@ pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: 
         if ending != Ending::KeepAlive {
             break ending;
         }
+        exchange.rest();
     };
     client.end(connection, ending).await;
 }
@@ -61,13 +62,13 @@ impl Client {
         }
         let timeout = {
             let (generation, id) = connection.listener.generation();
-            generation.config.listeners[id.index()].limits.idle_timeout.as_millis() as u64
+            generation.config.listeners[id.index()].limits.idle_timeout
         };
-        let timeout = match connection.listener.is_closing() {
-            true => timeout.min(limits::CLOSING_IDLE_MS),
+        idle.set(match connection.listener.is_closing() {
+            true => timeout.min(Duration::from_millis(limits::CLOSING_IDLE_MS)),
             false => timeout,
-        };
-        let filled = self.reader.fill_idle(idle, timeout).await;
+        });
+        let filled = self.reader.fill_idle(idle).await;
         idle.clear();
         matches!(filled, Ok(1..))
     }
@@ -120,7 +121,7 @@ impl Client {
     /// Ends the connection so that the client can tell how its last request ended.
     async fn end(mut self, connection: &ConnectionCx, ending: Ending) {
         if ending == Ending::Abort {
-            self.writer.abort_on_close();
+            self.writer.abort();
             return;
         }
         let until = Until::only(&connection.idle);

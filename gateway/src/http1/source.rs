@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Buf, SMALL, Until};
+use crate::net::{Buf, TINY, Until};
 use crate::proto::h1::chunked::Decoder;
 use crate::proto::head::{BodyLength, Headers};
 use crate::tls::Reader;
@@ -107,7 +107,7 @@ impl<'a> Source<'a> {
 
     async fn next_counted(&mut self, left: u64, until: &Until<'_>) -> io::Result<Buf> {
         if self.reader.data().is_empty() {
-            self.reader.expect_large(left > SMALL as u64);
+            self.reader.expect_large(left > TINY as u64);
             self.fill(until).await?;
         }
         let have = self.reader.data().len() as u64;

@@ -2,7 +2,11 @@
 
 use std::cell::RefCell;
 
-/// Capacity for message heads and small bodies: holds nearly every request and response head in one receive.
+/// Capacity for what a client sends next: an idle connection waits with one of these, so ten thousand of them hold 10 MiB.
+/// It takes an API call's head whole; a browser's, with its cookies, comes in two receives.
+pub const TINY: usize = 1024;
+
+/// Capacity for message heads and small bodies: holds nearly every response head in one receive.
 pub const SMALL: usize = 8 * 1024;
 
 /// Capacity for streamed bodies. Larger ones gain little per system call and cost memory per busy connection.
@@ -17,13 +21,12 @@ const TAILROOM: usize = 8;
 /// Free buffers a worker keeps of each size; above it they go back to the allocator. 256 × 64 KiB = 16 MiB at most.
 const KEPT: usize = 256;
 
-thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), large: Vec::new() }) };
-}
+/// The sizes that are pooled.
+const SIZES: [usize; 3] = [TINY, SMALL, LARGE];
 
-struct Pool {
-    small: Vec<Vec<u8>>,
-    large: Vec<Vec<u8>>,
+thread_local! {
+    /// Free buffers, by the index of their size.
+    static POOL: RefCell<[Vec<Vec<u8>>; 3]> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new()]) };
 }
 
 /// A byte buffer with room in front, given back to the worker's pool when dropped.
@@ -38,18 +41,20 @@ pub struct Buf {
 }
 
 impl Buf {
-    /// An empty buffer of [`SMALL`] or [`LARGE`] capacity from the pool, with [`HEADROOM`] in front.
+    /// An empty buffer from the pool, with [`HEADROOM`] in front. `capacity` is [`TINY`], [`SMALL`] or [`LARGE`]; the next
+    /// of them is taken for any other.
     pub fn take(capacity: usize) -> Buf {
-        let pooled = POOL.with_borrow_mut(|pool| if capacity == SMALL { pool.small.pop() } else { pool.large.pop() });
-        let mut bytes = pooled.unwrap_or_else(|| vec![0; if capacity == SMALL { SMALL } else { LARGE }]);
+        let class = SIZES.iter().position(|size| capacity <= *size).unwrap_or(SIZES.len() - 1);
+        let pooled = POOL.with_borrow_mut(|pool| pool[class].pop());
+        let mut bytes = pooled.unwrap_or_else(|| vec![0; SIZES[class]]);
         let init = bytes.len();
         bytes.truncate(HEADROOM);
         Buf { bytes, start: HEADROOM, init }
     }
 
-    /// A small buffer with a copy of `content`.
+    /// A buffer with a copy of `content`.
     pub fn copy_of(content: &[u8]) -> Buf {
-        let mut buf = Buf::take(if content.len() + HEADROOM + TAILROOM <= SMALL { SMALL } else { LARGE });
+        let mut buf = Buf::take(content.len() + HEADROOM + TAILROOM);
         buf.extend(content);
         buf
     }
@@ -79,9 +84,9 @@ impl Buf {
         self.bytes.capacity() != 0
     }
 
-    /// Whether this is a buffer for streamed bodies.
-    pub fn is_large(&self) -> bool {
-        self.bytes.capacity() >= LARGE
+    /// The size of the allocation.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// How many bytes fit behind the content.
@@ -149,7 +154,7 @@ impl Buf {
             self.start = HEADROOM;
         }
         if self.room() < more {
-            let mut larger = Buf::take(LARGE);
+            let mut larger = Buf::take(HEADROOM + self.len() + more + TAILROOM);
             larger.append_with(|out| {
                 out.reserve(self.len() + more + TAILROOM);
                 out.extend_from_slice(self.as_slice());
@@ -183,9 +188,9 @@ impl Buf {
 impl Drop for Buf {
     fn drop(&mut self) {
         let (capacity, init) = (self.bytes.capacity(), self.init.max(self.bytes.len()));
-        if capacity != SMALL && capacity != LARGE {
+        let Some(class) = SIZES.iter().position(|size| capacity == *size) else {
             return;
-        }
+        };
         let mut bytes = std::mem::take(&mut self.bytes);
         // A pooled vector's length says how much of it is initialised.
         // SAFETY: `init` bytes have been written, and `init <= capacity`.
@@ -194,9 +199,8 @@ impl Drop for Buf {
         // The thread may be ending, and the pool with it: then the allocator gets the buffer.
         let _ = POOL.try_with(|pool| {
             let Ok(mut pool) = pool.try_borrow_mut() else { return };
-            let kept = if capacity == SMALL { &mut pool.small } else { &mut pool.large };
-            if kept.len() < KEPT {
-                kept.push(bytes);
+            if pool[class].len() < KEPT {
+                pool[class].push(bytes);
             }
         });
     }
@@ -241,7 +245,7 @@ mod tests {
         buf.extend(&vec![b'x'; buf.room()]);
         buf.consume(100);
         buf.reserve(50);
-        assert!(!buf.is_large(), "moving the content to the front made the room");
+        assert_eq!(buf.capacity(), SMALL, "moving the content to the front made the room");
         buf.reserve(LARGE);
         assert!(buf.room() >= LARGE);
         assert_eq!(buf.len(), SMALL - HEADROOM - TAILROOM - 100);

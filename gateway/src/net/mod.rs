@@ -9,8 +9,9 @@
 //!   is lost.
 //! * **Closing is shutting down.** When the last half is dropped, `shutdown(2)` ends whatever is still in flight, the
 //!   completion returns the buffer and the descriptor closes. Nothing leaks.
-//! * **An idle connection holds no buffer.** [`Reader::wait_readable`] waits with a poll operation; a receive that has
-//!   been waiting for longer than [`SHRINK_AFTER_MS`] is cancelled and becomes a poll.
+//! * **An idle connection holds a [`TINY`] buffer**, in the receive that will bring its next request. A poll operation would
+//!   hold none, and cost each request a second operation; cancelling receives of connections that stay idle costs the
+//!   kernel a search of all operations for each.
 //! * **Deadlines cost a store.** A [`Deadline`] is set by writing one cell; the worker's timer task finds out late and
 //!   once ([`timer`]).
 //! * **Everything has a limit**, written where it is defined: ring entries, pooled buffers, backlog.
@@ -25,9 +26,9 @@ mod tcp;
 mod timer;
 mod until;
 
-pub use buf::{Buf, HEADROOM, LARGE, SMALL};
+pub use buf::{Buf, HEADROOM, LARGE, SMALL, TINY};
 pub use ring::{Probe, RingError, cores, pin_to_core, probe, spawn, start};
 pub use socket::{bind_reuseport, bound_addr, check_unused, raise_descriptor_limit};
-pub use tcp::{Listener, Reader, SHRINK_AFTER_MS, Writer, connect};
+pub use tcp::{Listener, Reader, Writer, connect};
 pub use timer::{Deadline, Timers, now_ms};
 pub use until::{Passed, Until};

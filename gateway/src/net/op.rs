@@ -112,13 +112,6 @@ pub(super) fn send(fd: &Fd, buf: Buf) -> Op<Buf> {
     unsafe { Op::submit(fd, buf, entry) }
 }
 
-/// Waits until there is something to receive, or the peer is gone, without lending a buffer.
-pub(super) fn poll_readable(fd: &Fd) -> Op<()> {
-    let entry = opcode::PollAdd::new(fd.entry(), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
-    // SAFETY: the entry has no pointers.
-    unsafe { Op::submit(fd, (), entry) }
-}
-
 /// Asks the kernel to cancel one operation on the descriptor; that operation's own completion says how it ended.
 pub(super) fn cancel(fd: &Fd) -> Op<()> {
     let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd.entry())).build();

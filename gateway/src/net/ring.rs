@@ -47,7 +47,6 @@ pub fn probe() -> Result<Probe, RingError> {
         ("SEND", opcode::Send::CODE),
         ("ACCEPT", opcode::Accept::CODE),
         ("CONNECT", opcode::Connect::CODE),
-        ("POLL_ADD", opcode::PollAdd::CODE),
         ("ASYNC_CANCEL", opcode::AsyncCancel2::CODE),
     ];
     match needed.iter().find(|(_, code)| !known.is_supported(*code)) {

@@ -4,7 +4,6 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -70,9 +69,14 @@ pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
     with(fd, |socket| socket.local_addr())?.as_socket().ok_or_else(not_inet)
 }
 
-pub(super) fn linger_zero(fd: RawFd) {
-    // A socket that refuses the option closes in the ordinary way.
-    let _ = with(fd, |socket| socket.set_linger(Some(Duration::ZERO)));
+/// Drops the connection with a reset, at once, and ends what is in flight on it. `SO_LINGER` would do the same only at the
+/// last close, which an operation in flight delays behind an orderly shutdown.
+pub(super) fn abort(fd: RawFd) {
+    // SAFETY: all zeros is a valid `sockaddr`; its family is AF_UNSPEC, which asks to disconnect (connect(2)).
+    unsafe {
+        let unspecified: libc::sockaddr = std::mem::zeroed();
+        libc::connect(fd, &raw const unspecified, size_of::<libc::sockaddr>() as libc::socklen_t);
+    }
 }
 
 /// Whether an accept would find a connection at once.

@@ -7,29 +7,24 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::buf::{Buf, LARGE, SMALL};
+use super::buf::{Buf, LARGE, SMALL, TINY};
 use super::op::{self, Expect, Fd, Op, SockAddr};
 use super::socket;
-use super::timer::Deadline;
 use super::until::Until;
 
-/// How long a receive may hold a buffer on an idle connection before it is cancelled and becomes a poll. Busy
-/// connections never get here, so they never pay for the poll.
-pub const SHRINK_AFTER_MS: u64 = 1_000;
-
-/// Least room a receive is given.
+/// Least room a receive is given behind bytes that are there.
 const ROOM: usize = 2 * 1024;
 
-/// Splits a connected socket into its halves.
-fn halves(fd: OwnedFd) -> (Reader, Writer) {
+/// Splits a connected socket into its halves; `size` is what its messages usually need.
+fn halves(fd: OwnedFd, size: usize) -> (Reader, Writer) {
     let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false) });
-    let reader = Reader { socket: socket.clone(), buf: Buf::default(), pending: Pending::Nothing, large: false };
+    let reader = Reader { socket: socket.clone(), buf: Buf::default(), pending: Pending::Nothing, size, large: false };
     (reader, Writer { socket, pending: None })
 }
 
 /// Connects to `address`, with `TCP_NODELAY` set. Ends with [`io::ErrorKind::TimedOut`] when `until` passes.
 pub async fn connect(address: SocketAddr, until: &Until<'_>) -> io::Result<(Reader, Writer)> {
-    let (reader, writer) = halves(socket::stream_for(address)?);
+    let (reader, writer) = halves(socket::stream_for(address)?, SMALL);
     let mut op = op::connect(&reader.socket.fd, socket::encode(address));
     // An operation that is dropped here is ended by the socket's shutdown.
     reader.socket.busy.set(true);
@@ -69,13 +64,13 @@ pub struct Reader {
     socket: Rc<Socket>,
     buf: Buf,
     pending: Pending,
+    size: usize,
     large: bool,
 }
 
 enum Pending {
     Nothing,
     Receive(Op<Buf>),
-    Readable(Op<()>),
 }
 
 impl Reader {
@@ -119,11 +114,6 @@ impl Reader {
         loop {
             match &mut self.pending {
                 Pending::Nothing => self.start_receive(Expect::Now),
-                Pending::Readable(op) => {
-                    let (result, ()) = ready!(op.poll(cx));
-                    self.pending = Pending::Nothing;
-                    result?;
-                }
                 Pending::Receive(op) => {
                     let (result, mut buf) = ready!(op.poll(cx));
                     self.pending = Pending::Nothing;
@@ -148,49 +138,14 @@ impl Reader {
         }
     }
 
-    /// Waits for the first bytes on an idle connection, without holding a buffer for long.
-    ///
-    /// `Ok(0)` is the end of the stream. `timer` is free for use inside; `idle_ms` is how long to wait in all.
-    pub async fn fill_idle(&mut self, timer: &Deadline, idle_ms: u64) -> io::Result<usize> {
-        let begun = super::timer::now_ms();
-        if self.buf.is_allocated() || matches!(self.pending, Pending::Receive(_)) {
-            timer.set_at(begun + SHRINK_AFTER_MS.min(idle_ms));
-            self.start();
-            match self.fill(&Until::only(timer)).await {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => match self.cancel_receive().await {
-                    0 => {}
-                    received => return Ok(received),
-                },
-                other => return other,
-            }
-        }
-        if self.buf.is_empty() && matches!(self.pending, Pending::Nothing) {
-            self.buf = Buf::default();
-            self.pending = Pending::Readable(op::poll_readable(&self.socket.fd));
-        }
-        timer.set_at(begun + idle_ms);
-        self.fill(&Until::only(timer)).await
-    }
-
-    /// Takes the buffer back from a receive that has nothing to do. Says how many bytes came in the same moment: those
-    /// are kept, and nothing else will announce them. An end or an error in that moment is there for the next receive.
-    async fn cancel_receive(&mut self) -> usize {
-        let Pending::Receive(receive) = std::mem::replace(&mut self.pending, Pending::Nothing) else { return 0 };
-        // Whether there was anything left to cancel is told by the receive's own completion.
-        let _ = op::cancel(&self.socket.fd).done().await;
-        let (result, mut buf) = receive.done().await;
-        let received = result.map_or(0, |n| n as usize);
-        buf.advance(received);
-        self.buf = buf;
-        received
-    }
-
     fn start_receive(&mut self, expect: Expect) {
         let mut buf = std::mem::take(&mut self.buf);
-        if buf.is_empty() && (!buf.is_allocated() || (self.large && !buf.is_large())) {
-            buf = Buf::take(if self.large { LARGE } else { SMALL });
+        let size = if self.large { LARGE } else { self.size };
+        match buf.is_empty() {
+            true if buf.capacity() == size => {}
+            true => buf = Buf::take(size),
+            false => buf.reserve(ROOM),
         }
-        buf.reserve(ROOM);
         self.pending = Pending::Receive(op::recv(&self.socket.fd, buf, expect));
     }
 }
@@ -247,9 +202,9 @@ impl Writer {
         self.socket.shutdown(libc::SHUT_WR);
     }
 
-    /// Makes the coming close an abort (RST), so that the peer cannot take a cut stream for a complete one.
-    pub fn abort_on_close(&self) {
-        socket::linger_zero(self.socket.fd.raw());
+    /// Aborts the connection (RST), so that the peer cannot take a cut stream for a complete one.
+    pub fn abort(&self) {
+        socket::abort(self.socket.fd.raw());
     }
 
     /// The local address.
@@ -320,6 +275,6 @@ fn accepted(result: io::Result<u32>, address: &SockAddr) -> io::Result<(Reader, 
     // SAFETY: a completed accept gives a new descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     let peer = socket::decode(address)?;
-    let (reader, writer) = halves(fd);
+    let (reader, writer) = halves(fd, TINY);
     Ok((reader, writer, peer))
 }

@@ -157,6 +157,19 @@ impl Deadline {
         }
     }
 
+    /// The deadline is `after` from now, or when `other` passes if that is sooner.
+    pub fn set_within(&self, after: Duration, other: &Deadline) {
+        self.set(after);
+        if other.slot.due.get() < self.slot.due.get() {
+            self.set_at(other.slot.due.get());
+        }
+    }
+
+    /// Whether its moment has come, noticed or not.
+    pub fn is_due(&self) -> bool {
+        self.slot.due.get() <= now_ms()
+    }
+
     /// There is no deadline.
     pub fn clear(&self) {
         self.slot.due.set(NEVER);

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::limits;
+
 /// Header names the gateway itself reads or writes, so that finding them costs a one-byte comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -231,9 +233,10 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Forgets every field and keeps the memory.
+    /// Forgets every field and keeps the memory, up to [`limits::KEPT_HEAD_BYTES`].
     pub fn clear(&mut self) {
         self.arena.clear();
+        self.arena.shrink_to(limits::KEPT_HEAD_BYTES);
         self.fields.clear();
     }
 

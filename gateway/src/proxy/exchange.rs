@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::model::{ClusterId, RouteId};
 use crate::metrics::flags::ResponseFlags;
 use crate::proto::head::{RequestHead, ResponseHead};
+use crate::proto::limits;
 
 /// Everything that is known of a request. A connection uses one for all of its requests, so its buffers are allocated
 /// once.
@@ -86,8 +87,16 @@ impl Exchange {
         self.response = last.response;
         self.original_target = last.original_target;
         self.scratch = last.scratch;
+        self.rest();
+    }
+
+    /// Forgets the messages and keeps their memory, within limits: an idle connection may stay for long.
+    pub fn rest(&mut self) {
         self.request.clear();
         self.response.clear();
-        self.original_target.clear();
+        for bytes in [&mut self.original_target, &mut self.scratch] {
+            bytes.clear();
+            bytes.shrink_to(limits::KEPT_HEAD_BYTES);
+        }
     }
 }

@@ -49,6 +49,11 @@ pub(super) async fn forward(
         return Err(ProxyError::BodyTooLong);
     }
     request.connection.request.clear();
+    if request.exchange.request.body.is_empty()
+        && let Some(timeout) = target.timeout
+    {
+        request.connection.request.set(timeout);
+    }
     let mut fresh = false;
     loop {
         let endpoint = target.view.pick(request.worker.worker, |_| true).ok_or(ProxyError::NoEndpoint)?;
@@ -107,18 +112,24 @@ async fn connection(
         stats.pool_overflow.inc();
         return Err(UpstreamError::Overflow.into());
     };
-    request.connection.idle.set(target.cluster.connect_timeout);
+    request.connection.idle.set_within(target.cluster.connect_timeout, &request.connection.request);
     let connected = Box::pin(upstream::connect(target.view, endpoint, slot, &request.connection.idle)).await;
-    match &connected {
-        Ok(_) => stats.connections_created.inc(),
+    match connected {
+        Ok(connection) => {
+            stats.connections_created.inc();
+            Ok(connection)
+        }
+        Err(UpstreamError::ConnectTimeout) if request.connection.request.is_due() => {
+            Err(UpstreamError::TimedOut(Passed::End).into())
+        }
         Err(error) => {
             stats.connect_failures.inc();
-            if let UpstreamError::Connect(text) = error {
+            if let UpstreamError::Connect(text) = &error {
                 request.exchange.upstream_failure = Some(text.clone());
             }
+            Err(error.into())
         }
     }
-    Ok(connected?)
 }
 
 /// One try at one endpoint: sends the request, and relays the answer while the request's body may still be on its way.
@@ -136,9 +147,13 @@ async fn attempt(
     let head = &request.exchange.request;
     sink.start(request_framing(head.body), |out| encode::request(head, out));
 
+    // The origin's time begins when it has the whole request, as in Envoy. Without a body it began before we connected.
+    let (deadline, clock_runs) = (&request.connection.request, head.body.is_empty());
     let start_clock = || {
-        if let Some(timeout) = target.timeout {
-            request.connection.request.set(timeout);
+        if let Some(timeout) = target.timeout
+            && !clock_runs
+        {
+            deadline.set(timeout);
         }
     };
     if request.exchange.expects_continue && !body.is_done() && !body.has_data() {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
 
-use crate::net::{self, Buf, Deadline, LARGE, SMALL, Until};
+use crate::net::{self, Buf, LARGE, SMALL, Until};
 
 /// Plaintext encrypted in one go: with the records' overhead it still fits a large buffer.
 const BATCH: usize = 48 * 1024;
@@ -44,23 +44,12 @@ impl TlsReader {
             if let Some(result) = self.decrypted() {
                 return Poll::Ready(result);
             }
-            if self.raw.data().is_empty() && ready!(self.raw.poll_fill(cx))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            feed(&mut self.tls.borrow_mut(), &mut self.raw)?;
-        }
-    }
-
-    pub(super) async fn fill_idle(&mut self, timer: &Deadline, idle_ms: u64) -> io::Result<usize> {
-        loop {
-            if let Some(result) = self.decrypted() {
-                return result;
-            }
+            // An idle connection waits without a buffer of its own; the raw half has one.
             if self.plain.is_empty() {
                 self.plain = Buf::default();
             }
-            if self.raw.data().is_empty() && self.raw.fill_idle(timer, idle_ms).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            if self.raw.data().is_empty() && ready!(self.raw.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             feed(&mut self.tls.borrow_mut(), &mut self.raw)?;
         }
@@ -78,7 +67,7 @@ impl TlsReader {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 other => return Some(other.map(<[u8]>::len)),
             };
-            if !self.plain.is_allocated() || (self.plain.is_empty() && self.large && !self.plain.is_large()) {
+            if !self.plain.is_allocated() {
                 self.plain = Buf::take(if self.large { LARGE } else { SMALL });
             }
             self.plain.reserve(1);

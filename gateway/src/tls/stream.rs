@@ -96,13 +96,10 @@ impl Reader {
         }
     }
 
-    /// Waits for the first bytes on an idle connection, without holding a buffer for long. See
-    /// [`net::Reader::fill_idle`].
-    pub async fn fill_idle(&mut self, timer: &Deadline, idle_ms: u64) -> io::Result<usize> {
-        match self {
-            Reader::Plain(reader) => reader.fill_idle(timer, idle_ms).await,
-            Reader::Tls(reader) => reader.fill_idle(timer, idle_ms).await,
-        }
+    /// Waits for the first bytes of a message that may be long in coming. `Ok(0)` is the end of the stream.
+    pub async fn fill_idle(&mut self, idle: &Deadline) -> io::Result<usize> {
+        self.start();
+        self.fill(&Until::only(idle)).await
     }
 
     /// Whether nothing has come since the last message: no bytes, no end, no error. Leaves a receive in flight, so that
@@ -138,9 +135,9 @@ impl Writer {
         self.socket().shutdown();
     }
 
-    /// Makes the coming close an abort (RST), so that the peer cannot take a cut stream for a complete one.
-    pub fn abort_on_close(&self) {
-        self.socket().abort_on_close();
+    /// Aborts the connection (RST), so that the peer cannot take a cut stream for a complete one.
+    pub fn abort(&self) {
+        self.socket().abort();
     }
 
     /// The local address.

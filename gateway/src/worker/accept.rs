@@ -114,7 +114,7 @@ fn admit(
     stats.connections.inc();
     let source = peer.ip().to_canonical();
     if generation.access.verdict(source).is_some() {
-        writer.abort_on_close();
+        writer.abort();
         return stats.refused.of(Refusal::AccessDenied).inc();
     }
     let limits = &generation.config.listeners[id.index()].limits;
@@ -127,7 +127,7 @@ fn admit(
             open: open.clone(),
         },
         Err(too_many) => {
-            writer.abort_on_close();
+            writer.abort();
             let refusal = match too_many {
                 TooMany::Connections => Refusal::ListenerLimit,
                 TooMany::FromSource => Refusal::SourceLimit,
