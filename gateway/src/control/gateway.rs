@@ -131,7 +131,6 @@ struct State {
     reloads_ok: u64,
     reloads_failed: u64,
     last_reload: SystemTime,
-    workers_up: Vec<bool>,
 }
 
 impl Gateway {
@@ -154,7 +153,6 @@ impl Gateway {
             reloads_ok: 0,
             reloads_failed: 0,
             last_reload: SystemTime::UNIX_EPOCH,
-            workers_up: vec![true; count],
         };
         let mut gateway = Gateway {
             path,
@@ -412,7 +410,6 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
-            workers_up: state.workers_up.clone(),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
