@@ -147,13 +147,8 @@ impl Gateway {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
-        let state = State {
-            current: None,
-            xdp: None,
-            reloads_ok: 0,
-            reloads_failed: 0,
-            last_reload: SystemTime::UNIX_EPOCH,
-        };
+        let state =
+            State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
         let mut gateway = Gateway {
             path,
             files,

@@ -33,7 +33,9 @@ pub fn run(
     at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // Only lookups block, and each holds a permit: none ever waits for a thread.
+    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files).await?;
