@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::log_writer::{self, LogWriter};
@@ -40,7 +41,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 pub enum ReloadError {
     /// The configuration has errors; here are all of them.
     Config(Report),
-    /// A listener's address cannot be had.
+    /// An address to listen on cannot be had.
     Bind(String),
     /// The access log cannot be opened.
     Log(String),
@@ -68,7 +69,7 @@ impl std::error::Error for ReloadError {}
 
 impl ReloadError {
     /// An address that cannot be had, and what to do about it.
-    pub(super) fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
+    fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "; another program listens there, `ss -ltnp` shows which",
             io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address, see `ip address`",
@@ -103,6 +104,18 @@ struct Prepared {
     sockets: Vec<OwnedFd>,
 }
 
+/// What a generation changes about the admin endpoint's socket.
+#[derive(Default)]
+pub enum AdminSocket {
+    /// Nothing.
+    #[default]
+    Unchanged,
+    /// It is closed.
+    Off,
+    /// This one, which listens already, takes its place.
+    New(TcpListener),
+}
+
 /// The workers and what they serve.
 pub struct Gateway {
     path: PathBuf,
@@ -111,6 +124,8 @@ pub struct Gateway {
     workers: Vec<worker::Handle>,
     current: Option<Arc<Snapshot>>,
     bound: HashMap<String, Bound>,
+    admin: Option<Bound>,
+    admin_socket: AdminSocket,
     resolved: Resolved,
     log: Option<LogWriter>,
     watched: Vec<PathBuf>,
@@ -156,6 +171,8 @@ impl Gateway {
             workers,
             current: None,
             bound: HashMap::new(),
+            admin: None,
+            admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
             log: None,
             watched: Vec::new(),
@@ -184,6 +201,16 @@ impl Gateway {
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let of = |name: &String| Some((name.clone(), self.bound.get(name)?.actual));
         self.config().listeners.iter().filter_map(|listener| of(&listener.name)).collect()
+    }
+
+    /// The address of the admin endpoint.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        Some(self.admin.as_ref()?.actual)
+    }
+
+    /// What the generation now in force changes about the admin endpoint's socket; says so once.
+    pub fn take_admin_socket(&mut self) -> AdminSocket {
+        std::mem::take(&mut self.admin_socket)
     }
 
     /// The number of the first worker that has ended, which none should.
@@ -241,10 +268,14 @@ impl Gateway {
         let resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
         let snapshot = self.build(config, &resolved)?;
         let prepared = self.prepare(&snapshot.config)?;
+        let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
         self.sync_xdp(&snapshot.config)?;
         let generation = snapshot.generation;
         self.commit(snapshot, resolved, prepared, log).await?;
+        if !matches!(admin_socket, AdminSocket::Unchanged) {
+            (self.admin, self.admin_socket) = (admin, admin_socket);
+        }
         Ok(Reloaded { generation, changed: true, warnings })
     }
 
@@ -282,6 +313,20 @@ impl Gateway {
             Ok(Prepared { name: listener.name.clone(), bound, sockets })
         })
         .collect()
+    }
+
+    /// Binds the admin endpoint's address if it changed. The old socket still listens: its port is ours, so another
+    /// address with the same port is not in use by somebody else.
+    fn prepare_admin(&self, config: &Config) -> Result<(Option<Bound>, AdminSocket), ReloadError> {
+        let wanted = config.admin.as_ref().map(|admin| admin.address);
+        if self.admin.as_ref().map(|bound| bound.wanted) == wanted {
+            return Ok((None, AdminSocket::Unchanged));
+        }
+        let Some(wanted) = wanted else { return Ok((None, AdminSocket::Off)) };
+        let ours = self.admin.as_ref().is_some_and(|bound| bound.actual.port() == wanted.port());
+        let (socket, actual) =
+            bind_admin(wanted, ours).map_err(|error| ReloadError::bind("admin.address", wanted, &error))?;
+        Ok((Some(Bound { wanted, actual }), AdminSocket::New(socket)))
     }
 
     /// Opens the access log if it changed. `None`: it stays as it is.
@@ -419,6 +464,16 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn bind_admin(address: SocketAddr, port_is_ours: bool) -> io::Result<(TcpListener, SocketAddr)> {
+    if !port_is_ours {
+        net::check_unused(address)?;
+    }
+    let socket = std::net::TcpListener::from(net::bind_reuseport(address)?);
+    socket.set_nonblocking(true)?;
+    let actual = socket.local_addr()?;
+    Ok((TcpListener::from_std(socket)?, actual))
 }
 
 fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
