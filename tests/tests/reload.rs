@@ -1,5 +1,7 @@
 //! A reload changes what it must and nothing else: no request fails, no connection is cut, a bad file does nothing.
 
+use std::net::SocketAddr;
+
 use gateway_tests::certs::Store;
 use gateway_tests::client;
 use gateway_tests::load::{Load, Mode, Report};
@@ -123,6 +125,45 @@ fn a_listener_that_cannot_be_bound_changes_nothing() {
     assert!(response.status >= 400, "{}", response.text());
     assert!(response.text().contains(&taken.addr().to_string()), "{}", response.text());
     assert_eq!(gateway.get("/").text(), "a");
+}
+
+/// `respond(body)` with this address of the admin endpoint.
+fn with_admin_at(address: SocketAddr, body: &str) -> String {
+    let text = respond(body).to_string();
+    let moved = text.replacen("[admin]\naddress = '127.0.0.1:0'", &format!("[admin]\naddress = '{address}'"), 1);
+    assert_ne!(moved, text);
+    moved
+}
+
+#[test]
+fn an_admin_address_that_is_taken_changes_nothing_and_says_what_to_do() {
+    let gateway = Gateway::start(&respond("old"));
+    let generation = || gateway.metrics().sum("gateway_config_generation", &[]);
+    let before = generation();
+    let taken = Origin::start("holds a port");
+    gateway.write_file("gateway.toml", &with_admin_at(taken.addr(), "new"));
+    let response = gateway.admin_post("/reload");
+    assert_eq!(response.status, 400, "{}", response.text());
+    for part in ["admin.address", &taken.addr().to_string(), "ss -ltnp"] {
+        assert!(response.text().contains(part), "{part:?} is missing in {:?}", response.text());
+    }
+    assert_eq!(generation(), before);
+    assert_eq!(gateway.get("/").text(), "old");
+}
+
+#[test]
+fn the_admin_endpoint_moves_to_another_address_of_its_port() {
+    let gateway = Gateway::start(&respond("old"));
+    let line = gateway.process.stdout.find("ADMIN", |line| line.starts_with("ADMIN ")).expect("an ADMIN line");
+    let address: SocketAddr = line["ADMIN ".len()..].parse().expect("an address");
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
+    gateway.write_file("gateway.toml", &with_admin_at(everywhere, "new"));
+    let response = gateway.admin_post("/reload");
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(gateway.get("/").text(), "new");
+    assert_eq!(gateway.admin_get("/ready").status, 200);
+    let mut elsewhere = Conn::connect(SocketAddr::from(([127, 0, 0, 2], address.port())));
+    assert_eq!(elsewhere.get("/ready").status, 200);
 }
 
 #[test]

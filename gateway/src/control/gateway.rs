@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::log_writer::{self, LogWriter};
@@ -40,7 +41,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 pub enum ReloadError {
     /// The configuration has errors; here are all of them.
     Config(Report),
-    /// A listener's address cannot be had.
+    /// An address to listen on cannot be had.
     Bind(String),
     /// The access log cannot be opened.
     Log(String),
@@ -68,7 +69,7 @@ impl std::error::Error for ReloadError {}
 
 impl ReloadError {
     /// An address that cannot be had, and what to do about it.
-    pub(super) fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
+    fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "; another program listens there, `ss -ltnp` shows which",
             io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address, see `ip address`",
@@ -103,6 +104,18 @@ struct Prepared {
     sockets: Vec<OwnedFd>,
 }
 
+/// What a generation changes about the admin endpoint's socket.
+#[derive(Default)]
+pub enum AdminSocket {
+    /// Nothing.
+    #[default]
+    Unchanged,
+    /// It is closed.
+    Off,
+    /// This one, which listens already, takes its place.
+    New(TcpListener),
+}
+
 /// The workers and what they serve.
 pub struct Gateway {
     path: PathBuf,
@@ -111,6 +124,8 @@ pub struct Gateway {
     workers: Vec<worker::Handle>,
     current: Option<Arc<Snapshot>>,
     bound: HashMap<String, Bound>,
+    admin: Option<Bound>,
+    admin_socket: AdminSocket,
     resolved: Resolved,
     log: Option<LogWriter>,
     watched: Vec<PathBuf>,
@@ -131,7 +146,6 @@ struct State {
     reloads_ok: u64,
     reloads_failed: u64,
     last_reload: SystemTime,
-    workers_up: Vec<bool>,
 }
 
 impl Gateway {
@@ -148,14 +162,8 @@ impl Gateway {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
-        let state = State {
-            current: None,
-            xdp: None,
-            reloads_ok: 0,
-            reloads_failed: 0,
-            last_reload: SystemTime::UNIX_EPOCH,
-            workers_up: vec![true; count],
-        };
+        let state =
+            State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
         let mut gateway = Gateway {
             path,
             files,
@@ -163,6 +171,8 @@ impl Gateway {
             workers,
             current: None,
             bound: HashMap::new(),
+            admin: None,
+            admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
             log: None,
             watched: Vec::new(),
@@ -191,6 +201,16 @@ impl Gateway {
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let of = |name: &String| Some((name.clone(), self.bound.get(name)?.actual));
         self.config().listeners.iter().filter_map(|listener| of(&listener.name)).collect()
+    }
+
+    /// The address of the admin endpoint.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        Some(self.admin.as_ref()?.actual)
+    }
+
+    /// What the generation now in force changes about the admin endpoint's socket; says so once.
+    pub fn take_admin_socket(&mut self) -> AdminSocket {
+        std::mem::take(&mut self.admin_socket)
     }
 
     /// The number of the first worker that has ended, which none should.
@@ -248,10 +268,14 @@ impl Gateway {
         let resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
         let snapshot = self.build(config, &resolved)?;
         let prepared = self.prepare(&snapshot.config)?;
+        let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
         self.sync_xdp(&snapshot.config)?;
         let generation = snapshot.generation;
         self.commit(snapshot, resolved, prepared, log).await?;
+        if !matches!(admin_socket, AdminSocket::Unchanged) {
+            (self.admin, self.admin_socket) = (admin, admin_socket);
+        }
         Ok(Reloaded { generation, changed: true, warnings })
     }
 
@@ -289,6 +313,20 @@ impl Gateway {
             Ok(Prepared { name: listener.name.clone(), bound, sockets })
         })
         .collect()
+    }
+
+    /// Binds the admin endpoint's address if it changed. The old socket still listens: its port is ours, so another
+    /// address with the same port is not in use by somebody else.
+    fn prepare_admin(&self, config: &Config) -> Result<(Option<Bound>, AdminSocket), ReloadError> {
+        let wanted = config.admin.as_ref().map(|admin| admin.address);
+        if self.admin.as_ref().map(|bound| bound.wanted) == wanted {
+            return Ok((None, AdminSocket::Unchanged));
+        }
+        let Some(wanted) = wanted else { return Ok((None, AdminSocket::Off)) };
+        let ours = self.admin.as_ref().is_some_and(|bound| bound.actual.port() == wanted.port());
+        let (socket, actual) =
+            bind_admin(wanted, ours).map_err(|error| ReloadError::bind("admin.address", wanted, &error))?;
+        Ok((Some(Bound { wanted, actual }), AdminSocket::New(socket)))
     }
 
     /// Opens the access log if it changed. `None`: it stays as it is.
@@ -412,7 +450,6 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
-            workers_up: state.workers_up.clone(),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
@@ -427,6 +464,16 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn bind_admin(address: SocketAddr, port_is_ours: bool) -> io::Result<(TcpListener, SocketAddr)> {
+    if !port_is_ours {
+        net::check_unused(address)?;
+    }
+    let socket = std::net::TcpListener::from(net::bind_reuseport(address)?);
+    socket.set_nonblocking(true)?;
+    let actual = socket.local_addr()?;
+    Ok((TcpListener::from_std(socket)?, actual))
 }
 
 fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {

@@ -1,17 +1,22 @@
 //! Endpoint names to addresses, without a worker ever waiting for DNS.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::model::{Config, EndpointAddress};
 use crate::snapshot::Resolved;
 
-/// Names resolved at the same time: a resolver drops queries beyond some such number.
-const AT_ONCE: usize = 32;
+/// Lookups at the same time in the whole process, those nobody waits for any more among them: a resolver drops queries
+/// beyond some such number, and when it is dead, so many blocked threads are all it costs.
+pub const LOOKUPS_AT_ONCE: usize = 32;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_AT_ONCE);
 
 /// Every name the configuration has among its endpoints.
 pub fn names(config: &Config) -> BTreeSet<String> {
@@ -38,15 +43,8 @@ pub async fn all(names: &BTreeSet<String>, last: &Resolved, limit: Duration) -> 
     let mut resolved: Resolved =
         names.iter().filter_map(|name| Some((name.clone(), last.get(name)?.clone()))).collect();
     let end = Instant::now() + limit;
-    let mut lookups = JoinSet::new();
-    let mut waiting = names.iter().cloned();
-    for name in waiting.by_ref().take(AT_ONCE) {
-        lookups.spawn(lookup(name, end));
-    }
+    let mut lookups: JoinSet<_> = names.iter().cloned().map(|name| lookup(name, end)).collect();
     while let Some(result) = lookups.join_next().await {
-        if let Some(name) = waiting.next() {
-            lookups.spawn(lookup(name, end));
-        }
         match result {
             Ok((name, Ok(addresses))) => {
                 resolved.insert(name, addresses);
@@ -59,14 +57,46 @@ pub async fn all(names: &BTreeSet<String>, last: &Resolved, limit: Duration) -> 
 }
 
 async fn lookup(name: String, end: Instant) -> (String, Result<Vec<IpAddr>, String>) {
-    // The port is not part of the question.
-    let answer = match tokio::time::timeout_at(end, tokio::net::lookup_host((name.as_str(), 0))).await {
+    let answer = match tokio::time::timeout_at(end, ask(name.clone())).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".into()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Ok(Ok(addresses)) => {
-            let addresses: BTreeSet<IpAddr> = addresses.map(|address| address.ip()).collect();
-            Ok(addresses.into_iter().collect())
-        }
     };
     (name, answer)
+}
+
+/// The permit belongs to the thread, not to this future: getaddrinfo(3) cannot be cancelled, so a lookup that nobody
+/// waits for any more still takes its place until the system's resolver gives up.
+async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
+    let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let lookup = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        // The port is not part of the question.
+        let addresses: BTreeSet<IpAddr> = (name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect();
+        Ok(addresses.into_iter().collect())
+    });
+    lookup.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn localhost() -> BTreeSet<String> {
+        BTreeSet::from(["localhost".to_owned()])
+    }
+
+    #[tokio::test]
+    async fn a_name_of_the_hosts_file_is_resolved_and_frees_its_place() {
+        let resolved = all(&localhost(), &Resolved::new(), Duration::from_secs(10)).await;
+        assert!(resolved["localhost"].iter().all(IpAddr::is_loopback) && !resolved["localhost"].is_empty());
+        drop(LOOKUPS.acquire_many(LOOKUPS_AT_ONCE as u32).await.expect("every place is free again"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_gets_no_place_in_time_keeps_its_addresses() {
+        let stuck = LOOKUPS.acquire_many(LOOKUPS_AT_ONCE as u32).await.expect("all places");
+        let last = Resolved::from_iter([("localhost".to_owned(), vec![IpAddr::from([192, 0, 2, 1])])]);
+        assert_eq!(all(&localhost(), &last, Duration::ZERO).await, last);
+        drop(stuck);
+    }
 }

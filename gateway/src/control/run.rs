@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
-use super::gateway::{Gateway, ReloadError};
+use super::gateway::{AdminSocket, Gateway, ReloadError};
 use super::watch::FileWatch;
 use super::{config_view, notify, resolve};
 use crate::config::Files;
@@ -33,14 +34,16 @@ pub fn run(
     at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // Only lookups block, and each holds a permit: none ever waits for a thread.
+    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files).await?;
         if !warnings.diagnostics.is_empty() {
             log::warn!("{warnings}");
         }
-        Control::new(gateway).await?.run(at_ready).await
+        Control::new(gateway)?.run(at_ready).await
     });
     // A name that is still being looked up must not keep the process.
     runtime.shutdown_background();
@@ -71,19 +74,13 @@ struct Control {
     readiness: watch::Sender<Readiness>,
     reloads: mpsc::Receiver<ReloadRequest>,
     reload: mpsc::Sender<ReloadRequest>,
-    admin: Option<Admin>,
+    admin: Option<JoinHandle<()>>,
     check: tokio::time::Interval,
     last_resolved: Instant,
 }
 
-struct Admin {
-    wanted: std::net::SocketAddr,
-    actual: std::net::SocketAddr,
-    task: JoinHandle<()>,
-}
-
 impl Control {
-    async fn new(gateway: Gateway) -> Result<Control, ReloadError> {
+    fn new(gateway: Gateway) -> Result<Control, ReloadError> {
         let signals = Signals::new().map_err(|error| ReloadError::Bind(format!("signals: {error}")))?;
         let files = FileWatch::new(gateway.watched().to_vec())
             .inspect_err(|error| log::warn!("files are not watched: {error}; reload by SIGHUP or POST /reload"))
@@ -101,7 +98,7 @@ impl Control {
             check: tokio::time::interval(CHECK),
             last_resolved: Instant::now(),
         };
-        control.serve_admin().await?;
+        control.serve_admin();
         Ok(control)
     }
 
@@ -167,10 +164,7 @@ impl Control {
         if let Some(files) = &mut self.files {
             files.replace(self.gateway.watched().to_vec());
         }
-        let result = match result {
-            Ok(reloaded) => self.serve_admin().await.map(|()| reloaded),
-            Err(error) => Err(error),
-        };
+        self.serve_admin();
         let (status, result) = match result {
             Ok(reloaded) => {
                 let what = if reloaded.changed { "in force" } else { "unchanged" };
@@ -193,33 +187,15 @@ impl Control {
         result
     }
 
-    /// Serves the admin endpoint where the configuration wants it.
-    async fn serve_admin(&mut self) -> Result<(), ReloadError> {
-        let wanted = self.gateway.config().admin.as_ref().map(|admin| admin.address);
-        if self.admin.as_ref().map(|admin| admin.wanted) == wanted {
-            return Ok(());
-        }
-        let Some(wanted) = wanted else {
-            self.stop_admin();
-            return Ok(());
+    /// Serves the admin endpoint where the generation in force wants it. Requests of the old socket are finished.
+    fn serve_admin(&mut self) {
+        let admin = match self.gateway.take_admin_socket() {
+            AdminSocket::Unchanged => return,
+            AdminSocket::Off => None,
+            AdminSocket::New(listener) => Some(tokio::spawn(serve_admin(listener, self.admin_state()))),
         };
-        let cannot = |error| ReloadError::bind("admin.address", wanted, &error);
-        let listener = tokio::net::TcpListener::bind(wanted).await.map_err(cannot)?;
-        let actual = listener.local_addr().map_err(cannot)?;
-        let state = self.admin_state();
-        let task = tokio::spawn(async move {
-            if let Err(error) = admin::serve(listener, state).await {
-                log::error!("admin endpoint: {error}");
-            }
-        });
-        self.stop_admin();
-        self.admin = Some(Admin { wanted, actual, task });
-        Ok(())
-    }
-
-    fn stop_admin(&mut self) {
-        if let Some(admin) = self.admin.take() {
-            admin.task.abort();
+        if let Some(old) = std::mem::replace(&mut self.admin, admin) {
+            old.abort();
         }
     }
 
@@ -247,8 +223,8 @@ impl Control {
         for (name, address) in &addresses {
             let _ = writeln!(out, "LISTEN {name} {address}");
         }
-        if let Some(admin) = &self.admin {
-            let _ = writeln!(out, "ADMIN {}", admin.actual);
+        if let Some(address) = self.gateway.admin_address() {
+            let _ = writeln!(out, "ADMIN {address}");
         }
         drop(out);
         self.readiness.send_replace(Readiness::Live);
@@ -270,6 +246,12 @@ impl Control {
             true => log::info!("drained"),
             false => log::warn!("ended with requests still in flight"),
         }
+    }
+}
+
+async fn serve_admin(listener: TcpListener, state: AdminState) {
+    if let Err(error) = admin::serve(listener, state).await {
+        log::error!("admin endpoint: {error}");
     }
 }
 

@@ -107,8 +107,6 @@ families! {
         "Reloads, by result."
     CONFIG_LAST_RELOAD = Gauge "gateway_config_last_reload_timestamp_seconds" []
         "When the running configuration was put into force."
-    WORKER_UP = Gauge "gateway_worker_up" ["worker"]
-        "1 while the worker thread runs."
     BUILD_INFO = Gauge "gateway_build_info" ["version"]
         "1; the version is in the label."
 }

@@ -24,8 +24,6 @@ pub struct Extra {
     pub reloads_failed: u64,
     /// When the running configuration was put into force, in seconds since 1970.
     pub last_reload_unix_s: u64,
-    /// For each worker, whether its thread runs.
-    pub workers_up: Vec<bool>,
     /// Failed writes of the access log.
     pub log_write_errors: u64,
     /// Whether each endpoint takes requests.
@@ -128,11 +126,6 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         family.sample(&["failed"], extra.reloads_failed);
     });
     page.value(&names::CONFIG_LAST_RELOAD, extra.last_reload_unix_s);
-    page.family(&names::WORKER_UP, |family| {
-        for (worker, up) in extra.workers_up.iter().enumerate() {
-            family.sample(&[itoa::Buffer::new().format(worker)], u8::from(*up));
-        }
-    });
     page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
 }
 

@@ -23,7 +23,6 @@ fn full_page() -> String {
         generation: 7,
         reloads_ok: 6,
         last_reload_unix_s: 1_700_000_000,
-        workers_up: vec![true, false],
         endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true }],
         xdp_packets: vec![("denied_v4", 12)],
         ..Extra::default()
@@ -79,7 +78,6 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
         ("gateway_config_generation", 7.0),
         (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),
-        (r#"gateway_worker_up{worker="1"}"#, 0.0),
         (r#"gateway_build_info{version="1.2.3"}"#, 1.0),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample}");
