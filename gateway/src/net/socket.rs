@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::op::SockAddr;
 
@@ -37,6 +37,19 @@ pub fn check_unused(address: SocketAddr) -> io::Result<()> {
     }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
+}
+
+/// Makes a listening socket deaf to new connections (SYN), while those whose handshake is under way come through. A
+/// client whose SYN is dropped sends it again, to whoever listens then.
+pub(super) fn refuse_new(fd: RawFd) -> io::Result<()> {
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ALL: u32 = u32::MAX;
+    // The filter of a TCP socket sees the segment from its header on.
+    let load_flags = SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, FLAGS_AT);
+    let is_syn = SockFilter::new((libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16, 0, 1, SYN);
+    let keep = |bytes| SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, bytes);
+    with(fd, |socket| socket.attach_filter(&[load_flags, is_syn, keep(0), keep(ALL)]))
 }
 
 /// The address a listening socket got.

@@ -6,11 +6,15 @@ use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::buf::{Buf, LARGE, SMALL, TINY};
 use super::op::{self, Expect, Fd, Op, SockAddr};
 use super::socket;
 use super::until::Until;
+
+/// How long a socket that takes no new connections waits for handshakes that are under way: most round trips are shorter.
+const HANDSHAKES_END: Duration = Duration::from_millis(100);
 
 /// Least room a receive is given behind bytes that are there.
 const ROOM: usize = 2 * 1024;
@@ -249,6 +253,10 @@ impl Listener {
     /// Stops accepting and gives back what the kernel had already accepted for this socket, so that closing it resets
     /// nobody (Envoy #17259).
     pub async fn finish(mut self) -> Vec<(Reader, Writer, SocketAddr)> {
+        // Without the filter, which needs no privilege, what comes between the last accept and the close is reset.
+        if socket::refuse_new(self.fd.raw()).is_ok() {
+            tokio::time::sleep(HANDSHAKES_END).await;
+        }
         let mut queued = Vec::new();
         if let Some(op) = self.pending.take() {
             let _ = op::cancel(&self.fd).done().await;

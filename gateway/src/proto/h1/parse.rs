@@ -104,6 +104,11 @@ pub fn response(
     method: &Method,
     head: &mut ResponseHead,
 ) -> Result<Option<ParsedResponse>, ResponseError> {
+    // Something else speaks first, SSH or SMTP: it would never send the empty line that we wait for.
+    let begun = bytes.len().min(b"HTTP/".len());
+    if bytes[..begun] != b"HTTP/"[..begun] {
+        return Err(ResponseError::Malformed);
+    }
     // httparse would skip empty lines; only a server may (RFC 9112 §2.2).
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(ResponseError::Malformed);
