@@ -173,12 +173,15 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 pub fn uuid4(high: u64, low: u64) -> [u8; 36] {
     const VERSION: u128 = 4 << 76;
     const VARIANT: u128 = 2 << 62;
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    /// Where each octet's digits are, between the hyphens.
+    const OCTETS_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = (u128::from(high) << 64) | u128::from(low);
     let bits = bits & !(0xf << 76) & !(3 << 62) | VERSION | VARIANT;
     let mut text = [b'-'; 36];
-    let digits = (0..36).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
-    for (at, digit) in digits.zip(0..32) {
-        text[at] = b"0123456789abcdef"[(bits >> (124 - 4 * digit)) as usize & 0xf];
+    for (at, byte) in OCTETS_AT.into_iter().zip(bits.to_be_bytes()) {
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 0xf)];
     }
     text
 }
