@@ -335,7 +335,7 @@ pub struct Route {
     pub matcher: RouteMatch,
     /// What the route does.
     pub action: Action,
-    /// `timeout`: whole request. Default 15 s (Envoy's); `None` is `"0s"`, no limit.
+    /// `timeout`: from the end of the request to the end of the answer. Default 15 s (Envoy's); `None` is `"0s"`, no limit.
     pub timeout: Option<Duration>,
     /// `body_bytes`: longest request body; overrides the listener's.
     pub body_bytes: Option<u64>,

@@ -330,7 +330,7 @@ pub struct Route {
     pub respond: Optional<Given<Respond>>,
     /// What the origin sees in place of the path and host of the request.
     pub rewrite: Optional<Rewrite>,
-    /// Time for the whole request; `"0s"` is no limit.
+    /// Time from the end of the request to the end of the answer; `"0s"` is no limit, for long downloads.
     #[schemars(extend("default" = "15s", "examples" = ["1m30s"]))]
     pub timeout: Optional<Duration>,
     /// Longest request body, in place of the listener's limit.
