@@ -189,13 +189,8 @@ impl Deadline {
         Poll::Pending
     }
 
-    /// Waits until it has passed.
-    pub async fn passed(&self) {
-        std::future::poll_fn(|cx| self.poll_passed(cx)).await;
-    }
-
-    /// Whether it has passed.
-    pub fn has_passed(&self) -> bool {
+    #[cfg(test)]
+    fn has_passed(&self) -> bool {
         self.slot.passed.get()
     }
 }
