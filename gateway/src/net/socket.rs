@@ -92,11 +92,11 @@ pub(super) fn abort(fd: RawFd) {
     }
 }
 
-/// Whether an accept would find a connection at once.
-pub(super) fn has_queued(fd: RawFd) -> bool {
+/// Whether an accept would find a connection at once, or a receive bytes, an end or an error.
+pub(super) fn is_readable(fd: RawFd) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: `poll` is one valid entry.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
 pub(super) fn encode(address: SocketAddr) -> Box<SockAddr> {

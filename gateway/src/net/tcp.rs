@@ -135,6 +135,12 @@ impl Reader {
         }
     }
 
+    /// Whether the kernel has bytes, an end or an error for us that the receive in flight has not told of yet. Asks the
+    /// kernel, which costs a system call.
+    pub fn is_readable(&self) -> bool {
+        socket::is_readable(self.socket.fd.raw())
+    }
+
     /// Starts receiving what will come later, without waiting for it.
     pub fn start(&mut self) {
         if matches!(self.pending, Pending::Nothing) {
@@ -265,7 +271,7 @@ impl Listener {
         }
         // The backlog is what had been accepted when this began. What a flood adds behind it would keep us for ever.
         for _ in 0..=socket::BACKLOG {
-            if !socket::has_queued(self.fd.raw()) {
+            if !socket::is_readable(self.fd.raw()) {
                 break;
             }
             let (result, address) = op::accept(&self.fd, SockAddr::empty()).done().await;

@@ -14,7 +14,7 @@ use crate::config::model::{Cluster, Forward, RouteId};
 use crate::http1::Framing;
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::h1::encode::{self, ResponseFraming};
-use crate::proto::head::BodyLength;
+use crate::proto::head::{BodyLength, RequestHead};
 use crate::snapshot::{ClusterView, EndpointView};
 use crate::upstream::{self, Connection, UpstreamError};
 
@@ -89,11 +89,13 @@ pub(super) async fn forward(
 /// before it answered a byte, which says nothing about this request. Only what may be repeated (RFC 9110 §9.2.2), and
 /// whose body is still ours to send.
 fn may_repeat(request: &Request<'_>, connection: &Connection, error: &ProxyError) -> bool {
-    let head = &request.exchange.request;
     connection.is_reused()
         && matches!(error, ProxyError::Upstream(UpstreamError::Closed { answered: false }))
-        && head.method.is_idempotent()
-        && head.body == BodyLength::Empty
+        && is_repeatable(&request.exchange.request)
+}
+
+fn is_repeatable(head: &RequestHead) -> bool {
+    head.method.is_idempotent() && head.body == BodyLength::Empty
 }
 
 /// An idle connection to the endpoint, or a new one.
@@ -104,7 +106,8 @@ async fn connection(
     fresh: bool,
 ) -> Result<Box<Connection>, ProxyError> {
     let (worker, stats) = (request.worker, target.view.stats.shard(request.worker.worker));
-    if !fresh && let Some(connection) = worker.pools.take(endpoint.id) {
+    let repeatable = is_repeatable(&request.exchange.request);
+    if !fresh && let Some(connection) = worker.pools.take(endpoint.id, repeatable) {
         stats.connections_reused.inc();
         return Ok(connection);
     }

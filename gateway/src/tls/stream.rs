@@ -80,6 +80,14 @@ impl Reader {
         std::future::pending().await
     }
 
+    /// Whether the kernel has something for us that the receive in flight has not told of yet. Costs a system call.
+    pub fn is_readable(&self) -> bool {
+        match self {
+            Reader::Plain(reader) => reader.is_readable(),
+            Reader::Tls(reader) => reader.raw.is_readable(),
+        }
+    }
+
     /// Starts receiving what will come later, where nothing is here.
     fn start(&mut self) {
         match self {

@@ -46,6 +46,11 @@ impl Connection {
         self.reused = true;
     }
 
+    /// Whether the kernel knows of something that [`Connection::is_reusable`] does not know yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.reader.is_readable()
+    }
+
     pub(super) fn slot(&self) -> &Slot {
         &self.slot
     }

@@ -52,12 +52,13 @@ impl Drop for Slot {
 }
 
 impl Pools {
-    /// An idle connection that is still good.
-    pub fn take(&self, endpoint: EndpointId) -> Option<Box<Connection>> {
+    /// An idle connection that is still good. A request that cannot be sent twice is worth asking the kernel, which knows
+    /// of a close a moment before our ring does.
+    pub fn take(&self, endpoint: EndpointId, repeatable: bool) -> Option<Box<Connection>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let idle = &mut endpoints.get_mut(&endpoint)?.idle;
         while let Some(mut idle) = idle.pop() {
-            if idle.connection.is_reusable() {
+            if idle.connection.is_reusable() && (repeatable || !idle.connection.has_news()) {
                 return Some(idle.connection);
             }
         }
