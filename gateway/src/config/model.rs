@@ -1,7 +1,7 @@
 //! What a checked configuration means: names are ids, defaults are filled in, durations are durations.
 //!
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
-//! changed. Nothing here is read from a file by serde; that is `raw`.
+//! changed. Nothing here has the shape of the file; that is `raw`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
