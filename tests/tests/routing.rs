@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gateway_tests::client;
 use gateway_tests::prelude::*;
+use gateway_tests::stream::Stream;
 
 /// A gateway whose routes answer with their own name, so that a test sees which one took the request.
 fn named_routes(routes: &[(&str, &str)]) -> Gateway {
@@ -378,10 +379,16 @@ fn denied_sources_get_no_connection() {
     let origin = Origin::start("a");
     let denied = "[[access]]\nname = 'all'\naction = 'deny'\nsources = ['127.0.0.0/8']";
     let gateway = Gateway::start(&Config::proxy_to(origin.addr()).tables(denied));
-    let mut client = gateway.connect();
-    client.try_send(client::request("GET", "/", ""));
-    assert_eq!(client.try_response_to("GET"), Err(ReadError::Closed));
+    // The reset may come before the connection is ready for use.
+    if let Ok(denied) = Stream::connect(gateway.addr("web")) {
+        let mut client = Conn::new(denied, 0);
+        client.try_send(client::request("GET", "/", ""));
+        assert_eq!(client.try_response_to("GET"), Err(ReadError::Closed));
+    }
     assert_eq!(origin.connections(), 0);
+    wait::until_true("the refusal to be counted", || {
+        gateway.metrics().sum("gateway_listener_connections_refused_total", &[("reason", "access_denied")]) > 0.0
+    });
     let allowed = "[[access]]\nname = 'me'\naction = 'allow'\nsources = ['127.0.0.1']";
     let gateway = Gateway::start(&Config::proxy_to(origin.addr()).tables(denied).tables(allowed));
     assert_eq!(gateway.get("/").status, 200);
