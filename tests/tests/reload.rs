@@ -167,6 +167,19 @@ fn the_admin_endpoint_moves_to_another_address_of_its_port() {
 }
 
 #[test]
+fn a_listener_moves_to_another_address_of_its_port_and_keeps_its_connections() {
+    let mut gateway = Gateway::start(&respond("old"));
+    let mut kept = gateway.connect();
+    assert_eq!(kept.get("/").text(), "old");
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], gateway.addr("web").port()));
+    let moved = Config::new().listener_at("web", everywhere, "");
+    gateway.reload(&moved.route("all", "respond = { status = 200, body = 'new' }"));
+    let mut elsewhere = Conn::connect(SocketAddr::from(([127, 0, 0, 2], everywhere.port())));
+    assert_eq!(elsewhere.get("/").text(), "new");
+    assert_eq!(kept.get("/").text(), "new", "a connection to the old address goes on");
+}
+
+#[test]
 fn sighup_and_a_changed_file_reload_too() {
     let gateway = Gateway::start(&respond("one"));
     assert_eq!(gateway.get("/").text(), "one");

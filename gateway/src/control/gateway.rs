@@ -291,7 +291,8 @@ impl Gateway {
         }
     }
 
-    /// Binds what is new. Listeners that stay are not touched.
+    /// Binds what is new. Listeners that stay are not touched. A port that is ours already is not in use by somebody else:
+    /// a listener may move from one address to all of them, or to another name.
     fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, ReloadError> {
         let is_new =
             |name: &String, wanted: SocketAddr| self.bound.get(name).is_none_or(|bound| bound.wanted != wanted);
@@ -299,7 +300,7 @@ impl Gateway {
         new.map(|listener| {
             let what = format!("listener \"{}\"", listener.name);
             let cannot = |error| ReloadError::bind(&what, listener.address, &error);
-            let ours = self.bound.values().any(|bound| bound.actual == listener.address);
+            let ours = self.bound.values().any(|bound| bound.actual.port() == listener.address.port());
             if !ours {
                 net::check_unused(listener.address).map_err(cannot)?;
             }

@@ -67,9 +67,8 @@ pub fn spawn(number: usize, core: Option<usize>, probe: Probe, hostname: String)
 /// A worker's state that no request needs.
 struct Worker {
     cx: Rc<WorkerCx>,
-    generation: RefCell<Option<Generation>>,
+    /// By listener name. Listeners that are gone and still have connections are kept by those connections alone.
     acceptors: RefCell<HashMap<String, Acceptor>>,
-    /// Listeners that are gone and still have connections are kept by those connections alone.
     next_group: Cell<u64>,
     open: Rc<accept::Open>,
 }
@@ -77,7 +76,6 @@ struct Worker {
 async fn run(number: usize, hostname: String, mut messages: mpsc::Receiver<Message>) {
     let worker = Rc::new(Worker {
         cx: Rc::new(WorkerCx::new(number, hostname, None)),
-        generation: RefCell::new(None),
         acceptors: RefCell::default(),
         next_group: Cell::new(1),
         open: Rc::default(),
@@ -101,7 +99,6 @@ async fn run(number: usize, hostname: String, mut messages: mpsc::Receiver<Messa
 impl Worker {
     fn publish(&self, publish: Publish) {
         let generation = Generation::new(publish.snapshot);
-        *self.generation.borrow_mut() = Some(generation.clone());
         if let Some(log) = publish.log {
             *self.cx.log.borrow_mut() = log;
         }
