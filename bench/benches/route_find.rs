@@ -114,6 +114,7 @@ fn route(host: String, path: PathMatch) -> Route {
         body_bytes: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        websocket: None,
     }
 }
 

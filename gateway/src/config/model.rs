@@ -35,6 +35,8 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// Routes; a [`RouteId`] is an index into this. The order of the file is the last tie-break.
     pub routes: Vec<Route>,
+    /// Routes of connections and datagrams; an [`L4RouteId`] is an index into this, and the first that matches is taken.
+    pub l4_routes: Vec<L4Route>,
 }
 
 macro_rules! ids {
@@ -60,6 +62,8 @@ ids! {
     ClusterId
     /// Index into [`Config::routes`].
     RouteId
+    /// Index into [`Config::l4_routes`].
+    L4RouteId
 }
 
 /// `[gateway]`
@@ -69,8 +73,13 @@ pub struct Gateway {
     pub workers: Option<u32>,
     /// `drain_timeout`: how long requests in flight may take after SIGTERM. Default 30 s.
     pub drain_timeout: Duration,
-    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    /// `trusted_proxies`: whose PROXY header, `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `trusted_hops`: how many entries at the right of `X-Forwarded-For` trusted proxies wrote, where their addresses
+    /// are not known (Envoy's `xff_num_trusted_hops`). 0, the default: it is decided by `trusted_proxies` alone.
+    pub trusted_hops: u32,
+    /// `forwarded_header`: whether origins get `Forwarded` (RFC 7239) too. Default off.
+    pub forwarded_header: bool,
     /// `server_header`: what the `server` response header says. Default `gateway`, always overwriting the origin's,
     /// as Envoy's `server_header_transformation: OVERWRITE` does. `None` passes the origin's header through.
     pub server_header: Option<String>,
@@ -84,6 +93,8 @@ impl Default for Gateway {
             workers: None,
             drain_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
+            trusted_hops: 0,
+            forwarded_header: false,
             server_header: Some("gateway".into()),
             via: None,
         }
@@ -184,6 +195,8 @@ pub struct Certificate {
     pub key_pem: Arc<[u8]>,
     /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
     pub hosts: Vec<String>,
+    /// `http`: the HTTP versions these hosts are offered, of those the listener speaks. Default all.
+    pub http: HttpVersions,
 }
 
 impl std::fmt::Debug for Certificate {
@@ -199,12 +212,82 @@ pub struct Listener {
     pub name: String,
     /// `address`
     pub address: SocketAddr,
+    /// `protocol`
+    pub protocol: ListenerProtocol,
+    /// `http`: the HTTP versions it speaks. Default both.
+    pub http: HttpVersions,
+    /// `http2`
+    pub http2: Http2,
+    /// `proxy_protocol`
+    pub proxy_protocol: ProxyProtocol,
+    /// `trusted_proxies`; when the file names none here, those of `[gateway]`.
+    pub trusted_proxies: Vec<IpNet>,
     /// `tls`
     pub tls: Option<ListenerTls>,
     /// `limits`
     pub limits: ListenerLimits,
     /// `path_normalisation`
     pub path: PathPolicy,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ListenerProtocol {
+    /// HTTP, over TLS where there is `tls`. TLS connections for the `server_names` of an `[[l4_route]]` pass through.
+    #[default]
+    Http,
+    /// Any protocol over TCP: bytes go both ways. With `tls` it is terminated here.
+    Tcp,
+    /// TLS that is terminated behind the gateway: the server name chooses where.
+    TlsPassthrough,
+    /// Datagrams.
+    Udp,
+}
+
+/// Which versions of HTTP are spoken; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpVersions {
+    /// `"h1"`: HTTP/1.1 and 1.0.
+    pub h1: bool,
+    /// `"h2"`: HTTP/2, by ALPN over TLS and by prior knowledge without.
+    pub h2: bool,
+}
+
+impl Default for HttpVersions {
+    fn default() -> Self {
+        HttpVersions { h1: true, h2: true }
+    }
+}
+
+/// `http2` of a listener: what one HTTP/2 connection may take. Memory for request bodies is at most
+/// `connection_window` a connection, for answers `max_concurrent_streams` times what a stream may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// `max_concurrent_streams`. Default 128 (nginx's).
+    pub max_concurrent_streams: u32,
+    /// `stream_window`: bytes of a request's body that may be on their way before they are taken. Default 256 KiB.
+    pub stream_window: u32,
+    /// `connection_window`: the same for all streams of a connection. Default 1 MiB.
+    pub connection_window: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Http2 { max_concurrent_streams: 128, stream_window: 256 << 10, connection_window: 1 << 20 }
+    }
+}
+
+/// `proxy_protocol` of a listener. Only a trusted proxy's header is believed; a connection from elsewhere is reset
+/// where one is required, and is taken as having none where it is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    /// `"off"`: connections begin with their own protocol.
+    #[default]
+    Off,
+    /// `"accept"`: a trusted proxy's connection may begin with a PROXY header, version 1 or 2.
+    Accept,
+    /// `"require"`: every connection begins with one.
+    Require,
 }
 
 /// `tls` of a listener.
@@ -282,8 +365,36 @@ pub struct Cluster {
     pub max_idle_connections: u32,
     /// `dns_refresh`: how often names are resolved again. Default 5 s (Envoy's `dns_refresh_rate`).
     pub dns_refresh: Duration,
+    /// `protocol`
+    pub protocol: UpstreamProtocol,
+    /// `max_streams`: requests at once on one HTTP/2 connection; the origin may allow fewer. Default 100.
+    pub max_streams: u32,
+    /// `proxy_protocol`: the header that tells the endpoint who the client is. Connections that carry one serve that
+    /// client's connection only.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// `tls`
     pub tls: Option<UpstreamTls>,
+}
+
+/// The HTTP version spoken to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// `"h1"`
+    #[default]
+    H1,
+    /// `"h2"`: by ALPN where there is `tls`, by prior knowledge where there is not.
+    H2,
+    /// `"auto"`: what ALPN settles; needs `tls`.
+    Auto,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary, with TLVs: ALPN, authority (SNI), TLS version, unique id.
+    V2,
 }
 
 /// How an endpoint is chosen.
@@ -343,6 +454,38 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// `response_headers`: edits of what the client gets, local replies included.
     pub response_headers: HeaderEdits,
+    /// `websocket`: whether a request may become a WebSocket. Default no: such a request is answered 403.
+    pub websocket: Option<WebSocket>,
+}
+
+/// `websocket` of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// `idle_timeout`: how long neither side may send anything. Default 5 min (Envoy's `stream_idle_timeout`); `None` is
+    /// `"0s"`, no limit.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// `[[l4_route]]`: which connections or datagrams go where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct L4Route {
+    /// `name`
+    pub name: String,
+    /// `listeners`; when the file names none, all that are not `http`, and with `server_names` those with `tls` too.
+    pub listeners: Vec<ListenerId>,
+    /// `server_names`: TLS server names; [`HostPattern::Any`] is any name. Empty: not asked for.
+    pub server_names: Vec<HostPattern>,
+    /// `without_server_name`: takes TLS clients that name no server (or whose name is encrypted).
+    pub without_server_name: bool,
+    /// `alpn`: takes clients that offer one of these protocols; empty is any.
+    pub alpn: Vec<String>,
+    /// `cluster` or `clusters`; weights sum to more than 0.
+    pub clusters: Vec<WeightedCluster>,
+    /// `connect_attempts`: endpoints tried for one connection. Default 3.
+    pub connect_attempts: u32,
+    /// `idle_timeout`: how long neither side may send anything. Default 1 h (Envoy's), for UDP 60 s; `None` is `"0s"`, no
+    /// limit.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Which hosts a route serves. Lower case, without port.
@@ -367,6 +510,10 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatch>,
     /// `query`: all must match.
     pub query: Vec<QueryMatch>,
+    /// `peer_ip`: networks the connection comes from: its TCP peer, or the source that a PROXY header names. Empty is any.
+    pub peer_ip: Vec<IpNet>,
+    /// `client_ip`: networks of the client, after `X-Forwarded-For` or `Forwarded` of trusted proxies. Empty is any.
+    pub client_ip: Vec<IpNet>,
 }
 
 /// Which paths a route serves.

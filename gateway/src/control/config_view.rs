@@ -15,7 +15,8 @@ const REDACTED: &str = "[redacted]";
 
 /// The configuration, in the words of the file where it has them.
 pub fn view(config: &Config) -> Value {
-    let Config { gateway, admin, access_log, xdp, access, certificates, listeners, clusters, routes } = config;
+    let Config { gateway, admin, access_log, xdp, access, certificates, listeners, clusters, routes, l4_routes: _ } =
+        config;
     json!({
         "gateway": view_gateway(gateway),
         "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
@@ -30,7 +31,8 @@ pub fn view(config: &Config) -> Value {
 }
 
 fn view_gateway(gateway: &Gateway) -> Value {
-    let Gateway { workers, drain_timeout, trusted_proxies, server_header, via } = gateway;
+    let Gateway { workers, drain_timeout, trusted_proxies, trusted_hops: _, forwarded_header: _, server_header, via } =
+        gateway;
     json!({
         "workers": workers.map_or(json!("auto"), |count| json!(count)),
         "drain_timeout": duration(*drain_timeout),
@@ -70,12 +72,23 @@ fn view_access(AccessRule { name, action, sources }: &AccessRule) -> Value {
     json!({ "name": name, "action": action, "sources": sources })
 }
 
-fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts }: &Certificate) -> Value {
+fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http: _ }: &Certificate) -> Value {
     json!({ "name": name, "hosts": hosts })
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
-    let Listener { name, address, tls, limits, path } = listener;
+    let Listener {
+        name,
+        address,
+        protocol: _,
+        http: _,
+        http2: _,
+        proxy_protocol: _,
+        trusted_proxies: _,
+        tls,
+        limits,
+        path,
+    } = listener;
     json!({
         "name": name,
         "address": address,
@@ -136,6 +149,9 @@ fn view_cluster(cluster: &Cluster) -> Value {
         max_connections,
         max_idle_connections,
         dns_refresh,
+        protocol: _,
+        max_streams: _,
+        proxy_protocol: _,
         tls,
     } = cluster;
     let balance = match balance {
@@ -167,8 +183,18 @@ fn view_endpoint(Endpoint { address, weight }: &Endpoint) -> Value {
 }
 
 fn view_route(route: &Route, config: &Config) -> Value {
-    let Route { name, listeners, hosts, matcher, action, timeout, body_bytes, request_headers, response_headers } =
-        route;
+    let Route {
+        name,
+        listeners,
+        hosts,
+        matcher,
+        action,
+        timeout,
+        body_bytes,
+        request_headers,
+        response_headers,
+        websocket: _,
+    } = route;
     let (key, action) = view_action(action, config);
     json!({
         "name": name,
@@ -191,7 +217,7 @@ fn view_host(host: &HostPattern) -> String {
     }
 }
 
-fn view_match(RouteMatch { path, methods, headers, query }: &RouteMatch) -> Value {
+fn view_match(RouteMatch { path, methods, headers, query, peer_ip: _, client_ip: _ }: &RouteMatch) -> Value {
     let (key, path) = match path {
         PathMatch::Exact(path) => ("path", path.as_str()),
         PathMatch::Prefix(prefix) => ("path_prefix", prefix.as_str()),
@@ -268,6 +294,8 @@ mod tests {
                 workers: None,
                 drain_timeout: Duration::from_secs(30),
                 trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+                trusted_hops: 0,
+                forwarded_header: false,
                 server_header: Some("gateway".into()),
                 via: None,
             },
@@ -280,10 +308,16 @@ mod tests {
                 chain_pem: (*b"PUBLIC CHAIN").into(),
                 key_pem: (*b"PRIVATE KEY").into(),
                 hosts: vec!["example.com".into()],
+                http: HttpVersions::default(),
             }],
             listeners: vec![Listener {
                 name: "web".into(),
                 address: ([0, 0, 0, 0], 443).into(),
+                protocol: ListenerProtocol::Http,
+                http: HttpVersions::default(),
+                http2: Http2::default(),
+                proxy_protocol: ProxyProtocol::Off,
+                trusted_proxies: vec![],
                 tls: Some(ListenerTls {
                     certificates: vec![CertificateId(0)],
                     min_version: TlsVersion::Tls12,
@@ -301,6 +335,9 @@ mod tests {
                 max_connections: 1024,
                 max_idle_connections: 256,
                 dns_refresh: Duration::from_secs(5),
+                protocol: UpstreamProtocol::H1,
+                max_streams: 100,
+                proxy_protocol: None,
                 tls: None,
             }],
             routes: vec![Route {
@@ -323,7 +360,9 @@ mod tests {
                     ..HeaderEdits::default()
                 },
                 response_headers: HeaderEdits::default(),
+                websocket: None,
             }],
+            l4_routes: vec![],
         }
     }
 

@@ -116,11 +116,11 @@ async fn connection(
         return Err(UpstreamError::Overflow.into());
     };
     request.connection.idle.set_within(target.cluster.connect_timeout, &request.connection.request);
-    let connected = Box::pin(upstream::connect(target.view, endpoint, slot, &request.connection.idle)).await;
+    let connected = Box::pin(upstream::dial(target.view, endpoint, b"", &request.connection.idle)).await;
     match connected {
-        Ok(connection) => {
+        Ok((reader, writer, _)) => {
             stats.connections_created.inc();
-            Ok(connection)
+            Ok(Box::new(Connection::new(reader, writer, slot)))
         }
         Err(UpstreamError::ConnectTimeout) if request.connection.request.is_due() => {
             Err(UpstreamError::TimedOut(Passed::End).into())

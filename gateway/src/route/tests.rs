@@ -22,6 +22,7 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         body_bytes: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        websocket: None,
     }
 }
 

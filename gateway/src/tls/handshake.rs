@@ -19,6 +19,8 @@ pub struct TlsInfo {
     pub server_name: Option<String>,
     /// `TLSv1.2` or `TLSv1.3`, as Envoy writes it.
     pub version: &'static str,
+    /// The protocol that was settled, such as `h2`; `None` when neither side cared.
+    pub alpn: Option<Box<[u8]>>,
 }
 
 /// Why a handshake failed.
@@ -62,7 +64,7 @@ pub async fn accept(
     let tls = ServerConnection::new(config).map_err(|error| HandshakeError::Tls(error.to_string()))?;
     let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
     let Connection::Server(server) = &tls else { unreachable!("made of a ServerConnection above") };
-    let info = TlsInfo { server_name: server.server_name().map(str::to_owned), version: version(&tls) };
+    let info = info(server.server_name().map(str::to_owned), &tls);
     let (reader, writer) = halves(reader, writer, tls);
     Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
 }
@@ -74,11 +76,13 @@ pub async fn connect(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     until: &Until<'_>,
-) -> Result<(Reader, Writer), HandshakeError> {
+) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
+    let server_name = name.to_str().into_owned();
     let tls = ClientConnection::new(config, name).map_err(|error| HandshakeError::Tls(error.to_string()))?;
     let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let info = info(Some(server_name), &tls);
     let (reader, writer) = halves(reader, writer, tls);
-    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer)))
+    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
 }
 
 async fn shake(
@@ -105,6 +109,10 @@ async fn shake(
     }
     flush(&tls, &mut writer, until).await?;
     Ok((reader, writer, tls.into_inner()))
+}
+
+fn info(server_name: Option<String>, tls: &Connection) -> TlsInfo {
+    TlsInfo { server_name, version: version(tls), alpn: tls.alpn_protocol().map(Box::from) }
 }
 
 fn version(tls: &Connection) -> &'static str {

@@ -20,7 +20,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(reader: Reader, writer: Writer, slot: Slot) -> Connection {
+    /// A connection that has served nothing yet.
+    pub fn new(reader: Reader, writer: Writer, slot: Slot) -> Connection {
         Connection { reader, writer, body: BodyState::default(), keep_alive: false, reused: false, slot }
     }
 

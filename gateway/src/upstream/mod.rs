@@ -1,10 +1,10 @@
 //! The origin's side: connections, their pools, and the client half of HTTP/1.
 
-mod connect;
+mod dial;
 mod h1;
 mod pool;
 
-pub use connect::connect;
+pub use dial::dial;
 pub use h1::Connection;
 pub use pool::{Pools, Slot};
 

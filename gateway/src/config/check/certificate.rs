@@ -10,7 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, X509Certificate, parse_x509_certificate};
 
 use crate::config::load::Loader;
-use crate::config::model::{Certificate, HostPattern};
+use crate::config::model::{Certificate, HostPattern, HttpVersions};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -38,7 +38,13 @@ pub fn check(raw: At<raw::Certificate>, now: SystemTime, loader: &mut Loader<'_>
         (Some(hosts), Some(names)) => check_hosts(hosts.value, &names, diagnostics),
         (_, names) => names?,
     };
-    Some(Certificate { name: raw.name.0?.value.0, chain_pem: chain_pem?, key_pem: key_pem?, hosts })
+    Some(Certificate {
+        name: raw.name.0?.value.0,
+        chain_pem: chain_pem?,
+        key_pem: key_pem?,
+        hosts,
+        http: HttpVersions::default(),
+    })
 }
 
 fn parse_chain(pem: &[u8], path: &At<FilePath>, diagnostics: &mut Diagnostics) -> Option<Chain> {

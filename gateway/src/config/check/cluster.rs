@@ -7,7 +7,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::duration;
 use crate::config::load::Loader;
-use crate::config::model::{Balance, Cluster, Endpoint, UpstreamTls};
+use crate::config::model::{Balance, Cluster, Endpoint, UpstreamProtocol, UpstreamTls};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -26,6 +26,9 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
         max_connections: raw.max_connections.map_or(1024, |count| count.value.0),
         max_idle_connections: raw.max_idle_connections.map_or(256, |count| count.value.0),
         dns_refresh: duration(raw.dns_refresh, Duration::from_secs(5)),
+        protocol: UpstreamProtocol::H1,
+        max_streams: 100,
+        proxy_protocol: None,
         tls: match tls {
             Some(tls) => Some(tls?),
             None => None,

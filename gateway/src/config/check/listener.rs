@@ -2,7 +2,10 @@
 
 use super::{Tables, duration, each};
 use crate::config::decode::Optional;
-use crate::config::model::{CertificateId, Listener, ListenerLimits, ListenerTls, PathPolicy, TlsVersion};
+use crate::config::model::{
+    CertificateId, Http2, HttpVersions, Listener, ListenerLimits, ListenerProtocol, ListenerTls, PathPolicy,
+    ProxyProtocol, TlsVersion,
+};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -19,6 +22,11 @@ pub fn check(raw: At<raw::Listener>, names: &Tables, diagnostics: &mut Diagnosti
     Some(Listener {
         name: raw.name.0?.value.0,
         address: raw.address.0?.value.0,
+        protocol: ListenerProtocol::Http,
+        http: HttpVersions::default(),
+        http2: Http2::default(),
+        proxy_protocol: ProxyProtocol::Off,
+        trusted_proxies: Vec::new(),
         tls: match tls {
             Some(tls) => Some(tls?),
             None => None,

@@ -50,6 +50,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         listeners: listeners?,
         clusters: clusters?,
         routes: routes?,
+        l4_routes: Vec::new(),
     })
 }
 
@@ -92,6 +93,8 @@ fn gateway(raw: Optional<raw::Gateway>) -> Gateway {
         workers: raw.workers.and_then(|workers| workers.value.0),
         drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |timeout| timeout.value.0),
         trusted_proxies: networks(raw.trusted_proxies),
+        trusted_hops: default.trusted_hops,
+        forwarded_header: default.forwarded_header,
         server_header: match raw.server_header {
             Some(text) => Some(text.value.0).filter(|text| text != "off"),
             None => default.server_header,

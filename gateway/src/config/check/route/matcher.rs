@@ -32,6 +32,8 @@ pub fn matcher(raw: Optional<raw::Match>, diagnostics: &mut Diagnostics) -> Opti
         methods: methods.into_iter().map(|method| method.value.0).collect(),
         headers: headers?,
         query: query?,
+        peer_ip: Vec::new(),
+        client_ip: Vec::new(),
     })
 }
 

@@ -53,6 +53,7 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
         body_bytes: raw.body_bytes.map(|size| size.value.0),
         request_headers: request_headers?,
         response_headers: response_headers?,
+        websocket: None,
     })
 }
 
