@@ -23,7 +23,7 @@ const ROOM: usize = 2 * 1024;
 fn halves(fd: OwnedFd, size: usize) -> (Reader, Writer) {
     let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false) });
     let reader = Reader { socket: socket.clone(), buf: Buf::default(), pending: Pending::Nothing, size, large: false };
-    (reader, Writer { socket, pending: None })
+    (reader, Writer { socket, pending: None, writable: None })
 }
 
 /// Connects to `address`, with `TCP_NODELAY` set. Ends with [`io::ErrorKind::TimedOut`] when `until` passes.
@@ -42,8 +42,8 @@ pub async fn connect(address: SocketAddr, until: &Until<'_>) -> io::Result<(Read
 }
 
 /// What both halves share. Operations in flight hold the descriptor, not this.
-struct Socket {
-    fd: Fd,
+pub(super) struct Socket {
+    pub(super) fd: Fd,
     /// A half was dropped with an operation in flight.
     busy: Cell<bool>,
 }
@@ -65,16 +65,18 @@ impl Drop for Socket {
 
 /// The receiving half: a buffer of bytes not yet consumed, and perhaps an operation that will add more.
 pub struct Reader {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     buf: Buf,
-    pending: Pending,
+    pub(super) pending: Pending,
     size: usize,
     large: bool,
 }
 
-enum Pending {
+pub(super) enum Pending {
     Nothing,
     Receive(Op<Buf>),
+    /// Waits for bytes without a place for them; see `adapter`.
+    Poll(Op<()>),
 }
 
 impl Reader {
@@ -131,6 +133,10 @@ impl Reader {
                         other => return Poll::Ready(other),
                     }
                 }
+                Pending::Poll(op) => {
+                    let _ = ready!(op.poll(cx));
+                    self.pending = Pending::Nothing;
+                }
             }
         }
     }
@@ -170,8 +176,10 @@ impl Drop for Reader {
 
 /// The sending half.
 pub struct Writer {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     pending: Option<Op<Buf>>,
+    /// Waits for room to send; see `adapter`.
+    pub(super) writable: Option<Op<()>>,
 }
 
 impl Writer {
@@ -225,7 +233,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.pending.is_some() {
+        if self.pending.is_some() || self.writable.is_some() {
             self.socket.busy.set(true);
         }
     }

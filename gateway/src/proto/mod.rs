@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod date;
 pub mod h1;
+pub mod h2_meter;
 pub mod head;
 pub mod limits;
 pub mod path;

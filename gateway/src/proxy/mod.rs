@@ -12,7 +12,7 @@ mod reply;
 
 use std::time::Instant;
 
-pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, WorkerCx};
+pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, RequestTimers, WorkerCx};
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
 pub use pump::{BodySink, BodySource, PumpError, pump};
@@ -35,7 +35,7 @@ pub trait RequestBody: BodySource {
     /// Whether the whole body has been taken.
     fn is_done(&self) -> bool;
     /// Whether some of it is here already.
-    fn has_data(&self) -> bool;
+    fn has_data(&mut self) -> bool;
     /// Bytes taken.
     fn received(&self) -> u64;
     /// Waits, once the body is done, for the client to go away; for ever when it stays. A client that only says that it
@@ -70,6 +70,8 @@ pub struct Request<'a> {
     pub worker: &'a WorkerCx,
     /// The client's connection.
     pub connection: &'a ConnectionCx,
+    /// Its deadlines.
+    pub timers: &'a RequestTimers,
     /// The generation it began in.
     pub cx: RequestCx,
     /// What is known of it.

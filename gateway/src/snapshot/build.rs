@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
-use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, UpstreamTls};
+use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, ListenerProtocol};
 use crate::filter::access::AccessList;
 use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::Registry;
@@ -103,12 +103,15 @@ impl Builder {
     ) -> Result<Option<ServerTls>, BuildError> {
         let Some(wanted) = &listener.tls else { return Ok(None) };
         if let Some((previous, old, view)) = before {
-            let same = old.tls.as_ref() == Some(wanted) && previous.config.certificates == config.certificates;
+            let same = old.tls.as_ref() == Some(wanted)
+                && (old.protocol, old.http) == (listener.protocol, listener.http)
+                && previous.config.certificates == config.certificates;
             if same {
                 return Ok(view.tls.clone());
             }
         }
-        tls::server(wanted, &config.certificates, &self.secrets).map(Some)
+        let http = (listener.protocol == ListenerProtocol::Http).then_some(listener.http);
+        tls::server(wanted, http, &config.certificates, &self.secrets).map(Some)
     }
 
     fn cluster(
@@ -117,13 +120,16 @@ impl Builder {
         resolved: &Resolved,
         before: Option<(&Cluster, &ClusterView)>,
     ) -> Result<ClusterView, BuildError> {
-        let before = before.filter(|(old, _)| old.tls == cluster.tls).map(|(_, view)| view);
+        let same_speech = |old: &Cluster| {
+            (&old.tls, old.protocol, old.proxy_protocol) == (&cluster.tls, cluster.protocol, cluster.proxy_protocol)
+        };
+        let before = before.filter(|(old, _)| same_speech(old)).map(|(_, view)| view);
         let known: HashMap<_, _> = before
             .into_iter()
             .flat_map(|view| &view.endpoints)
             .map(|old| ((old.address, old.server_name.clone()), old.id))
             .collect();
-        let tls = self.client_tls(cluster.tls.as_ref(), before)?;
+        let tls = self.client_tls(cluster, before)?;
         let mut endpoints = Vec::new();
         let mut weights = Vec::new();
         for endpoint in &cluster.endpoints {
@@ -143,13 +149,13 @@ impl Builder {
 
     fn client_tls(
         &self,
-        wanted: Option<&UpstreamTls>,
+        cluster: &Cluster,
         before: Option<&ClusterView>,
     ) -> Result<Option<Arc<ClientConfig>>, BuildError> {
-        let Some(wanted) = wanted else { return Ok(None) };
+        let Some(wanted) = &cluster.tls else { return Ok(None) };
         match before.and_then(|view| view.tls.clone()) {
             Some(same) => Ok(Some(same)),
-            None => tls::client(wanted, &self.secrets).map(Some),
+            None => tls::client(wanted, cluster.protocol, &self.secrets).map(Some),
         }
     }
 
