@@ -4,5 +4,6 @@ pub mod authority;
 pub mod date;
 pub mod h1;
 pub mod head;
+pub mod ip_map;
 pub mod limits;
 pub mod path;
