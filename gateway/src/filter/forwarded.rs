@@ -26,8 +26,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::ip_map::IpMap;
 use crate::proto::head::{Headers, Known, RequestHead};
+use crate::proto::ip_map::IpSet;
 
 /// The other end of a downstream connection. Made once per connection.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct Peer {
 
 /// Whose word about the client is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedProxies(IpMap<()>);
+pub struct TrustedProxies(IpSet);
 
 /// An address as text, without allocation.
 #[derive(Clone)]
@@ -83,12 +83,12 @@ impl Peer {
 impl TrustedProxies {
     /// `trusted_proxies` of the configuration.
     pub fn build(networks: &[IpNet]) -> TrustedProxies {
-        TrustedProxies(IpMap::build(networks.iter().map(|network| (*network, ()))))
+        TrustedProxies(IpSet::of(networks))
     }
 
     /// Whether this address is a trusted proxy's.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.get(ip).is_some()
+        self.0.contains(ip)
     }
 
     /// The client's address. Asked before [`TrustedProxies::prepare`] adds the peer to the list.

@@ -5,5 +5,6 @@ pub mod date;
 pub mod h1;
 pub mod h2_meter;
 pub mod head;
+pub mod ip_map;
 pub mod limits;
 pub mod path;

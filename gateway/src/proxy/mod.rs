@@ -135,7 +135,13 @@ fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let mut scratch = std::mem::take(&mut exchange.scratch);
     let host = host::canonical(&exchange.request.authority, &mut scratch);
     let misdirected = request.connection.is_misdirected(request.cx.view(), host);
-    let query = Query { host, path: exchange.request.path(), head: &exchange.request };
+    let query = Query {
+        host,
+        path: exchange.request.path(),
+        head: &exchange.request,
+        peer_ip: request.connection.peer.ip(),
+        client_ip: exchange.client_ip,
+    };
     let route = request.cx.view().table.find(&query);
     exchange.scratch = scratch;
     if misdirected {
