@@ -18,7 +18,7 @@ pub use exchange::Exchange;
 pub use pump::{BodySink, BodySource, PumpError, pump};
 
 use crate::config::model::{Action, Forward, RouteId};
-use crate::filter::headers;
+use crate::filter::{forwarded, headers};
 use crate::proto::h1::{encode, hop};
 use crate::proto::head::{Known, ResponseHead};
 use crate::route::{Query, host, rewrite};
@@ -121,12 +121,15 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
 /// Finds out who the client is, and makes the head say so. Before routing, as in Envoy: a route may ask for these
 /// fields, and the log has them whatever the route does.
 fn identify(request: &mut Request<'_>) {
-    let (trusted, peer) = (&request.cx.generation.trusted, &request.connection.peer);
+    let (trusted, peer) = (&request.cx.view().trusted, &request.connection.peer);
     let exchange = &mut *request.exchange;
     exchange.client_ip = trusted.client_ip(peer, &exchange.request.headers);
     hop::strip(&mut exchange.request.headers);
     let seed = [request.worker.random(), request.worker.random()];
     trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
+    if request.cx.generation.config.gateway.forwarded_header {
+        forwarded::append_forwarded(peer, &mut exchange.request, &mut exchange.scratch);
+    }
 }
 
 /// Finds the route and remembers it.

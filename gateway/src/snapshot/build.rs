@@ -70,9 +70,8 @@ impl Builder {
             .collect::<Result<_, _>>()?;
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let access = AccessList::build(&config.access);
-        let trusted = TrustedProxies::build(&config.gateway.trusted_proxies);
         self.generation += 1;
-        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access, trusted })
+        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access })
     }
 
     fn listener(
@@ -89,6 +88,7 @@ impl Builder {
         Ok(ListenerView {
             table: Table::build(&config.routes, id),
             tls: self.server_tls(config, listener, before)?,
+            trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),
         })
@@ -163,6 +163,13 @@ impl Builder {
         self.next_endpoint += 1;
         EndpointId(self.next_endpoint)
     }
+}
+
+/// The listener's; without those, the gateway's.
+fn trusted_proxies(config: &Config, listener: &Listener) -> TrustedProxies {
+    let own = &listener.trusted_proxies;
+    let networks = if own.is_empty() { &config.gateway.trusted_proxies } else { own };
+    TrustedProxies::build(networks, config.gateway.trusted_hops)
 }
 
 fn addresses(address: &EndpointAddress, resolved: &Resolved) -> Vec<SocketAddr> {

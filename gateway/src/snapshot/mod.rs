@@ -38,8 +38,6 @@ pub struct Snapshot {
     pub routes: Vec<Arc<RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
-    /// Whose word about the client is believed.
-    pub trusted: TrustedProxies,
 }
 
 impl Snapshot {
@@ -71,6 +69,8 @@ pub struct ListenerView {
     pub table: Table,
     /// How to terminate TLS; `None` is cleartext.
     pub tls: Option<ServerTls>,
+    /// Whose word about the client is believed.
+    pub trusted: TrustedProxies,
     /// Its counters.
     pub stats: Arc<ListenerStats>,
     /// Its open connections, over all workers and generations.
