@@ -95,6 +95,13 @@ pub(super) fn recv(fd: &Fd, mut buf: Buf, expect: Expect) -> Op<Buf> {
     unsafe { Op::submit(fd, buf, entry) }
 }
 
+/// Waits until a receive would find bytes, an end or an error.
+pub(super) fn readable(fd: &Fd) -> Op<()> {
+    let entry = opcode::PollAdd::new(fd.entry(), libc::POLLIN as u32).build();
+    // SAFETY: the entry has no pointers.
+    unsafe { Op::submit(fd, (), entry) }
+}
+
 /// `IORING_RECVSEND_POLL_FIRST` (Linux 5.19), for which this version of the io-uring crate has no method on `Recv`.
 fn set_poll_first(entry: &mut squeue::Entry) {
     const POLL_FIRST: u16 = 1;
