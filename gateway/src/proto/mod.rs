@@ -1,8 +1,10 @@
-//! HTTP as data: no socket, no clock, no allocation per message once the buffers have grown.
+//! Protocols as data: no socket, no clock, no allocation per message once the buffers have grown.
 
 pub mod authority;
+pub mod client_hello;
 pub mod date;
 pub mod h1;
 pub mod head;
 pub mod limits;
 pub mod path;
+pub mod proxy_protocol;
