@@ -95,13 +95,6 @@ pub(super) fn recv(fd: &Fd, mut buf: Buf, expect: Expect) -> Op<Buf> {
     unsafe { Op::submit(fd, buf, entry) }
 }
 
-/// Waits until a receive would find bytes, an end or an error.
-pub(super) fn readable(fd: &Fd) -> Op<()> {
-    let entry = opcode::PollAdd::new(fd.entry(), libc::POLLIN as u32).build();
-    // SAFETY: the entry has no pointers.
-    unsafe { Op::submit(fd, (), entry) }
-}
-
 /// `IORING_RECVSEND_POLL_FIRST` (Linux 5.19), for which this version of the io-uring crate has no method on `Recv`.
 fn set_poll_first(entry: &mut squeue::Entry) {
     const POLL_FIRST: u16 = 1;
@@ -117,6 +110,13 @@ pub(super) fn send(fd: &Fd, buf: Buf) -> Op<Buf> {
     let entry = opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(libc::MSG_NOSIGNAL).build();
     // SAFETY: as for `recv`.
     unsafe { Op::submit(fd, buf, entry) }
+}
+
+/// Waits until the descriptor has one of `events` (`POLLIN`, `POLLOUT`), an error or a hang-up.
+pub(super) fn poll(fd: &Fd, events: libc::c_short) -> Op<()> {
+    let entry = opcode::PollAdd::new(fd.entry(), events as u32).build();
+    // SAFETY: the entry has no pointers.
+    unsafe { Op::submit(fd, (), entry) }
 }
 
 /// Asks the kernel to cancel one operation on the descriptor; that operation's own completion says how it ended.

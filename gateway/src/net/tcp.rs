@@ -76,9 +76,9 @@ pub struct Reader {
 
 enum Pending {
     Nothing,
-    /// Waits for bytes without a buffer to put them in.
-    Readable(Op<()>),
     Receive(Op<Buf>),
+    /// Waits for bytes without a buffer to put them in.
+    Poll(Op<()>),
 }
 
 /// How the next receive is made.
@@ -163,10 +163,10 @@ impl Reader {
             match &mut self.pending {
                 Pending::Nothing if self.next.waits_without_buffer() && self.buf.is_empty() => {
                     self.buf = Buf::default();
-                    self.pending = Pending::Readable(op::readable(&self.socket.fd));
+                    self.pending = Pending::Poll(op::poll(&self.socket.fd, libc::POLLIN));
                 }
                 Pending::Nothing => self.start_receive(self.next.expect),
-                Pending::Readable(op) => {
+                Pending::Poll(op) => {
                     // Whatever the poll says, the receive finds out.
                     let _ = ready!(op.poll(cx));
                     self.start_receive(Expect::Now);

@@ -16,7 +16,7 @@ use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener,
 use crate::filter::access::AccessList;
 use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::Registry;
-use crate::route::Table;
+use crate::route::{L4Table, Table};
 
 /// What names resolved to, last time they did.
 pub type Resolved = HashMap<String, Vec<IpAddr>>;
@@ -69,10 +69,11 @@ impl Builder {
             .map(|cluster| self.cluster(cluster, resolved, before.get(cluster.name.as_str()).copied()))
             .collect::<Result<_, _>>()?;
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
+        let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
         let trusted = TrustedProxies::build(&config.gateway.trusted_proxies);
         self.generation += 1;
-        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access, trusted })
+        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, l4_routes, access, trusted })
     }
 
     fn listener(
@@ -88,6 +89,8 @@ impl Builder {
         });
         Ok(ListenerView {
             table: Table::build(&config.routes, id),
+            l4: L4Table::build(&config.l4_routes, id),
+            trusted: TrustedProxies::build(&listener.trusted_proxies),
             tls: self.server_tls(config, listener, before)?,
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),
