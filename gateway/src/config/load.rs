@@ -204,6 +204,7 @@ fn merge(into: &mut File, from: File, diagnostics: &mut Diagnostics) {
     into.listener.extend(from.listener);
     into.cluster.extend(from.cluster);
     into.route.extend(from.route);
+    into.l4_route.extend(from.l4_route);
 }
 
 fn merge_once<T>(title: &str, into: &mut Optional<T>, from: Optional<T>, diagnostics: &mut Diagnostics) {

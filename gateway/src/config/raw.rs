@@ -6,13 +6,15 @@
 //! `default` and `example` are for people; a test holds both against the code.
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
-use super::model::{AccessAction, Balance, EncodedSlashes, TlsVersion, XdpMode};
+use super::model::{
+    AccessAction, Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol, XdpMode,
+};
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
-    Address, AddressOrOff, Authority, Cidr, Count, Duration, Expression, FilePath, HeaderName, HeaderValue, Host,
-    HostName, HttpVersion, Interface, ListenerProtocol, Method, Name, PositiveDuration, Pseudonym, RedirectStatus,
-    Scheme, Size, Upstream, UrlPath, Workers,
+    Address, AddressOrOff, Alpn, Authority, Cidr, Count, Duration, Expression, FilePath, GrpcMethod, GrpcService,
+    HeaderName, HeaderValue, Host, HostName, HttpVersion, Interface, Method, Name, PositiveDuration, ProxyHeader,
+    Pseudonym, RedirectStatus, Scheme, ServerName, Size, Upstream, UrlPath, Workers,
 };
 
 table! { "the file" later ["vip"]
@@ -43,9 +45,15 @@ pub struct File {
     #[schemars(default)]
     pub cluster: List<Cluster>,
     /// Which requests go where. Of the routes that match, the most specific one is taken, in the order of the
-    /// Kubernetes Gateway API: by host, path, method, headers, query parameters; then the first in the file.
+    /// Kubernetes Gateway API: by host, path, method, headers, query parameters, then addresses; then the first in the
+    /// file.
     #[schemars(default)]
     pub route: List<Route>,
+    /// Which connections, or datagrams, of listeners that are not `http` go where. Of the routes that match, the first
+    /// in the file is taken; a connection that none takes is reset. On an `http` listener with `tls`, TLS connections for
+    /// the `server_names` of a route pass through untouched, and all others are terminated there.
+    #[schemars(default)]
+    pub l4_route: List<L4Route>,
 }
 }
 
@@ -58,9 +66,16 @@ pub struct Gateway {
     /// How long requests in flight may take after SIGTERM.
     #[schemars(extend("default" = "30s", "examples" = ["1m"]))]
     pub drain_timeout: Optional<Duration>,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Peers whose PROXY header, `X-Forwarded-For` and `Forwarded` are believed.
     #[schemars(extend("default" = [], "examples" = [["10.0.0.0/8"]]))]
     pub trusted_proxies: Optional<List<Cidr>>,
+    /// When more than 0 and the peer is trusted, the client is this entry of `X-Forwarded-For`, counted from the right:
+    /// for proxies whose addresses are not known. With 0, it is the right-most one that is not a trusted proxy's.
+    #[schemars(extend("default" = 0, "examples" = [1]))]
+    pub trusted_hops: Optional<Count<u32, 0, 100>>,
+    /// Tell origins who the client is by `Forwarded` (RFC 7239) too.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub forwarded_header: Optional<bool>,
     /// What the `server` response header says in place of the origin's; `"off"` passes the origin's through.
     #[schemars(extend("default" = "gateway", "examples" = ["off"]))]
     pub server_header: Optional<HeaderValue>,
@@ -136,10 +151,13 @@ pub struct Certificate {
     /// Server names to use it for; the certificate must cover them. Without this, all that it covers.
     #[schemars(extend("examples" = [["example.com", "*.example.com"]]))]
     pub hosts: Optional<List<Host>>,
+    /// The HTTP versions that clients of these hosts are offered, of those the listener speaks.
+    #[schemars(extend("default" = ["h2", "h1"], "examples" = [["h1"]]))]
+    pub http: Optional<List<HttpVersion>>,
 }
 }
 
-table! { "[[listener]]" later ["proxy_protocol"]
+table! { "[[listener]]"
 /// An address to listen on.
 pub struct Listener {
     /// What routes call it, and metrics.
@@ -148,19 +166,42 @@ pub struct Listener {
     /// IP address and port. `[::]` takes IPv4 connections too.
     #[schemars(extend("examples" = ["[::]:443"]))]
     pub address: Required<Address>,
-    /// What it speaks.
-    #[expect(dead_code, reason = "there is one value so far")]
+    /// What it speaks: HTTP; any protocol over TCP; TLS that is terminated by what it is passed to; or datagrams.
     #[schemars(extend("default" = "http", "examples" = ["http"]))]
-    pub protocol: Optional<ListenerProtocol>,
-    /// The HTTP versions it speaks.
-    #[schemars(extend("default" = ["h1"], "examples" = [["h1"]]))]
+    pub protocol: Optional<Given<ListenerProtocol>>,
+    /// The HTTP versions it speaks: over TLS the client chooses (ALPN), without TLS HTTP/2 is known by its preface.
+    #[schemars(extend("default" = ["h2", "h1"], "examples" = [["h1"]]))]
     pub http: Optional<List<HttpVersion>>,
-    /// Makes it a TLS listener.
+    /// What one HTTP/2 connection may take.
+    pub http2: Optional<Http2>,
+    /// Whether connections begin with a PROXY header, version 1 or 2. Only that of a trusted proxy is believed: with
+    /// `"require"` all other connections are reset, with `"accept"` they are taken as they are.
+    #[schemars(extend("default" = "off", "examples" = ["require"]))]
+    pub proxy_protocol: Optional<ProxyProtocol>,
+    /// In place of those of `[gateway]`.
+    #[schemars(extend("examples" = [["192.0.2.0/24"]]))]
+    pub trusted_proxies: Optional<List<Cidr>>,
+    /// Makes it a TLS listener. With `protocol = "tcp"`, what is in the TLS is relayed.
     pub tls: Optional<ListenerTls>,
     /// What one client, or all together, may take.
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
     pub path_normalisation: Optional<PathNormalisation>,
+}
+}
+
+table! { "`http2` of [[listener]]"
+/// What one HTTP/2 connection may take.
+pub struct Http2 {
+    /// Requests at once.
+    #[schemars(extend("default" = 128, "examples" = [256]))]
+    pub max_concurrent_streams: Optional<Count<u32, 1, 10_000>>,
+    /// Bytes of one request's body that may be on their way before they are taken: 65535 to 2147483647.
+    #[schemars(extend("default" = "256KiB", "examples" = ["64KiB"]))]
+    pub stream_window: Optional<Size>,
+    /// The same for all requests of a connection; not less than `stream_window`.
+    #[schemars(extend("default" = "1MiB", "examples" = ["4MiB"]))]
+    pub connection_window: Optional<Size>,
 }
 }
 
@@ -231,10 +272,16 @@ pub struct Cluster {
     /// What routes call it, and metrics.
     #[schemars(extend("examples" = ["api"]))]
     pub name: Required<Name>,
-    /// What the endpoints speak.
-    #[expect(dead_code, reason = "there is one value so far")]
-    #[schemars(extend("default" = "h1", "examples" = ["h1"]))]
-    pub protocol: Optional<HttpVersion>,
+    /// The HTTP version the endpoints speak; `"auto"` takes the one they choose (ALPN), and needs `tls`.
+    #[schemars(extend("default" = "h1", "examples" = ["h2"]))]
+    pub protocol: Optional<UpstreamProtocol>,
+    /// Requests at once on one HTTP/2 connection. The endpoint may allow fewer.
+    #[schemars(extend("default" = 100, "examples" = [1000]))]
+    pub max_streams: Optional<Count<u32, 1, 100_000>>,
+    /// The PROXY header that tells the endpoint who the client is. A connection with one serves one client connection
+    /// only.
+    #[schemars(extend("default" = "off", "examples" = ["v2"]))]
+    pub proxy_protocol: Optional<ProxyHeader>,
     /// How an endpoint is chosen.
     #[schemars(extend("default" = "round_robin", "examples" = ["round_robin"]))]
     pub balance: Optional<Balance>,
@@ -340,11 +387,43 @@ pub struct Route {
     pub request_headers: Optional<HeaderEdits>,
     /// Changes to the headers the client gets.
     pub response_headers: Optional<HeaderEdits>,
+    /// Whether requests may become WebSockets; without it such a request is answered with 403.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub websocket: Optional<WebSocket>,
 }
 }
 
+/// `true`, `false`, or a table when there is more to say.
+#[derive(Debug)]
+pub enum WebSocket {
+    /// Whether they may.
+    Allowed(bool),
+    /// They may, with these settings.
+    Table(WebSocketTable),
+}
+
+table! { "`websocket` of [[route]]"
+/// WebSockets.
+pub struct WebSocketTable {
+    /// How long neither side may send anything; `"0s"` is no limit.
+    #[schemars(extend("default" = "5m", "examples" = ["1h"]))]
+    pub idle_timeout: Optional<Duration>,
+}
+}
+
+impl Decode for WebSocket {
+    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        match node.is_table() {
+            true => WebSocketTable::decode(node, diagnostics).map(WebSocket::Table),
+            false => bool::decode(node, diagnostics).map(WebSocket::Allowed),
+        }
+    }
+}
+
+either_schema!(WebSocket, bool, WebSocketTable);
+
 table! { "`match` of [[route]]"
-/// Which requests. At most one of `path`, `path_prefix` and `path_regex`.
+/// Which requests. At most one of `path`, `path_prefix`, `path_regex` and `grpc`.
 pub struct Match {
     /// Exactly this path.
     #[schemars(extend("examples" = ["/login"]))]
@@ -364,6 +443,26 @@ pub struct Match {
     /// Query parameters and what their values must be. Names and values are compared as they are in the URL.
     #[schemars(extend("examples" = [{"debug": {"present": true}}]))]
     pub query: Optional<Map<Condition>>,
+    /// Calls of a gRPC service, or of one method of it.
+    pub grpc: Optional<Grpc>,
+    /// Where the connection comes from: its TCP peer, or the source that a PROXY header of a trusted proxy names.
+    #[schemars(extend("examples" = [["192.0.2.0/24"]]))]
+    pub peer_ip: Optional<List<Cidr>>,
+    /// The client, after `X-Forwarded-For` and `Forwarded` of trusted proxies.
+    #[schemars(extend("examples" = [["198.51.100.0/24", "2001:db8::/32"]]))]
+    pub client_ip: Optional<List<Cidr>>,
+}
+}
+
+table! { "`grpc` of `match`"
+/// Calls of a gRPC service. The same as `path = "/service/method"`, or `path_prefix = "/service"`.
+pub struct Grpc {
+    /// The service with its package.
+    #[schemars(extend("examples" = ["helloworld.Greeter"]))]
+    pub service: Required<GrpcService>,
+    /// The method. Without it, all of them.
+    #[schemars(extend("examples" = ["SayHello"]))]
+    pub method: Optional<GrpcMethod>,
 }
 }
 
@@ -399,13 +498,13 @@ impl Decode for Condition {
 
 either_schema!(Condition, String, ConditionTable);
 
-table! { "`clusters` of [[route]]"
+table! { "`clusters` of a route"
 /// A cluster's share of a route.
 pub struct WeightedCluster {
     /// The cluster.
     #[schemars(extend("examples" = ["api-canary"]))]
     pub name: Required<Name>,
-    /// Its share of the sum of all weights; 0 takes no requests.
+    /// Its share of the sum of all weights; 0 takes nothing.
     #[schemars(extend("examples" = [10]))]
     pub weight: Required<Count<u32, 0, 1_000_000>>,
 }
@@ -474,6 +573,42 @@ pub struct HeaderEdits {
     /// Fields to add to those that are there.
     #[schemars(extend("default" = {}, "examples" = [{"link": ["</a>", "</b>"]}]))]
     pub add: Optional<Map<OneOrMany>>,
+}
+}
+
+table! { "[[l4_route]]"
+/// Which connections, or datagrams, go where. One of `cluster` and `clusters` says where.
+pub struct L4Route {
+    /// What it is called in the access log and in metrics.
+    #[schemars(extend("examples" = ["db"]))]
+    pub name: Required<Name>,
+    /// Names of listeners. Without it, all that are not `http`; of these only those that see TLS when there are
+    /// `server_names`, `without_server_name` or `alpn`, and with `server_names` the `http` ones with `tls` too.
+    #[schemars(extend("examples" = [["pg"]]))]
+    pub listeners: Optional<List<Name>>,
+    /// TLS server names (SNI): exact, `*.` and a name for everything below it, or `*` for any. Without it they are not
+    /// looked at.
+    #[schemars(extend("examples" = [["db.example.com", "*.db.example.com"]]))]
+    pub server_names: Optional<List<ServerName>>,
+    /// Takes TLS clients that name no server, or whose name is encrypted.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub without_server_name: Optional<bool>,
+    /// Takes TLS clients that offer one of these protocols (ALPN). Without it, any.
+    #[schemars(extend("examples" = [["h2", "http/1.1"]]))]
+    pub alpn: Optional<List<Alpn>>,
+    /// The cluster they go to.
+    #[schemars(extend("examples" = ["db"]))]
+    pub cluster: Optional<Given<Name>>,
+    /// Several clusters, each with a share of the connections.
+    #[schemars(extend("examples" = [[{"name": "db", "weight": 9}, {"name": "db-new", "weight": 1}]]))]
+    pub clusters: Optional<Given<List<WeightedCluster>>>,
+    /// Endpoints tried for one connection.
+    #[schemars(extend("default" = 3, "examples" = [1]))]
+    pub connect_attempts: Optional<Count<u32, 1, 100>>,
+    /// How long neither side may send anything; `"0s"` is no limit. For UDP the default is `"60s"`, and there is always
+    /// a limit: nothing else ends a session.
+    #[schemars(extend("default" = "1h", "examples" = ["10m"]))]
+    pub idle_timeout: Optional<Duration>,
 }
 }
 

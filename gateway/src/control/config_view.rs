@@ -15,7 +15,7 @@ const REDACTED: &str = "[redacted]";
 
 /// The configuration, in the words of the file where it has them.
 pub fn view(config: &Config) -> Value {
-    let Config { gateway, admin, access_log, xdp, access, certificates, listeners, clusters, routes, l4_routes: _ } =
+    let Config { gateway, admin, access_log, xdp, access, certificates, listeners, clusters, routes, l4_routes } =
         config;
     json!({
         "gateway": view_gateway(gateway),
@@ -27,16 +27,19 @@ pub fn view(config: &Config) -> Value {
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
         "route": routes.iter().map(|route| view_route(route, config)).collect::<Vec<_>>(),
+        "l4_route": l4_routes.iter().map(|route| view_l4_route(route, config)).collect::<Vec<_>>(),
     })
 }
 
 fn view_gateway(gateway: &Gateway) -> Value {
-    let Gateway { workers, drain_timeout, trusted_proxies, trusted_hops: _, forwarded_header: _, server_header, via } =
+    let Gateway { workers, drain_timeout, trusted_proxies, trusted_hops, forwarded_header, server_header, via } =
         gateway;
     json!({
         "workers": workers.map_or(json!("auto"), |count| json!(count)),
         "drain_timeout": duration(*drain_timeout),
         "trusted_proxies": trusted_proxies,
+        "trusted_hops": trusted_hops,
+        "forwarded_header": forwarded_header,
         "server_header": server_header,
         "via": via,
     })
@@ -72,29 +75,47 @@ fn view_access(AccessRule { name, action, sources }: &AccessRule) -> Value {
     json!({ "name": name, "action": action, "sources": sources })
 }
 
-fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http: _ }: &Certificate) -> Value {
-    json!({ "name": name, "hosts": hosts })
+fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http }: &Certificate) -> Value {
+    json!({ "name": name, "hosts": hosts, "http": view_http_versions(*http) })
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
-    let Listener {
-        name,
-        address,
-        protocol: _,
-        http: _,
-        http2: _,
-        proxy_protocol: _,
-        trusted_proxies: _,
-        tls,
-        limits,
-        path,
-    } = listener;
+    let Listener { name, address, protocol, http, http2, proxy_protocol, trusted_proxies, tls, limits, path } =
+        listener;
+    let protocol = match protocol {
+        ListenerProtocol::Http => "http",
+        ListenerProtocol::Tcp => "tcp",
+        ListenerProtocol::TlsPassthrough => "tls_passthrough",
+        ListenerProtocol::Udp => "udp",
+    };
+    let proxy_protocol = match proxy_protocol {
+        ProxyProtocol::Off => "off",
+        ProxyProtocol::Accept => "accept",
+        ProxyProtocol::Require => "require",
+    };
     json!({
         "name": name,
         "address": address,
+        "protocol": protocol,
+        "http": view_http_versions(*http),
+        "http2": view_http2(http2),
+        "proxy_protocol": proxy_protocol,
+        "trusted_proxies": trusted_proxies,
         "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
         "limits": view_limits(limits),
         "path_normalisation": view_path_policy(path),
+    })
+}
+
+fn view_http_versions(HttpVersions { h1, h2 }: HttpVersions) -> Vec<&'static str> {
+    [(h2, "h2"), (h1, "h1")].into_iter().filter_map(|(spoken, name)| spoken.then_some(name)).collect()
+}
+
+fn view_http2(Http2 { max_concurrent_streams, stream_window, connection_window }: &Http2) -> Value {
+    json!({
+        "max_concurrent_streams": max_concurrent_streams,
+        "stream_window": stream_window,
+        "connection_window": connection_window,
     })
 }
 
@@ -149,11 +170,21 @@ fn view_cluster(cluster: &Cluster) -> Value {
         max_connections,
         max_idle_connections,
         dns_refresh,
-        protocol: _,
-        max_streams: _,
-        proxy_protocol: _,
+        protocol,
+        max_streams,
+        proxy_protocol,
         tls,
     } = cluster;
+    let protocol = match protocol {
+        UpstreamProtocol::H1 => "h1",
+        UpstreamProtocol::H2 => "h2",
+        UpstreamProtocol::Auto => "auto",
+    };
+    let proxy_protocol = match proxy_protocol {
+        None => "off",
+        Some(ProxyVersion::V1) => "v1",
+        Some(ProxyVersion::V2) => "v2",
+    };
     let balance = match balance {
         Balance::RoundRobin => "round_robin",
     };
@@ -166,6 +197,9 @@ fn view_cluster(cluster: &Cluster) -> Value {
         "max_connections": max_connections,
         "max_idle_connections": max_idle_connections,
         "dns_refresh": duration(*dns_refresh),
+        "protocol": protocol,
+        "max_streams": max_streams,
+        "proxy_protocol": proxy_protocol,
         "tls": tls.as_ref().map(|UpstreamTls { server_name, ca_pem, verify }| json!({
             "server_name": server_name,
             "ca": if ca_pem.is_some() { "file" } else { "system" },
@@ -193,7 +227,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         body_bytes,
         request_headers,
         response_headers,
-        websocket: _,
+        websocket,
     } = route;
     let (key, action) = view_action(action, config);
     json!({
@@ -202,11 +236,34 @@ fn view_route(route: &Route, config: &Config) -> Value {
         "hosts": hosts.iter().map(view_host).collect::<Vec<_>>(),
         "match": view_match(matcher),
         key: action,
-        "timeout": timeout.map_or("0s".to_owned(), duration),
+        "timeout": duration_or_none(*timeout),
         "body_bytes": body_bytes,
         "request_headers": view_edits(request_headers),
         "response_headers": view_edits(response_headers),
+        "websocket": websocket.as_ref().map_or(json!(false), |WebSocket { idle_timeout }| {
+            json!({ "idle_timeout": duration_or_none(*idle_timeout) })
+        }),
     })
+}
+
+fn view_l4_route(route: &L4Route, config: &Config) -> Value {
+    let L4Route { name, listeners, server_names, without_server_name, alpn, clusters, connect_attempts, idle_timeout } =
+        route;
+    json!({
+        "name": name,
+        "listeners": listeners.iter().map(|id| &config.listeners[id.index()].name).collect::<Vec<_>>(),
+        "server_names": server_names.iter().map(view_host).collect::<Vec<_>>(),
+        "without_server_name": without_server_name,
+        "alpn": alpn,
+        "clusters": view_clusters(clusters, config),
+        "connect_attempts": connect_attempts,
+        "idle_timeout": duration_or_none(*idle_timeout),
+    })
+}
+
+fn view_clusters(clusters: &[WeightedCluster], config: &Config) -> Vec<Value> {
+    let share = |WeightedCluster { cluster, weight }: &WeightedCluster| json!({ "name": config.clusters[cluster.index()].name, "weight": weight });
+    clusters.iter().map(share).collect()
 }
 
 fn view_host(host: &HostPattern) -> String {
@@ -217,7 +274,7 @@ fn view_host(host: &HostPattern) -> String {
     }
 }
 
-fn view_match(RouteMatch { path, methods, headers, query, peer_ip: _, client_ip: _ }: &RouteMatch) -> Value {
+fn view_match(RouteMatch { path, methods, headers, query, peer_ip, client_ip }: &RouteMatch) -> Value {
     let (key, path) = match path {
         PathMatch::Exact(path) => ("path", path.as_str()),
         PathMatch::Prefix(prefix) => ("path_prefix", prefix.as_str()),
@@ -230,7 +287,9 @@ fn view_match(RouteMatch { path, methods, headers, query, peer_ip: _, client_ip:
     let headers: Map<_, _> = headers.iter().map(|HeaderMatch { name, value }| shown(name.as_str(), value)).collect();
     let query: Map<_, _> = query.iter().map(|QueryMatch { name, value }| shown(name, value)).collect();
     let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
-    json!({ key: path, "methods": methods, "headers": headers, "query": query })
+    json!({
+        key: path, "methods": methods, "headers": headers, "query": query, "peer_ip": peer_ip, "client_ip": client_ip,
+    })
 }
 
 fn view_value(value: &ValueMatch) -> Value {
@@ -244,11 +303,8 @@ fn view_value(value: &ValueMatch) -> Value {
 fn view_action(action: &Action, config: &Config) -> (&'static str, Value) {
     match action {
         Action::Forward(Forward { clusters, rewrite_prefix, rewrite_host }) => {
-            let shares = clusters.iter().map(|WeightedCluster { cluster, weight }| {
-                json!({ "name": config.clusters[cluster.index()].name, "weight": weight })
-            });
             let rewrite = json!({ "path_prefix": rewrite_prefix, "host": rewrite_host });
-            ("forward", json!({ "clusters": shares.collect::<Vec<_>>(), "rewrite": rewrite }))
+            ("forward", json!({ "clusters": view_clusters(clusters, config), "rewrite": rewrite }))
         }
         Action::Redirect(Redirect { status, scheme, host, port, path, path_prefix }) => (
             "redirect",
@@ -281,6 +337,11 @@ fn is_secret(name: &str) -> bool {
 
 fn duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
+}
+
+/// As the file has it: `"0s"` is no limit.
+fn duration_or_none(limit: Option<Duration>) -> String {
+    limit.map_or("0s".to_owned(), duration)
 }
 
 #[cfg(test)]
@@ -362,7 +423,16 @@ mod tests {
                 response_headers: HeaderEdits::default(),
                 websocket: None,
             }],
-            l4_routes: vec![],
+            l4_routes: vec![L4Route {
+                name: "db".into(),
+                listeners: vec![ListenerId(0)],
+                server_names: vec![HostPattern::Suffix(".db.example.com".into()), HostPattern::Any],
+                without_server_name: false,
+                alpn: vec!["h2".into()],
+                clusters: vec![WeightedCluster { cluster: ClusterId(0), weight: 1 }],
+                connect_attempts: 3,
+                idle_timeout: Some(Duration::from_secs(3600)),
+            }],
         }
     }
 
@@ -374,7 +444,15 @@ mod tests {
         assert_eq!(view["route"][0]["forward"]["clusters"], json!([{ "name": "api", "weight": 1 }]));
         assert_eq!(view["route"][0]["hosts"], json!(["*.example.com"]));
         assert_eq!(view["route"][0]["timeout"], "0s");
+        assert_eq!(view["route"][0]["websocket"], json!(false));
         assert_eq!(view["cluster"][0]["connect_timeout"], "1s 500ms");
+        assert_eq!(view["cluster"][0]["proxy_protocol"], "off");
+        assert_eq!(view["listener"][0]["http"], json!(["h2", "h1"]));
+        assert_eq!(view["listener"][0]["http2"]["stream_window"], 262_144);
+        assert_eq!(view["l4_route"][0]["listeners"], json!(["web"]));
+        assert_eq!(view["l4_route"][0]["server_names"], json!(["*.db.example.com", "*"]));
+        assert_eq!(view["l4_route"][0]["clusters"], json!([{ "name": "api", "weight": 1 }]));
+        assert_eq!(view["l4_route"][0]["idle_timeout"], "1h");
         assert_eq!(view["cluster"][0]["endpoints"], json!([{ "address": "origin.test:80", "weight": 2 }]));
     }
 

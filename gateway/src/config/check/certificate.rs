@@ -10,7 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, X509Certificate, parse_x509_certificate};
 
 use crate::config::load::Loader;
-use crate::config::model::{Certificate, HostPattern, HttpVersions};
+use crate::config::model::{Certificate, HostPattern};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -21,6 +21,10 @@ type Chain = Vec<CertificateDer<'static>>;
 /// Reads both files, and checks that they belong together and are good for the hosts, now.
 pub fn check(raw: At<raw::Certificate>, now: SystemTime, loader: &mut Loader<'_>) -> Option<Certificate> {
     let raw = raw.value;
+    let http = super::http_versions(&raw.http);
+    if let Some(versions) = &raw.http {
+        super::reject_empty(versions, "http", "every version the listener speaks", &mut loader.diagnostics);
+    }
     let chain_pem = raw.chain.0.as_ref().and_then(|path| loader.bytes(path));
     let key_pem = raw.key.0.as_ref().and_then(|path| loader.bytes(path));
     let (chain_path, key_path) = (raw.chain.0?, raw.key.0?);
@@ -38,13 +42,7 @@ pub fn check(raw: At<raw::Certificate>, now: SystemTime, loader: &mut Loader<'_>
         (Some(hosts), Some(names)) => check_hosts(hosts.value, &names, diagnostics),
         (_, names) => names?,
     };
-    Some(Certificate {
-        name: raw.name.0?.value.0,
-        chain_pem: chain_pem?,
-        key_pem: key_pem?,
-        hosts,
-        http: HttpVersions::default(),
-    })
+    Some(Certificate { name: raw.name.0?.value.0, chain_pem: chain_pem?, key_pem: key_pem?, hosts, http })
 }
 
 fn parse_chain(pem: &[u8], path: &At<FilePath>, diagnostics: &mut Diagnostics) -> Option<Chain> {

@@ -15,6 +15,8 @@ use crate::config::span::At;
 /// Checks a cluster, and reads the authorities it trusts.
 pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> {
     let raw = raw.value;
+    let protocol = raw.protocol.map_or(UpstreamProtocol::H1, |protocol| protocol.value);
+    check_protocol(&raw, protocol, &mut loader.diagnostics);
     let endpoints = raw.endpoints.0.and_then(|list| endpoints(list, &mut loader.diagnostics));
     let tls = raw.tls.map(|tls| check_tls(tls.value, loader));
     Some(Cluster {
@@ -26,14 +28,24 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
         max_connections: raw.max_connections.map_or(1024, |count| count.value.0),
         max_idle_connections: raw.max_idle_connections.map_or(256, |count| count.value.0),
         dns_refresh: duration(raw.dns_refresh, Duration::from_secs(5)),
-        protocol: UpstreamProtocol::H1,
-        max_streams: 100,
-        proxy_protocol: None,
+        protocol,
+        max_streams: raw.max_streams.map_or(100, |count| count.value.0),
+        proxy_protocol: raw.proxy_protocol.and_then(|header| header.value.0),
         tls: match tls {
             Some(tls) => Some(tls?),
             None => None,
         },
     })
+}
+
+fn check_protocol(raw: &raw::Cluster, protocol: UpstreamProtocol, diagnostics: &mut Diagnostics) {
+    if let (UpstreamProtocol::Auto, Some(key), None) = (protocol, raw.protocol, &raw.tls) {
+        let help = "add `tls`, or say \"h1\" or \"h2\"";
+        diagnostics.error(key.span, "\"auto\" needs `tls`: the endpoint chooses in the TLS handshake").help(help);
+    }
+    if let (UpstreamProtocol::H1, Some(streams)) = (protocol, raw.max_streams) {
+        diagnostics.warning(streams.span, "not used: it is about HTTP/2, and `protocol` is \"h1\"");
+    }
 }
 
 fn endpoints(list: At<Vec<At<raw::Endpoint>>>, diagnostics: &mut Diagnostics) -> Option<Vec<Endpoint>> {

@@ -1,6 +1,9 @@
 //! `[[listener]]`
 
-use super::{Tables, duration, each};
+use ipnet::IpNet;
+
+use super::kinds::ListenerKind;
+use super::{Tables, duration, each, http_versions, is_empty, networks};
 use crate::config::decode::Optional;
 use crate::config::model::{
     CertificateId, Http2, HttpVersions, Listener, ListenerLimits, ListenerProtocol, ListenerTls, PathPolicy,
@@ -8,25 +11,42 @@ use crate::config::model::{
 };
 use crate::config::raw;
 use crate::config::report::Diagnostics;
-use crate::config::span::At;
+use crate::config::span::{At, Span};
+use crate::config::value::Size;
 
-/// Checks a listener.
-pub fn check(raw: At<raw::Listener>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Listener> {
+/// Checks a listener. `trusted` are the proxies `[gateway]` trusts.
+pub fn check(
+    raw: At<raw::Listener>,
+    trusted: &[IpNet],
+    names: &Tables,
+    diagnostics: &mut Diagnostics,
+) -> Option<Listener> {
     let raw = raw.value;
+    let protocol = ListenerKind::of(&raw).protocol;
+    if let Some(protocol) = protocol {
+        check_keys(&raw, protocol, diagnostics);
+        check_proxy_protocol(&raw, protocol, trusted, diagnostics);
+    }
+    let http = http_versions(&raw.http);
     if let Some(versions) = raw.http.filter(|versions| versions.value.is_empty()) {
         let help = "write [\"h1\"], or leave the key out";
         diagnostics.error(versions.span, "a listener needs an HTTP version").help(help);
     }
-    let tls = raw.tls.map(|tls| check_tls(tls, names, diagnostics));
+    if let (Some(ListenerProtocol::Http), false, Some(settings)) = (protocol, http.h2, &raw.http2) {
+        diagnostics.warning(settings.span, "not used: `http` has no \"h2\"");
+    }
+    let offered = (protocol == Some(ListenerProtocol::Http)).then_some(http);
+    let tls = raw.tls.map(|tls| check_tls(tls, offered, names, diagnostics));
+    let http2 = http2(raw.http2, diagnostics);
     let limits = limits(raw.limits, diagnostics);
     Some(Listener {
         name: raw.name.0?.value.0,
         address: raw.address.0?.value.0,
-        protocol: ListenerProtocol::Http,
-        http: HttpVersions::default(),
-        http2: Http2::default(),
-        proxy_protocol: ProxyProtocol::Off,
-        trusted_proxies: Vec::new(),
+        protocol: protocol?,
+        http,
+        http2,
+        proxy_protocol: raw.proxy_protocol.map_or(ProxyProtocol::Off, |mode| mode.value),
+        trusted_proxies: raw.trusted_proxies.map_or_else(|| trusted.to_vec(), |list| networks(Some(list))),
         tls: match tls {
             Some(tls) => Some(tls?),
             None => None,
@@ -36,18 +56,136 @@ pub fn check(raw: At<raw::Listener>, names: &Tables, diagnostics: &mut Diagnosti
     })
 }
 
-fn check_tls(raw: At<raw::ListenerTls>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<ListenerTls> {
+/// Reports keys that mean nothing for what the listener speaks.
+fn check_keys(raw: &raw::Listener, protocol: ListenerProtocol, diagnostics: &mut Diagnostics) {
+    if protocol == ListenerProtocol::Http {
+        return;
+    }
+    let limits = raw.limits.as_ref().map(|limits| &limits.value);
+    let of_http: [(&str, Option<Span>); 6] = [
+        ("http", raw.http.as_ref().map(|key| key.span)),
+        ("http2", raw.http2.as_ref().map(|key| key.span)),
+        ("path_normalisation", raw.path_normalisation.as_ref().map(|key| key.span)),
+        ("header_bytes", limits.and_then(|limits| limits.header_bytes).map(|key| key.span)),
+        ("header_count", limits.and_then(|limits| limits.header_count).map(|key| key.span)),
+        ("body_bytes", limits.and_then(|limits| limits.body_bytes).map(|key| key.span)),
+    ];
+    for (key, span) in of_http {
+        if let Some(span) = span {
+            diagnostics.error(span, format!("`{key}` is for listeners with `protocol = \"http\"`"));
+        }
+    }
+    if let Some(timeout) = limits.and_then(|limits| limits.idle_timeout) {
+        let help = "`idle_timeout` of an [[l4_route]] says how long its connections may be silent";
+        diagnostics.warning(timeout.span, "not used: it is for requests").help(help);
+    }
+    let (message, help) = match protocol {
+        ListenerProtocol::TlsPassthrough => (
+            "`tls_passthrough` leaves TLS to the endpoints",
+            "`protocol` is \"http\" or \"tcp\" where it is terminated here; else leave `tls` out",
+        ),
+        ListenerProtocol::Udp => ("`tls` is not for datagrams", "leave it out: datagrams are passed on as they are"),
+        ListenerProtocol::Http | ListenerProtocol::Tcp => return,
+    };
+    if let Some(tls) = &raw.tls {
+        diagnostics.error(tls.span, message).help(help);
+    }
+}
+
+fn check_proxy_protocol(
+    raw: &raw::Listener,
+    protocol: ListenerProtocol,
+    trusted: &[IpNet],
+    diagnostics: &mut Diagnostics,
+) {
+    let mode = raw.proxy_protocol.filter(|mode| mode.value != ProxyProtocol::Off);
+    if let (Some(mode), ListenerProtocol::Udp) = (mode, protocol) {
+        diagnostics.error(mode.span, "`proxy_protocol` is for connections, and this listener has datagrams");
+        return;
+    }
+    let trusts_none = match &raw.trusted_proxies {
+        Some(_) => is_empty(&raw.trusted_proxies),
+        None => trusted.is_empty(),
+    };
+    match (mode, &raw.trusted_proxies) {
+        (Some(mode), _) if trusts_none => {
+            let help = "name them in `trusted_proxies`, here or in [gateway]";
+            diagnostics
+                .error(mode.span, "no proxy's PROXY header is believed: there are no trusted proxies")
+                .help(help);
+        }
+        // HTTP has `X-Forwarded-For` besides.
+        (None, Some(list)) if protocol != ListenerProtocol::Http => {
+            diagnostics.warning(list.span, "not used: `proxy_protocol` is off, so no proxy says anything here");
+        }
+        _ => {}
+    }
+}
+
+/// What a window of HTTP/2 may be: from what a client may use before it has seen our settings (RFC 9113 section 6.9.2)
+/// to the largest there is (section 6.9.1).
+const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 65_535..=(1 << 31) - 1;
+
+fn http2(raw: Optional<raw::Http2>, diagnostics: &mut Diagnostics) -> Http2 {
+    let default = Http2::default();
+    let Some(At { value: raw, .. }) = raw else { return default };
+    let mut window = |given: Optional<Size>, default: u32| match given {
+        Some(size) if !WINDOW_BYTES.contains(&size.value.0) => {
+            diagnostics.error(size.span, "out of range: must be between 65535 and 2147483647 bytes");
+            default
+        }
+        size => size.map_or(default, |size| size.value.0 as u32),
+    };
+    let stream_window = window(raw.stream_window, default.stream_window);
+    let connection_window = window(raw.connection_window, default.connection_window);
+    let given = raw.stream_window.or(raw.connection_window);
+    if let Some(given) = given.filter(|_| stream_window > connection_window) {
+        let message = format!(
+            "`stream_window` ({stream_window}) is more than `connection_window` ({connection_window}), so no request can use it"
+        );
+        diagnostics.error(given.span, message).help("a connection's window is for all its requests together");
+    }
+    Http2 {
+        max_concurrent_streams: raw
+            .max_concurrent_streams
+            .map_or(default.max_concurrent_streams, |count| count.value.0),
+        stream_window,
+        connection_window,
+    }
+}
+
+/// `offered` are the listener's HTTP versions; `None` where TLS has something else in it.
+fn check_tls(
+    raw: At<raw::ListenerTls>,
+    offered: Option<HttpVersions>,
+    names: &Tables,
+    diagnostics: &mut Diagnostics,
+) -> Option<ListenerTls> {
     let raw = raw.value;
     let given = raw.certificates.0?;
     if given.value.is_empty() {
         diagnostics.error(given.span, "a TLS listener needs a certificate");
     }
-    let certificates = each(given.value, |name| names.certificates.find(&name, diagnostics).map(CertificateId))?;
+    let certificates = each(given.value, |name| {
+        let id = names.certificates.find(&name, diagnostics)?;
+        let http = names.certificate_kinds[id as usize].http;
+        if offered.is_some_and(|offered| are_apart(offered, http)) {
+            let message = format!("`http` of certificate `{}` has no version that this listener speaks", name.value.0);
+            diagnostics.error(name.span, message).help("its hosts could not be reached");
+        }
+        Some(CertificateId(id))
+    })?;
     Some(ListenerTls {
         certificates,
         min_version: raw.min_version.map_or(TlsVersion::Tls12, |version| version.value),
         strict_sni: raw.strict_sni.is_some_and(|strict| strict.value),
     })
+}
+
+/// Whether each has one version, and not the same. (One without any has been reported.)
+fn are_apart(one: HttpVersions, other: HttpVersions) -> bool {
+    let exactly_one = |versions: HttpVersions| versions.h1 != versions.h2;
+    exactly_one(one) && exactly_one(other) && one != other
 }
 
 /// Bounds of `header_bytes`. Less has no room for what browsers send; more is no head but a body, and would let few

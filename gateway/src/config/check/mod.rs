@@ -6,6 +6,9 @@
 mod access;
 mod certificate;
 mod cluster;
+mod destination;
+mod kinds;
+mod l4_route;
 mod listener;
 mod names;
 mod route;
@@ -18,27 +21,34 @@ use ipnet::IpNet;
 
 use super::decode::{List, Optional};
 use super::load::Loader;
-use super::model::{AccessLog, Admin, Config, Gateway, LogFormat, LogTarget, Xdp, XdpMode};
+use super::model::{
+    AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, Xdp, XdpMode,
+};
 use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
-use super::value::{Cidr, PositiveDuration};
+use super::value::{Cidr, HttpVersion, PositiveDuration};
 use crate::metrics::access_log::{DEFAULT_FORMAT, Format};
+use kinds::{CertificateKind, ClusterKind, ListenerKind};
 use names::Names;
 
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
 pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option<Config> {
     let names = Tables::new(&raw, &mut loader.diagnostics);
-    let gateway = gateway(raw.gateway);
+    let trusts_any = raw.listener.iter().any(|listener| !is_empty(&listener.value.trusted_proxies));
+    let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
     let access_log = access_log(raw.access_log, loader);
     let xdp = xdp(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
-    let listeners = each(raw.listener, |listener| listener::check(listener, &names, &mut loader.diagnostics));
+    let trusted = &gateway.trusted_proxies;
+    let listeners = each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut loader.diagnostics));
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
     let routes = each(raw.route, |route| route::check(route, &names, &mut loader.diagnostics));
+    let mut taken = l4_route::Taken::default();
+    let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
         gateway,
@@ -50,33 +60,41 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         listeners: listeners?,
         clusters: clusters?,
         routes: routes?,
-        l4_routes: Vec::new(),
+        l4_routes: l4_routes?,
     })
 }
 
-/// The names of every kind of table.
+/// The names of every kind of table, and by id, what others have to know of each.
 struct Tables {
     certificates: Names,
     listeners: Names,
     clusters: Names,
+    certificate_kinds: Vec<CertificateKind>,
+    listener_kinds: Vec<ListenerKind>,
+    cluster_kinds: Vec<ClusterKind>,
 }
 
 impl Tables {
     fn new(raw: &raw::File, diagnostics: &mut Diagnostics) -> Tables {
-        // Nothing refers to these, but a name that stands for two things is of no use in a log.
-        Names::new("route", raw.route.iter().map(|table| &table.value.name), diagnostics);
+        // Nothing refers to these, but a name that stands for two things is of no use in a log. Both kinds of routes
+        // have the same label in metrics.
+        let routes = raw.route.iter().map(|table| &table.value.name);
+        Names::new("route", routes.chain(raw.l4_route.iter().map(|table| &table.value.name)), diagnostics);
         Names::new("access rule", raw.access.iter().map(|table| &table.value.name), diagnostics);
         Tables {
             certificates: Names::new("certificate", raw.certificate.iter().map(|table| &table.value.name), diagnostics),
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
+            certificate_kinds: raw.certificate.iter().map(|table| CertificateKind::of(&table.value)).collect(),
+            listener_kinds: raw.listener.iter().map(|table| ListenerKind::of(&table.value)).collect(),
+            cluster_kinds: raw.cluster.iter().map(|table| ClusterKind::of(&table.value)).collect(),
         }
     }
 
     fn warn_unused(&self, diagnostics: &mut Diagnostics) {
-        self.certificates.warn_unused("no listener uses it", diagnostics);
-        self.listeners.warn_unused("no route serves it, so every request gets 404", diagnostics);
-        self.clusters.warn_unused("no route uses it", diagnostics);
+        self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
+        self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
+        self.clusters.warn_unused(|_| "no route uses it", diagnostics);
     }
 }
 
@@ -86,15 +104,22 @@ fn each<R, M>(items: Vec<R>, check: impl FnMut(R) -> Option<M>) -> Option<Vec<M>
     checked.into_iter().collect()
 }
 
-fn gateway(raw: Optional<raw::Gateway>) -> Gateway {
+/// `trusts_any` says whether some listener trusts a proxy by itself.
+fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diagnostics) -> Gateway {
     let Some(At { value: raw, .. }) = raw else { return Gateway::default() };
     let default = Gateway::default();
+    if let Some(hops) =
+        raw.trusted_hops.filter(|hops| hops.value.0 > 0 && !trusts_any && is_empty(&raw.trusted_proxies))
+    {
+        let help = "`trusted_proxies` says whose `X-Forwarded-For` counts";
+        diagnostics.warning(hops.span, "not used: no proxy is trusted").help(help);
+    }
     Gateway {
         workers: raw.workers.and_then(|workers| workers.value.0),
         drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |timeout| timeout.value.0),
         trusted_proxies: networks(raw.trusted_proxies),
-        trusted_hops: default.trusted_hops,
-        forwarded_header: default.forwarded_header,
+        trusted_hops: raw.trusted_hops.map_or(default.trusted_hops, |hops| hops.value.0),
+        forwarded_header: raw.forwarded_header.map_or(default.forwarded_header, |on| on.value),
         server_header: match raw.server_header {
             Some(text) => Some(text.value.0).filter(|text| text != "off"),
             None => default.server_header,
@@ -149,23 +174,24 @@ fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
     Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode }
 }
 
-/// Reports addresses that two things would listen on. Port 0 is a new port for each.
+/// Reports addresses that two things would listen on. Port 0 is a new port for each, and UDP has ports of its own.
 fn addresses(
     listeners: &[At<raw::Listener>],
     raw_admin: Option<&At<raw::Admin>>,
     admin: Option<&Admin>,
     diagnostics: &mut Diagnostics,
 ) {
-    let mut taken: HashMap<SocketAddr, Option<Span>> = HashMap::new();
+    let mut taken: HashMap<(bool, SocketAddr), Option<Span>> = HashMap::new();
     if let Some(admin) = admin {
-        taken.insert(admin.address, raw_admin.and_then(|raw| raw.value.address).map(|address| address.span));
+        let span = raw_admin.and_then(|raw| raw.value.address).map(|address| address.span);
+        taken.insert((false, admin.address), span);
     }
-    for address in listeners.iter().filter_map(|listener| listener.value.address.0) {
-        if address.value.0.port() == 0 {
-            continue;
-        }
-        match taken.get(&address.value.0) {
-            None => _ = taken.insert(address.value.0, Some(address.span)),
+    for listener in listeners {
+        let Some(address) = listener.value.address.0.filter(|address| address.value.0.port() != 0) else { continue };
+        let is_udp = ListenerKind::of(&listener.value).protocol == Some(ListenerProtocol::Udp);
+        let key = (is_udp, address.value.0);
+        match taken.get(&key) {
+            None => _ = taken.insert(key, Some(address.span)),
             Some(Some(first)) => {
                 let message = format!("{} is listened on already", address.value.0);
                 diagnostics.error(address.span, message).related(*first, "here");
@@ -181,6 +207,34 @@ fn addresses(
 
 fn networks(list: Optional<List<Cidr>>) -> Vec<IpNet> {
     list.map_or_else(Vec::new, |list| list.value.into_iter().map(|net| net.value.0).collect())
+}
+
+fn is_empty<T>(list: &Optional<List<T>>) -> bool {
+    list.as_ref().is_none_or(|list| list.value.is_empty())
+}
+
+/// The versions in a list; without one, all.
+fn http_versions(list: &Optional<List<HttpVersion>>) -> HttpVersions {
+    let Some(list) = list else { return HttpVersions::default() };
+    let has = |version| list.value.iter().any(|given| given.value == version);
+    HttpVersions { h1: has(HttpVersion::H1), h2: has(HttpVersion::H2) }
+}
+
+/// An empty list could be read as "all" or as "none".
+fn reject_empty<T>(list: &At<List<T>>, key: &str, all: &str, diagnostics: &mut Diagnostics) {
+    if list.value.is_empty() {
+        let help = format!("leave the key out for {all}");
+        diagnostics.error(list.span, format!("`{key}` is empty")).help(help);
+    }
+}
+
+/// Reports all but the first of keys that exclude each other.
+fn only_one<const N: usize>(given: [Option<Span>; N], keys: &str, diagnostics: &mut Diagnostics) {
+    let mut given: Vec<Span> = given.into_iter().flatten().collect();
+    given.sort();
+    if let [first, second, ..] = given[..] {
+        diagnostics.error(second, format!("only one of {keys}")).related(first, "the first one");
+    }
 }
 
 fn duration(given: Optional<PositiveDuration>, default: Duration) -> Duration {

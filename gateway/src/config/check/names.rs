@@ -61,19 +61,19 @@ impl Names {
         id
     }
 
-    /// Marks every table as used.
-    pub fn use_all(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().zip(0..).map(|(entry, id)| {
+    /// Marks tables as used without their being named.
+    pub fn use_where(&self, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
+        self.entries.iter().zip(0..).filter(move |(_, id)| wanted(*id)).map(|(entry, id)| {
             entry.used.set(true);
             id
         })
     }
 
     /// Warns about tables that nothing referred to.
-    pub fn warn_unused(&self, why: &str, diagnostics: &mut Diagnostics) {
-        for entry in self.entries.iter().filter(|entry| !entry.used.get()) {
+    pub fn warn_unused(&self, why: impl Fn(u32) -> &'static str, diagnostics: &mut Diagnostics) {
+        for (entry, id) in self.entries.iter().zip(0..).filter(|(entry, _)| !entry.used.get()) {
             if let Some(span) = entry.span {
-                diagnostics.hint(span, format!("this {} is not used: {why}", self.kind));
+                diagnostics.hint(span, format!("this {} is not used: {}", self.kind, why(id)));
             }
         }
     }

@@ -76,11 +76,15 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         "[gateway]\n{}[admin]\n{}[access_log]\n{}[xdp]\n{}\
          [[listener]]\nname = \"web\"\naddress = \"0.0.0.0:443\"\n{}\
          [listener.tls]\ncertificates = [\"c\"]\n{}[listener.limits]\n{}[listener.path_normalisation]\n{}\
-         [[certificate]]\nname = \"c\"\nchain = \"certs/good.pem\"\nkey = \"certs/good.key\"\n\
+         [listener.http2]\n{}\
+         [[certificate]]\nname = \"c\"\nchain = \"certs/good.pem\"\nkey = \"certs/good.key\"\n{}\
+         [[listener]]\nname = \"pg\"\naddress = \"0.0.0.0:5432\"\nprotocol = \"tcp\"\n\
+         [[l4_route]]\nname = \"l\"\ncluster = \"api\"\n{}\
          [[cluster]]\nname = \"api\"\nendpoints = [\"10.0.0.1:80\"]\n{}[cluster.tls]\n{}\
          [[route]]\nname = \"r\"\ncluster = \"api\"\n{}[route.request_headers]\n{}\
          [[route]]\nname = \"s\"\nredirect = {{ host = \"a\", {} }}\n\
-         [[route]]\nname = \"t\"\nrespond = {{ status = 200, {} }}\n",
+         [[route]]\nname = \"t\"\nrespond = {{ status = 200, {} }}\n\
+         [[route]]\nname = \"u\"\ncluster = \"api\"\nwebsocket = {{ {} }}\n",
         keys("Gateway"),
         keys("Admin"),
         keys("AccessLog"),
@@ -89,12 +93,16 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("ListenerTls"),
         keys("Limits"),
         keys("PathNormalisation"),
+        keys("Http2"),
+        keys("Certificate"),
+        keys("L4Route"),
         keys("Cluster"),
         keys("ClusterTls"),
         keys("Route"),
         keys("HeaderEdits"),
         keys("Redirect").trim_end().replace('\n', ", "),
         keys("Respond").trim_end().replace('\n', ", "),
+        keys("WebSocketTable").trim_end(),
     )
 }
 
@@ -125,6 +133,8 @@ fn every_example_in_the_schema_is_accepted() {
     };
     let lists = "[[listener]]\nname = \"web\"\naddress = \"0.0.0.0:1\"\n[[cluster]]\nname = \"api\"\nendpoints = []\n\
                  [[cluster]]\nname = \"api-canary\"\nendpoints = []\n";
+    let l4_lists = "[[listener]]\nname = \"pg\"\naddress = \"0.0.0.0:1\"\nprotocol = \"tls_passthrough\"\n\
+                    [[cluster]]\nname = \"db\"\nendpoints = []\n[[cluster]]\nname = \"db-new\"\nendpoints = []\n";
     let route = |keys: String| format!("{lists}[[route]]\nname = \"r\"\n{keys}");
     let without = |keys: String, left_out: &[&str]| -> String {
         keys.lines()
@@ -145,6 +155,9 @@ fn every_example_in_the_schema_is_accepted() {
             examples("Listener"),
             examples("PathNormalisation")
         ),
+        format!("[[listener]]\n{}[listener.http2]\n{}", examples("Listener"), examples("Http2")),
+        format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["clusters"])),
+        format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["cluster"])),
         format!("[[cluster]]\n{}", examples("Cluster")),
         format!(
             "[[cluster]]\nname = \"a\"\nendpoints = [{{ {} }}]\n",
@@ -153,6 +166,8 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[[cluster]]\nname = \"a\"\nendpoints = []\n[cluster.tls]\n{}", examples("ClusterTls")),
         format!("{lists}[[route]]\n{}", without(examples("Route"), &["clusters"])),
         format!("{lists}[[route]]\n{}", without(examples("Route"), &["cluster"])),
+        route(format!("cluster = \"api\"\nwebsocket = {{ {} }}\n", examples("WebSocketTable").trim_end())),
+        route(format!("cluster = \"api\"\n[route.match.grpc]\n{}", examples("Grpc"))),
         route(format!("cluster = \"api\"\n[route.rewrite]\n{}", examples("Rewrite"))),
         route(format!("[route.redirect]\n{}", without(examples("Redirect"), &["path"]))),
         route(format!("[route.redirect]\n{}", without(examples("Redirect"), &["path_prefix"]))),

@@ -4,7 +4,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::{is_dns_name, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
-use crate::config::model::{EncodedSlashes, HostPattern, Pattern};
+use crate::config::model::{EncodedSlashes, HostPattern, Pattern, UpstreamProtocol};
 use crate::config::report::Diagnostics;
 use crate::proto::head;
 
@@ -269,4 +269,64 @@ impl Scheme {
             Scheme::Https => "https",
         }
     }
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1, and 1.0.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+keywords!(HttpVersion { "h1" => HttpVersion::H1, "h2" => HttpVersion::H2 });
+
+keywords!(UpstreamProtocol {
+    "h1" => UpstreamProtocol::H1,
+    "h2" => UpstreamProtocol::H2,
+    "auto" => UpstreamProtocol::Auto,
+});
+
+/// A gRPC service with its package, `"helloworld.Greeter"`: identifiers of Protocol Buffers with dots between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcService(pub String);
+
+schema!(GrpcService, "gRPC service", {
+    "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*$"
+});
+
+impl FromText for GrpcService {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        if text.split('.').all(is_identifier) {
+            return Ok(GrpcService(text.to_owned()));
+        }
+        let help = match text.trim_matches('/').split_once('/') {
+            Some((service, method)) => format!("write service = {service:?} and method = {method:?}"),
+            None => "the service with its package, such as \"helloworld.Greeter\"".to_owned(),
+        };
+        Err(Problem::new(format!("{text:?} is not a gRPC service"), help))
+    }
+}
+
+/// A method of a gRPC service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcMethod(pub String);
+
+schema!(GrpcMethod, "gRPC method", { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" });
+
+impl FromText for GrpcMethod {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        if is_identifier(text) {
+            return Ok(GrpcMethod(text.to_owned()));
+        }
+        Err(Problem::new(format!("{text:?} is not a gRPC method"), "one name, such as \"SayHello\""))
+    }
+}
+
+/// An identifier of the Protocol Buffers language.
+fn is_identifier(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

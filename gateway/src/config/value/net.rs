@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::schema;
+use super::{Host, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
-use crate::config::model::{AccessAction, Balance, EndpointAddress, TlsVersion, XdpMode};
+use crate::config::model::{
+    AccessAction, Balance, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, TlsVersion,
+    XdpMode,
+};
 use crate::config::report::Diagnostics;
 
 /// `"10.0.0.0/8"`, `"2001:db8::/32"`, or one address.
@@ -32,14 +35,27 @@ impl Decode for Cidr {
 }
 
 /// Reads a network or an address. It may have host bits, see [`warn_host_bits`].
+///
+/// A network of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2) is the IPv4 network it stands for: a dual-stack
+/// socket shows IPv4 peers as such addresses, and a rule has to mean the same whichever way it is written.
 pub fn parse_cidr(text: &str) -> Result<IpNet, Problem> {
     let net = match text.contains('/') {
         true => text.parse().ok(),
         false => text.parse::<IpAddr>().ok().map(IpNet::from),
     };
     let help = "for example \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.1\"";
-    net.ok_or_else(|| Problem::new(format!("{text:?} is not a CIDR block or an address"), help))
+    let net = net.ok_or_else(|| Problem::new(format!("{text:?} is not a CIDR block or an address"), help))?;
+    let IpNet::V6(v6) = net else { return Ok(net) };
+    let Some(ip) = v6.addr().to_ipv4_mapped() else { return Ok(net) };
+    let v4 = v6.prefix_len().checked_sub(MAPPED_PREFIX_LEN).and_then(|len| Ipv4Net::new(ip, len).ok());
+    v4.map(IpNet::V4).ok_or_else(|| {
+        let message = format!("{text} is wider than all IPv4-mapped addresses, which are a /{MAPPED_PREFIX_LEN}");
+        Problem::new(message, "write the IPv4 network; \"0.0.0.0/0\" is all of IPv4")
+    })
 }
+
+/// `::ffff:0:0/96` is IPv4 written as IPv6.
+const MAPPED_PREFIX_LEN: u8 = 96;
 
 /// Warns about `10.0.0.1/8`, which means `10.0.0.0/8`, and perhaps was not meant to.
 pub fn warn_host_bits(net: IpNet, span: crate::config::span::Span, diagnostics: &mut Diagnostics) {
@@ -148,20 +164,64 @@ keywords!(TlsVersion { "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13 })
 
 keywords!(Balance { "round_robin" => Balance::RoundRobin } later ["least_request", "random", "maglev", "ring_hash"]);
 
-/// What a listener speaks.
+keywords!(ListenerProtocol {
+    "http" => ListenerProtocol::Http,
+    "tcp" => ListenerProtocol::Tcp,
+    "tls_passthrough" => ListenerProtocol::TlsPassthrough,
+    "udp" => ListenerProtocol::Udp,
+});
+
+keywords!(ProxyProtocol {
+    "off" => ProxyProtocol::Off,
+    "accept" => ProxyProtocol::Accept,
+    "require" => ProxyProtocol::Require,
+});
+
+/// The PROXY header that endpoints get, or `"off"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerProtocol {
-    /// HTTP, over TLS when there is a `tls` table.
-    Http,
+pub struct ProxyHeader(pub Option<ProxyVersion>);
+
+keywords!(ProxyHeader {
+    "off" => ProxyHeader(None),
+    "v1" => ProxyHeader(Some(ProxyVersion::V1)),
+    "v2" => ProxyHeader(Some(ProxyVersion::V2)),
+});
+
+/// A server name of TLS: `"db.example.com"`, `"*.example.com"`, `"*"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName(pub HostPattern);
+
+schema!(ServerName, "server name", { "type": "string", "minLength": 1 });
+
+impl FromText for ServerName {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        match Host::from_text(text)?.0 {
+            HostPattern::Exact(host) if !is_dns_name(&host) => {
+                let help =
+                    "clients ask for names only (RFC 6066 section 3); `without_server_name` has those that do not";
+                Err(Problem::new(format!("{text:?} is an address, not a server name"), help))
+            }
+            pattern => Ok(ServerName(pattern)),
+        }
+    }
 }
 
-keywords!(ListenerProtocol { "http" => ListenerProtocol::Http } later ["tcp", "tls_passthrough", "udp"]);
+/// A protocol's name in ALPN (RFC 7301).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alpn(pub String);
 
-/// An HTTP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpVersion {
-    /// HTTP/1.1, and 1.0.
-    H1,
+schema!(Alpn, "ALPN name", { "type": "string", "minLength": 1, "maxLength": 255 });
+
+impl FromText for Alpn {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        if text == "h1" {
+            return Err(Problem::new("\"h1\" is not the name of a protocol", "HTTP/1.1 is \"http/1.1\" in ALPN"));
+        }
+        // A name may be any bytes (RFC 7301 section 3.1); all that are registered are these.
+        if !(1..=255).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = format!("{text:?} is not the name of a protocol");
+            return Err(Problem::new(message, "1 to 255 visible ASCII characters, such as \"h2\" or \"http/1.1\""));
+        }
+        Ok(Alpn(text.to_owned()))
+    }
 }
-
-keywords!(HttpVersion { "h1" => HttpVersion::H1 } later ["h2", "auto"]);

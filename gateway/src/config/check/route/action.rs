@@ -1,18 +1,16 @@
 //! What a route does with its requests.
 
-use super::only_one;
-use crate::config::check::{Tables, each};
-use crate::config::decode::{Given, List, Optional};
-use crate::config::model::{Action, ClusterId, Forward, Redirect, Respond, WeightedCluster};
+use crate::config::check::destination::Destination;
+use crate::config::check::{Tables, only_one};
+use crate::config::decode::{Given, Optional};
+use crate::config::model::{Action, Forward, Redirect, Respond};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
-use crate::config::span::{At, Span};
-use crate::config::value::Name;
+use crate::config::span::Span;
 
 /// The keys of a route of which one has to be there, and what goes with them.
 pub struct Actions {
-    pub cluster: Optional<Given<Name>>,
-    pub clusters: Optional<Given<List<raw::WeightedCluster>>>,
+    pub destination: Destination,
     pub redirect: Optional<Given<raw::Redirect>>,
     pub respond: Optional<Given<raw::Respond>>,
     pub rewrite: Optional<raw::Rewrite>,
@@ -27,33 +25,25 @@ pub fn action(
     names: &Tables,
     diagnostics: &mut Diagnostics,
 ) -> Option<Action> {
-    let spans = [
-        raw.cluster.as_ref().map(|key| key.span),
-        raw.clusters.as_ref().map(|key| key.span),
-        raw.redirect.as_ref().map(|key| key.span),
-        raw.respond.as_ref().map(|key| key.span),
-    ];
+    let [cluster, clusters] = raw.destination.spans();
+    let forwards = cluster.is_some() || clusters.is_some();
+    let answers = [raw.redirect.as_ref().map(|key| key.span), raw.respond.as_ref().map(|key| key.span)];
+    let spans = [cluster, clusters, answers[0], answers[1]];
     only_one(spans, "`cluster`, `clusters`, `redirect` and `respond`", diagnostics);
-    let forwards = raw.cluster.is_some() || raw.clusters.is_some();
     if let Some(rewrite) = raw.rewrite.as_ref().filter(|_| !forwards) {
         diagnostics.error(rewrite.span, "`rewrite` needs `cluster` or `clusters`: it changes what an origin gets");
     }
     if let Some(prefix) = raw.rewrite.as_ref().and_then(|rewrite| rewrite.value.path_prefix.as_ref()) {
         check_replaces_prefix(prefix.span, prefix_has_meaning, diagnostics);
     }
-    let cluster = raw.cluster.map(|At { value, span }| {
-        let name = At { value: value.0?, span };
-        let id = names.clusters.find(&name, diagnostics)?;
-        Some(vec![WeightedCluster { cluster: ClusterId(id), weight: 1 }])
-    });
-    let clusters = raw.clusters.map(|list| weighted_clusters(list.value.0?, list.span, names, diagnostics));
+    let clusters = raw.destination.check(names, diagnostics);
     let redirect = raw.redirect.map(|raw| check_redirect(raw.value.0?, prefix_has_meaning, diagnostics));
     let respond = raw.respond.map(|raw| check_respond(raw.value.0?, diagnostics));
-    if let Some(clusters) = cluster.or(clusters) {
+    if forwards {
         let rewrite = raw.rewrite.map(|rewrite| rewrite.value);
         let (prefix, host) = rewrite.map_or((None, None), |rewrite| (rewrite.path_prefix, rewrite.host));
         return Some(Action::Forward(Forward {
-            clusters: clusters?,
+            clusters: clusters?.into_iter().map(|share| share.value).collect(),
             rewrite_prefix: prefix.map(|prefix| prefix.value.0),
             rewrite_host: host.map(|host| host.value.0),
         }));
@@ -74,26 +64,6 @@ fn check_replaces_prefix(span: Span, prefix_has_meaning: bool, diagnostics: &mut
         let help = "a regular expression has no prefix to replace: match with `path_prefix`";
         diagnostics.error(span, "`path_prefix` cannot be used with `path_regex`").help(help);
     }
-}
-
-fn weighted_clusters(
-    list: List<raw::WeightedCluster>,
-    span: Span,
-    names: &Tables,
-    diagnostics: &mut Diagnostics,
-) -> Option<Vec<WeightedCluster>> {
-    let shares = each(list, |share| {
-        let cluster = share.value.name.0.and_then(|name| names.clusters.find(&name, diagnostics));
-        let weight = share.value.weight.0.map(|weight| weight.value.0);
-        Some(WeightedCluster { cluster: ClusterId(cluster?), weight: weight? })
-    })?;
-    let sum: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
-    if sum == 0 {
-        diagnostics.error(span, "the weights add up to 0, so no cluster would get a request");
-    } else if u32::try_from(sum).is_err() {
-        diagnostics.error(span, "the weights add up to more than 4294967295");
-    }
-    Some(shares)
 }
 
 fn check_redirect(raw: raw::Redirect, prefix_has_meaning: bool, diagnostics: &mut Diagnostics) -> Option<Redirect> {

@@ -6,9 +6,10 @@ mod matcher;
 
 use std::time::Duration;
 
-use super::{Tables, each};
+use super::destination::Destination;
+use super::{Tables, each, reject_empty};
 use crate::config::decode::{List, Optional};
-use crate::config::model::{HostPattern, ListenerId, PathMatch, Route};
+use crate::config::model::{HostPattern, ListenerId, PathMatch, Route, WebSocket};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
@@ -21,18 +22,14 @@ use matcher::matcher;
 pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Route> {
     let At { value: raw, span } = raw;
     let span = raw.name.0.as_ref().map_or(span, |name| name.span);
-    let listeners = listeners(raw.listeners, names, diagnostics);
+    let listeners = listeners(raw.listeners, span, names, diagnostics);
     let hosts = hosts(raw.hosts, diagnostics);
     let matcher = matcher(raw.r#match, diagnostics);
     let prefix_has_meaning = matcher.as_ref().is_none_or(|matcher| !matches!(matcher.path, PathMatch::Regex(_)));
+    let destination = Destination { cluster: raw.cluster, clusters: raw.clusters };
+    let websocket = websocket(raw.websocket, &destination, diagnostics);
     let action = action(
-        Actions {
-            cluster: raw.cluster,
-            clusters: raw.clusters,
-            redirect: raw.redirect,
-            respond: raw.respond,
-            rewrite: raw.rewrite,
-        },
+        Actions { destination, redirect: raw.redirect, respond: raw.respond, rewrite: raw.rewrite },
         span,
         prefix_has_meaning,
         names,
@@ -53,35 +50,57 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
         body_bytes: raw.body_bytes.map(|size| size.value.0),
         request_headers: request_headers?,
         response_headers: response_headers?,
-        websocket: None,
+        websocket,
     })
 }
 
-fn listeners(given: Optional<List<Name>>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Vec<ListenerId>> {
-    let Some(list) = given else { return Some(names.listeners.use_all().map(ListenerId).collect()) };
-    reject_empty(&list, "listeners", "every listener", diagnostics);
-    each(list.value, |name| names.listeners.find(&name, diagnostics).map(ListenerId))
+fn listeners(
+    given: Optional<List<Name>>,
+    route: Span,
+    names: &Tables,
+    diagnostics: &mut Diagnostics,
+) -> Option<Vec<ListenerId>> {
+    let kind = |id: u32| names.listener_kinds[id as usize];
+    let Some(list) = given else {
+        let all: Vec<_> = names.listeners.use_where(|id| kind(id).may_be_http()).map(ListenerId).collect();
+        if all.is_empty() && !names.listener_kinds.is_empty() {
+            diagnostics.hint(route, "no listener is `http`, so no request gets here");
+        }
+        return Some(all);
+    };
+    reject_empty(&list, "listeners", "every http listener", diagnostics);
+    each(list.value, |name| {
+        let id = names.listeners.find(&name, diagnostics)?;
+        if !kind(id).may_be_http() {
+            let message = format!("listener `{}` is not `http`, so it has no requests", name.value.0);
+            diagnostics.error(name.span, message).help("an [[l4_route]] takes its connections or datagrams");
+        }
+        Some(ListenerId(id))
+    })
+}
+
+/// How long a WebSocket may be silent: Envoy's `stream_idle_timeout`.
+const WEBSOCKET_IDLE: Duration = Duration::from_secs(300);
+
+fn websocket(
+    given: Optional<raw::WebSocket>,
+    destination: &Destination,
+    diagnostics: &mut Diagnostics,
+) -> Option<WebSocket> {
+    let At { value, span } = given?;
+    let idle_timeout = match value {
+        raw::WebSocket::Allowed(false) => return None,
+        raw::WebSocket::Allowed(true) => WEBSOCKET_IDLE,
+        raw::WebSocket::Table(table) => table.idle_timeout.map_or(WEBSOCKET_IDLE, |timeout| timeout.value.0),
+    };
+    if destination.spans() == [None, None] {
+        diagnostics.error(span, "`websocket` needs `cluster` or `clusters`: a WebSocket is one with an origin");
+    }
+    Some(WebSocket { idle_timeout: Some(idle_timeout).filter(|timeout| !timeout.is_zero()) })
 }
 
 fn hosts(given: Optional<List<Host>>, diagnostics: &mut Diagnostics) -> Vec<HostPattern> {
     let Some(list) = given else { return vec![HostPattern::Any] };
     reject_empty(&list, "hosts", "any host", diagnostics);
     list.value.into_iter().map(|host| host.value.0).collect()
-}
-
-/// An empty list could be read as "all" or as "none".
-fn reject_empty<T>(list: &At<List<T>>, key: &str, all: &str, diagnostics: &mut Diagnostics) {
-    if list.value.is_empty() {
-        let help = format!("leave the key out for {all}");
-        diagnostics.error(list.span, format!("`{key}` is empty")).help(help);
-    }
-}
-
-/// Reports all but the first of keys that exclude each other.
-fn only_one<const N: usize>(given: [Option<Span>; N], keys: &str, diagnostics: &mut Diagnostics) {
-    let mut given: Vec<Span> = given.into_iter().flatten().collect();
-    given.sort();
-    if let [first, second, ..] = given[..] {
-        diagnostics.error(second, format!("only one of {keys}")).related(first, "the first one");
-    }
 }
