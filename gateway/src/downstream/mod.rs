@@ -10,6 +10,7 @@ use crate::filter::forwarded::Peer;
 use crate::metrics::shard::ListenerShard;
 use crate::net::{self, Until};
 use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
+use crate::snapshot::Place;
 use crate::tls::{self, TlsInfo};
 use crate::upstream::Pools;
 
@@ -23,10 +24,13 @@ pub struct Accepted {
     pub peer: std::net::SocketAddr,
     /// Its number.
     pub id: u64,
+    /// Its place under the listener's limits, for as long as it is open.
+    pub place: Place,
 }
 
 /// Serves a connection to its end. The only place that knows which protocol a client speaks.
 pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Accepted) {
+    let _place = accepted.place;
     let (generation, id) = listener.generation();
     let view = generation.listener(id);
     let limits = &generation.config.listeners[id.index()].limits;

@@ -9,6 +9,7 @@ mod finish;
 mod forward;
 mod pump;
 mod reply;
+mod tunnel;
 
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, RequestTimers, Wor
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
 pub use pump::{BodySink, BodySource, PumpError, pump};
+pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, RouteId};
 use crate::filter::{forwarded, headers};

@@ -16,7 +16,7 @@ use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener,
 use crate::filter::access::AccessList;
 use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::Registry;
-use crate::route::Table;
+use crate::route::{L4Table, Table};
 
 /// What names resolved to, last time they did.
 pub type Resolved = HashMap<String, Vec<IpAddr>>;
@@ -69,9 +69,10 @@ impl Builder {
             .map(|cluster| self.cluster(cluster, resolved, before.get(cluster.name.as_str()).copied()))
             .collect::<Result<_, _>>()?;
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
+        let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
         self.generation += 1;
-        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, access })
+        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, l4_routes, access })
     }
 
     fn listener(
@@ -87,6 +88,7 @@ impl Builder {
         });
         Ok(ListenerView {
             table: Table::build(&config.routes, id),
+            l4: L4Table::build(&config.l4_routes, id),
             tls: self.server_tls(config, listener, before)?,
             trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),

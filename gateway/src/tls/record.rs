@@ -39,6 +39,11 @@ impl TlsReader {
         self.raw.expect_large(large);
     }
 
+    pub(super) fn adapt(&mut self) {
+        self.large = false;
+        self.raw.adapt();
+    }
+
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             if let Some(result) = self.decrypted() {
@@ -68,7 +73,7 @@ impl TlsReader {
                 other => return Some(other.map(<[u8]>::len)),
             };
             if !self.plain.is_allocated() {
-                self.plain = Buf::take(if self.large { LARGE } else { SMALL });
+                self.plain = Buf::take(if self.large || self.raw.expects_large() { LARGE } else { SMALL });
             }
             self.plain.reserve(1);
             let n = chunk.len().min(self.plain.room());
