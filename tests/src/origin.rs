@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::conn::{Conn, Framing, Head, ReadError};
 use crate::pattern::{self, Checker};
+use crate::ports::any_port;
 use crate::stream::{self, Stream};
 use crate::wait;
 
@@ -34,9 +35,9 @@ struct Shared {
 }
 
 impl Script {
-    /// Listens on a free port of 127.0.0.1 and runs `script` on each connection. When it returns, the connection closes.
+    /// Listens on a free port and runs `script` on each connection. When it returns, the connection closes.
     pub fn start(script: impl Fn(Conn) + Send + Sync + 'static) -> Script {
-        Script::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+        Script::start_at(any_port(), script)
     }
 
     /// The same on a given address.
@@ -158,7 +159,7 @@ struct Gate {
 impl Origin {
     /// Starts one that calls itself `name`.
     pub fn start(name: &str) -> Origin {
-        Origin::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), name)
+        Origin::start_at(any_port(), name)
     }
 
     /// The same on a given address.

@@ -123,7 +123,7 @@ fn a_held_request_waits_for_its_release() {
 #[test]
 fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
     let store = Store::new();
-    let leaf = store.issue("site", &["localhost", "a.test"]);
+    let leaf = store.issue("site", &["a.test"]);
     let nginx = Nginx::start_with(
         "ssl http2",
         &format!(
@@ -131,8 +131,9 @@ fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
             store.path().display()
         ),
     );
-    let (ca, url) = (store.path().join("ca.pem"), format!("https://localhost:{}/", nginx.addr().port()));
-    assert_eq!(curl(&["--cacert", ca.to_str().expect("a path"), &url]), "hello");
+    let (ca, url) = (store.path().join("ca.pem"), format!("https://a.test:{}/", nginx.addr().port()));
+    let connect_to = format!("::{}", nginx.addr());
+    assert_eq!(curl(&["--cacert", ca.to_str().expect("a path"), "--connect-to", &connect_to, &url]), "hello");
 
     let client = TlsClient::with(&store.authority, &[&rustls::version::TLS12], &["h2", "http/1.1"]);
     let (_conn, first) = client.connect(nginx.addr(), "a.test").expect("a handshake");
