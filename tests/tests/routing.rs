@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway_tests::client;
+use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::stream::Stream;
 
@@ -329,7 +330,7 @@ fn a_direct_clients_claims_are_not_believed() {
     let fields = "x-forwarded-for: 9.9.9.9\r\nx-forwarded-proto: https\r\nx-forwarded-host: evil.test\r\n\
                   x-request-id: mine\r\nx-envoy-original-path: /evil\r\nforwarded: for=9.9.9.9\r\n";
     let seen = gateway.connect().request("GET", "/headers", fields, b"").seen();
-    assert_eq!(seen.header("x-forwarded-for"), Some("9.9.9.9,127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-for"), Some(format!("9.9.9.9,{}", loopback()).as_str()));
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
     assert_eq!(seen.header("x-forwarded-host"), Some(client::HOST));
     assert_eq!((seen.header("x-envoy-original-path"), seen.header("forwarded")), (None, None));
@@ -342,11 +343,11 @@ fn a_direct_clients_claims_are_not_believed() {
 #[test]
 fn a_trusted_proxys_claims_are_kept() {
     let origin = Origin::start("a");
-    let config = Config::proxy_to(origin.addr()).gateway("trusted_proxies = ['127.0.0.0/8']");
+    let config = Config::proxy_to(origin.addr()).gateway("trusted_proxies = ['127.0.0.0/8', '::1']");
     let gateway = Gateway::start(&config);
     let fields = "x-forwarded-for: 9.9.9.9\r\nx-forwarded-proto: https\r\nx-request-id: theirs\r\n";
     let seen = gateway.connect().request("GET", "/headers", fields, b"").seen();
-    assert_eq!(seen.header("x-forwarded-for"), Some("9.9.9.9,127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-for"), Some(format!("9.9.9.9,{}", loopback()).as_str()));
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     assert_eq!(seen.header("x-request-id"), Some("theirs"));
 }
@@ -413,7 +414,7 @@ fn the_origin_learns_how_long_the_gateway_will_wait() {
 #[test]
 fn denied_sources_get_no_connection() {
     let origin = Origin::start("a");
-    let denied = "[[access]]\nname = 'all'\naction = 'deny'\nsources = ['127.0.0.0/8']";
+    let denied = "[[access]]\nname = 'all'\naction = 'deny'\nsources = ['127.0.0.0/8', '::1']";
     let gateway = Gateway::start(&Config::proxy_to(origin.addr()).tables(denied));
     // The reset may come before the connection is ready for use.
     if let Ok(denied) = Stream::connect(gateway.addr("web")) {
@@ -425,7 +426,7 @@ fn denied_sources_get_no_connection() {
     wait::until_true("the refusal to be counted", || {
         gateway.metrics().sum("gateway_listener_connections_refused_total", &[("reason", "access_denied")]) > 0.0
     });
-    let allowed = "[[access]]\nname = 'me'\naction = 'allow'\nsources = ['127.0.0.1']";
+    let allowed = "[[access]]\nname = 'me'\naction = 'allow'\nsources = ['127.0.0.1', '::1']";
     let gateway = Gateway::start(&Config::proxy_to(origin.addr()).tables(denied).tables(allowed));
     assert_eq!(gateway.get("/").status, 200);
 }

@@ -1,14 +1,18 @@
 //! The client's side: connections from their handshake to their end.
 
 mod h1;
+mod h2;
 
 use std::rc::Rc;
 
+use crate::config::model::HttpVersions;
 use crate::filter::forwarded::Peer;
 use crate::metrics::shard::ListenerShard;
 use crate::net::{self, Until};
 use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
+use crate::snapshot::Place;
 use crate::tls::{self, TlsInfo};
+use crate::upstream::Pools;
 
 /// An accepted connection.
 pub struct Accepted {
@@ -20,10 +24,13 @@ pub struct Accepted {
     pub peer: std::net::SocketAddr,
     /// Its number.
     pub id: u64,
+    /// Its place under the listener's limits, for as long as it is open.
+    pub place: Place,
 }
 
 /// Serves a connection to its end. The only place that knows which protocol a client speaks.
 pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Accepted) {
+    let _place = accepted.place;
     let (generation, id) = listener.generation();
     let view = generation.listener(id);
     let limits = &generation.config.listeners[id.index()].limits;
@@ -35,7 +42,7 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Acc
             let deadline = worker.timers.deadline();
             deadline.set(limits.handshake_timeout);
             let until = Until::only(&deadline);
-            let shaken = tls::accept(accepted.reader, accepted.writer, settings.config.clone(), &until);
+            let shaken = tls::accept(accepted.reader, accepted.writer, settings, &until);
             let shaken = Box::pin(shaken).await;
             count_handshake(view.stats.shard(worker.worker), shaken.is_ok());
             match shaken {
@@ -44,28 +51,73 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Acc
             }
         }
     };
+    let http = generation.config.listeners[id.index()].http;
     drop(generation);
-    let connection = connection(&worker, listener, accepted.peer, local, tls, accepted.id);
-    h1::serve(&worker, &connection, reader, writer).await;
+    let connection = connection(listener, accepted.peer, local, tls, accepted.id);
+    speak(worker, connection, reader, writer, http).await;
+}
+
+/// Serves a connection in the version of HTTP that it speaks.
+async fn speak(
+    worker: Rc<WorkerCx>,
+    connection: ConnectionCx,
+    mut reader: tls::Reader,
+    writer: tls::Writer,
+    http: HttpVersions,
+) {
+    let settled = connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let is_h2 = match (settled, http) {
+        (Some(alpn), _) => alpn == b"h2",
+        (None, HttpVersions { h1: false, .. }) => true,
+        (None, HttpVersions { h2: false, .. }) => false,
+        // Prior knowledge (RFC 9113 §3.3).
+        (None, _) => match begins_with(h2::PREFACE, &worker, &connection, &mut reader).await {
+            Some(is_h2) => is_h2,
+            None => return,
+        },
+    };
+    match is_h2 {
+        true => h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer)).await,
+        false => h1::serve(&worker, &connection, reader, writer).await,
+    }
+}
+
+/// Whether the first bytes are these; `None` when they are late or none will come. Waits only for as many as it takes to
+/// tell.
+async fn begins_with(
+    bytes: &[u8],
+    worker: &WorkerCx,
+    connection: &ConnectionCx,
+    reader: &mut tls::Reader,
+) -> Option<bool> {
+    let listener = &connection.listener;
+    let (generation, id) = listener.generation();
+    let limits = &generation.config.listeners[id.index()].limits;
+    let deadline = worker.timers.deadline_in(listener.group);
+    deadline.set(listener.patience(limits.idle_timeout));
+    loop {
+        let have = reader.data();
+        if have.len() >= bytes.len() || !bytes.starts_with(have) {
+            return Some(have.starts_with(bytes));
+        }
+        if !have.is_empty() {
+            deadline.set(limits.header_timeout);
+        }
+        match reader.fill_idle(&deadline).await {
+            Ok(1..) => {}
+            _ => return None,
+        }
+    }
 }
 
 fn connection(
-    worker: &WorkerCx,
     listener: Rc<ListenerCx>,
     peer: std::net::SocketAddr,
     local: std::net::SocketAddr,
     tls: Option<TlsInfo>,
     id: u64,
 ) -> ConnectionCx {
-    ConnectionCx {
-        peer: Peer::new(peer, tls.is_some()),
-        local,
-        tls,
-        id,
-        idle: worker.timers.deadline(),
-        request: worker.timers.deadline(),
-        listener,
-    }
+    ConnectionCx { peer: Peer::new(peer, tls.is_some()), local, tls, id, pools: Pools::default(), listener }
 }
 
 fn count_handshake(stats: &ListenerShard, ok: bool) {

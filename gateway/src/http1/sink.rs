@@ -14,6 +14,8 @@ pub enum Framing {
     Identity,
     /// In chunks.
     Chunked,
+    /// No message but a tunnel: bytes go out as they are, and the end of them is the end of our direction.
+    Tunnel,
 }
 
 /// Writes one message. The head waits in a buffer for the first bytes of the body, so that a small message is one
@@ -29,6 +31,11 @@ impl<'a> Sink<'a> {
     /// Nothing is written yet.
     pub fn new(writer: &'a mut Writer) -> Sink<'a> {
         Sink { writer, held: Buf::default(), framing: Framing::Identity, sent: 0 }
+    }
+
+    /// The writing end of a tunnel: what it finishes is our direction of the connection, in order.
+    pub fn tunnel(writer: &'a mut Writer) -> Sink<'a> {
+        Sink { framing: Framing::Tunnel, ..Sink::new(writer) }
     }
 
     /// Holds a head that `encode` writes; the body follows in `framing`.
@@ -73,7 +80,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Ends the message and sends all of it.
+    /// Ends the message, or our direction of a tunnel, and sends all of it.
     pub async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()> {
         if self.framing == Framing::Chunked {
             if !self.held.is_allocated() {
@@ -84,6 +91,10 @@ impl<'a> Sink<'a> {
                 false => chunked::encode_trailers(trailers, out),
             });
         }
-        self.flush(until).await
+        self.flush(until).await?;
+        if self.framing == Framing::Tunnel {
+            self.writer.finish(until).await;
+        }
+        Ok(())
     }
 }

@@ -22,6 +22,7 @@ enum Framing {
     Length(u64),
     Chunked,
     UntilClose,
+    Tunnel,
 }
 
 impl BodyState {
@@ -36,6 +37,12 @@ impl BodyState {
             BodyLength::UntilClose => Framing::UntilClose,
             BodyLength::Streamed => Framing::Chunked,
         };
+    }
+
+    /// Begins a tunnel: all that comes from now on, until the peer ends its direction.
+    pub fn begin_tunnel(&mut self) {
+        self.begin(BodyLength::Empty);
+        self.framing = Framing::Tunnel;
     }
 
     /// Whether the whole body has been taken.
@@ -58,6 +65,13 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// The body that `state` describes, on this connection.
     pub fn new(reader: &'a mut Reader, state: &'a mut BodyState) -> Source<'a> {
+        Source { reader, state }
+    }
+
+    /// The reading end of a tunnel.
+    pub fn tunnel(reader: &'a mut Reader, state: &'a mut BodyState) -> Source<'a> {
+        state.begin_tunnel();
+        reader.adapt();
         Source { reader, state }
     }
 
@@ -89,7 +103,11 @@ impl<'a> Source<'a> {
             Framing::Done => None,
             Framing::Length(left) => Some(self.next_counted(left, until).await?),
             Framing::Chunked => self.next_chunked(until).await?,
-            Framing::UntilClose => self.next_until_close(until).await?,
+            Framing::UntilClose => {
+                self.reader.expect_large(true);
+                self.next_until_close(until).await?
+            }
+            Framing::Tunnel => self.next_until_close(until).await?,
         };
         if let Some(frame) = &frame {
             self.state.received += frame.len() as u64;
@@ -150,7 +168,6 @@ impl<'a> Source<'a> {
 
     async fn next_until_close(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
         if self.reader.data().is_empty() {
-            self.reader.expect_large(true);
             if self.reader.fill(until).await? == 0 {
                 self.state.framing = Framing::Done;
                 return Ok(None);

@@ -56,21 +56,29 @@ families! {
     LISTENER_CONNECTIONS_ACTIVE = Gauge "gateway_listener_connections_active" ["listener"]
         "Downstream connections open now."
     LISTENER_REFUSED = Counter "gateway_listener_connections_refused_total" ["listener", "reason"]
-        "Downstream connections closed at accept, by reason."
+        "Downstream connections closed before they were served, and datagrams dropped, by reason."
     LISTENER_HANDSHAKES = Counter "gateway_listener_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes, by result."
     LISTENER_RECEIVED = Counter "gateway_listener_received_bytes_total" ["listener"]
-        "Bytes of request bodies received."
+        "Bytes of request bodies, relayed connections and datagrams received."
     LISTENER_SENT = Counter "gateway_listener_sent_bytes_total" ["listener"]
-        "Bytes of response bodies sent."
+        "Bytes of response bodies, relayed connections and datagrams sent."
     LISTENER_REQUESTS = Counter "gateway_listener_requests_total" ["listener", "code"]
         "Requests finished, by class of response code; none when the client left before the response."
     LISTENER_REQUESTS_ACTIVE = Gauge "gateway_listener_requests_active" ["listener"]
         "Requests in progress."
     LISTENER_FLAGS = Counter "gateway_listener_response_flags_total" ["listener", "flag"]
-        "Requests finished, by response flag; a request with two flags counts under both."
+        "Requests, relayed connections and UDP sessions finished, by response flag; one with two flags counts under both."
     LISTENER_LOCAL_REPLIES = Counter "gateway_listener_local_replies_total" ["listener"]
         "Responses made by the gateway itself."
+    L4_CONNECTIONS = Counter "gateway_l4_route_connections_total" ["route"]
+        "Connections and UDP sessions taken by an L4 route; a route shows once it has taken one."
+    L4_CONNECTIONS_ACTIVE = Gauge "gateway_l4_route_connections_active" ["route"]
+        "Connections and UDP sessions of an L4 route open now."
+    L4_RECEIVED = Counter "gateway_l4_route_received_bytes_total" ["route"]
+        "Bytes received from clients, counted when a connection or session ends."
+    L4_SENT = Counter "gateway_l4_route_sent_bytes_total" ["route"]
+        "Bytes sent to clients, counted when a connection or session ends."
     ROUTE_REQUESTS = Counter "gateway_route_requests_total" ["route", "code"]
         "Requests finished, by class of response code; a route shows once it has served one."
     ROUTE_DURATION = Histogram "gateway_route_request_duration_seconds" ["route"]

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::shard::{ClusterShard, ListenerShard, RouteShard, Sharded, WorkerShard};
+use super::shard::{ClusterShard, L4Shard, ListenerShard, RouteShard, Sharded, WorkerShard};
 
 /// A listener's counters.
 pub type ListenerStats = Sharded<ListenerShard>;
 /// A route's counters.
 pub type RouteStats = Sharded<RouteShard>;
+/// An L4 route's counters.
+pub type L4RouteStats = Sharded<L4Shard>;
 /// A cluster's counters.
 pub type ClusterStats = Sharded<ClusterShard>;
 /// The workers' own counters.
@@ -25,6 +27,7 @@ pub struct Registry {
     worker: Arc<WorkerStats>,
     listeners: ByName<ListenerShard>,
     routes: ByName<RouteShard>,
+    l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
 }
 
@@ -36,6 +39,7 @@ impl Registry {
             worker: Arc::new(Sharded::new(workers)),
             listeners: ByName::default(),
             routes: ByName::default(),
+            l4_routes: ByName::default(),
             clusters: ByName::default(),
         }
     }
@@ -60,6 +64,11 @@ impl Registry {
         self.routes.get(name, self.workers)
     }
 
+    /// The counters of the L4 route of this name: those that are in use, or new ones.
+    pub fn l4_route(&self, name: &str) -> Arc<L4RouteStats> {
+        self.l4_routes.get(name, self.workers)
+    }
+
     /// The counters of the cluster of this name: those that are in use, or new ones.
     pub fn cluster(&self, name: &str) -> Arc<ClusterStats> {
         self.clusters.get(name, self.workers)
@@ -73,6 +82,11 @@ impl Registry {
     /// The routes in use, by name.
     pub fn routes(&self) -> Vec<(Arc<str>, Arc<RouteStats>)> {
         self.routes.in_use()
+    }
+
+    /// The L4 routes in use, by name.
+    pub fn l4_routes(&self) -> Vec<(Arc<str>, Arc<L4RouteStats>)> {
+        self.l4_routes.in_use()
     }
 
     /// The clusters in use, by name.

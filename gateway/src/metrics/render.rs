@@ -47,6 +47,7 @@ pub struct EndpointHealth {
 pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
     let mut page = Page { out };
     listeners(registry, &mut page);
+    l4_routes(registry, &mut page);
     routes(registry, &mut page);
     clusters(registry, extra, &mut page);
     process(registry, extra, &mut page);
@@ -81,6 +82,15 @@ fn listeners(registry: &Registry, page: &mut Page<'_>) {
         }
     });
     page.sums(&names::LISTENER_LOCAL_REPLIES, &all, |shard| &shard.local_replies);
+}
+
+fn l4_routes(registry: &Registry, page: &mut Page<'_>) {
+    let mut all = registry.l4_routes();
+    all.retain(|(_, stats)| stats.used().next().is_some());
+    page.sums(&names::L4_CONNECTIONS, &all, |shard| &shard.connections);
+    page.levels(&names::L4_CONNECTIONS_ACTIVE, &all, |shard| &shard.connections_active);
+    page.sums(&names::L4_RECEIVED, &all, |shard| &shard.bytes_received);
+    page.sums(&names::L4_SENT, &all, |shard| &shard.bytes_sent);
 }
 
 fn routes(registry: &Registry, page: &mut Page<'_>) {

@@ -183,13 +183,16 @@ pub enum Refusal {
     ListenerLimit,
     /// The source address has as many connections as it may.
     SourceLimit,
-    /// An access rule denies the peer's address.
+    /// An access rule denies the peer's address, or the one that a PROXY header names.
     AccessDenied,
+    /// The PROXY header is missing, broken, too slow, or from somebody who is not trusted.
+    ProxyHeader,
 }
 
 impl Refusal {
     /// Every reason, in order.
-    pub const ALL: [Refusal; 3] = [Refusal::ListenerLimit, Refusal::SourceLimit, Refusal::AccessDenied];
+    pub const ALL: [Refusal; 4] =
+        [Refusal::ListenerLimit, Refusal::SourceLimit, Refusal::AccessDenied, Refusal::ProxyHeader];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -197,6 +200,7 @@ impl Refusal {
             Refusal::ListenerLimit => "limit",
             Refusal::SourceLimit => "source_limit",
             Refusal::AccessDenied => "access_denied",
+            Refusal::ProxyHeader => "proxy_header",
         }
     }
 }
@@ -246,6 +250,19 @@ pub struct RouteShard {
     pub requests: ByCode,
     /// From the request's first byte to the response's last.
     pub duration: Histogram,
+}
+
+/// What one worker counts for one L4 route.
+#[derive(Debug, Default)]
+pub struct L4Shard {
+    /// Connections and UDP sessions taken.
+    pub connections: Counter,
+    /// Those open now.
+    pub connections_active: Gauge,
+    /// Bytes from clients.
+    pub bytes_received: Counter,
+    /// Bytes to clients.
+    pub bytes_sent: Counter,
 }
 
 /// What one worker counts for one cluster.

@@ -18,6 +18,9 @@ pub const HEADROOM: usize = 24;
 /// Bytes kept free behind received data, for the CRLF that ends a chunk.
 const TAILROOM: usize = 8;
 
+/// What of a buffer's size no receive can fill.
+pub(super) const OVERHEAD: usize = HEADROOM + TAILROOM;
+
 /// Free buffers a worker keeps of each size; above it they go back to the allocator. 256 × 64 KiB = 16 MiB at most.
 const KEPT: usize = 256;
 

@@ -112,6 +112,13 @@ pub(super) fn send(fd: &Fd, buf: Buf) -> Op<Buf> {
     unsafe { Op::submit(fd, buf, entry) }
 }
 
+/// Waits until the descriptor has one of `events` (`POLLIN`, `POLLOUT`), an error or a hang-up.
+pub(super) fn poll(fd: &Fd, events: libc::c_short) -> Op<()> {
+    let entry = opcode::PollAdd::new(fd.entry(), events as u32).build();
+    // SAFETY: the entry has no pointers.
+    unsafe { Op::submit(fd, (), entry) }
+}
+
 /// Asks the kernel to cancel one operation on the descriptor; that operation's own completion says how it ended.
 pub(super) fn cancel(fd: &Fd) -> Op<()> {
     let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd.entry())).build();

@@ -45,6 +45,7 @@ pub fn probe() -> Result<Probe, RingError> {
     let needed = [
         ("RECV", opcode::Recv::CODE),
         ("SEND", opcode::Send::CODE),
+        ("POLL_ADD", opcode::PollAdd::CODE),
         ("ACCEPT", opcode::Accept::CODE),
         ("CONNECT", opcode::Connect::CODE),
         ("ASYNC_CANCEL", opcode::AsyncCancel2::CODE),

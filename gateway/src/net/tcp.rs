@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::buf::{Buf, LARGE, SMALL, TINY};
+use super::buf::{Buf, LARGE, OVERHEAD, SMALL, TINY};
 use super::op::{self, Expect, Fd, Op, SockAddr};
 use super::socket;
 use super::until::Until;
@@ -22,8 +22,9 @@ const ROOM: usize = 2 * 1024;
 /// Splits a connected socket into its halves; `size` is what its messages usually need.
 fn halves(fd: OwnedFd, size: usize) -> (Reader, Writer) {
     let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false) });
-    let reader = Reader { socket: socket.clone(), buf: Buf::default(), pending: Pending::Nothing, size, large: false };
-    (reader, Writer { socket, pending: None })
+    let (buf, next) = (Buf::default(), Next { size, expect: Expect::Now, adaptive: false });
+    let reader = Reader { socket: socket.clone(), buf, pending: Pending::Nothing, size, next };
+    (reader, Writer { socket, pending: None, writable: None })
 }
 
 /// Connects to `address`, with `TCP_NODELAY` set. Ends with [`io::ErrorKind::TimedOut`] when `until` passes.
@@ -42,8 +43,8 @@ pub async fn connect(address: SocketAddr, until: &Until<'_>) -> io::Result<(Read
 }
 
 /// What both halves share. Operations in flight hold the descriptor, not this.
-struct Socket {
-    fd: Fd,
+pub(super) struct Socket {
+    pub(super) fd: Fd,
     /// A half was dropped with an operation in flight.
     busy: Cell<bool>,
 }
@@ -65,16 +66,48 @@ impl Drop for Socket {
 
 /// The receiving half: a buffer of bytes not yet consumed, and perhaps an operation that will add more.
 pub struct Reader {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     buf: Buf,
-    pending: Pending,
+    pub(super) pending: Pending,
+    /// What a message usually needs.
     size: usize,
-    large: bool,
+    next: Next,
 }
 
-enum Pending {
+pub(super) enum Pending {
     Nothing,
     Receive(Op<Buf>),
+    /// Waits for bytes without a buffer to put them in.
+    Poll(Op<()>),
+}
+
+/// How the next receive is made.
+struct Next {
+    size: usize,
+    expect: Expect,
+    /// Whether what came decides, see [`Reader::adapt`].
+    adaptive: bool,
+}
+
+impl Next {
+    /// `received` bytes came into room for `room`. A full buffer says that more is there. What was not full was all there
+    /// is: the next bytes may be long in coming, so they are waited for with a buffer for as much as came, and when that
+    /// is much, with none.
+    fn adapt(&mut self, received: usize, room: usize) {
+        if self.adaptive {
+            self.expect = if received == room { Expect::Now } else { Expect::Later };
+            self.size = match received {
+                full if full == room => LARGE,
+                tiny if tiny <= TINY - OVERHEAD => TINY,
+                small if small <= SMALL - OVERHEAD => SMALL,
+                _ => LARGE,
+            };
+        }
+    }
+
+    fn waits_without_buffer(&self) -> bool {
+        self.adaptive && self.expect == Expect::Later && self.size == LARGE
+    }
 }
 
 impl Reader {
@@ -100,7 +133,18 @@ impl Reader {
 
     /// Whether the next receive should have a large buffer, as for a streamed body.
     pub fn expect_large(&mut self, large: bool) {
-        self.large = large;
+        self.next.size = if large { LARGE } else { self.size };
+    }
+
+    /// Whether the next receive will have a large buffer.
+    pub fn expects_large(&self) -> bool {
+        self.next.size == LARGE
+    }
+
+    /// From now on what comes decides how large a buffer the next receive has: for a tunnel, of which nobody knows whether
+    /// it carries a stream, small messages, or nothing for an hour.
+    pub fn adapt(&mut self) {
+        self.next = Next { size: TINY, expect: Expect::Now, adaptive: true };
     }
 
     /// Receives more bytes behind those that are there. `Ok(0)` is the end of the stream.
@@ -117,11 +161,21 @@ impl Reader {
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             match &mut self.pending {
-                Pending::Nothing => self.start_receive(Expect::Now),
+                Pending::Nothing if self.next.waits_without_buffer() && self.buf.is_empty() => {
+                    self.buf = Buf::default();
+                    self.pending = Pending::Poll(op::poll(&self.socket.fd, libc::POLLIN));
+                }
+                Pending::Nothing => self.start_receive(self.next.expect),
+                Pending::Poll(op) => {
+                    // Whatever the poll says, the receive finds out.
+                    let _ = ready!(op.poll(cx));
+                    self.start_receive(Expect::Now);
+                }
                 Pending::Receive(op) => {
                     let (result, mut buf) = ready!(op.poll(cx));
                     self.pending = Pending::Nothing;
                     let received = result.map(|n| {
+                        self.next.adapt(n as usize, buf.room());
                         buf.advance(n as usize);
                         n as usize
                     });
@@ -150,7 +204,7 @@ impl Reader {
 
     fn start_receive(&mut self, expect: Expect) {
         let mut buf = std::mem::take(&mut self.buf);
-        let size = if self.large { LARGE } else { self.size };
+        let size = self.next.size;
         match buf.is_empty() {
             true if buf.capacity() == size => {}
             true => buf = Buf::take(size),
@@ -170,8 +224,10 @@ impl Drop for Reader {
 
 /// The sending half.
 pub struct Writer {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     pending: Option<Op<Buf>>,
+    /// Waits for room to send; see `adapter`.
+    pub(super) writable: Option<Op<()>>,
 }
 
 impl Writer {
@@ -225,7 +281,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.pending.is_some() {
+        if self.pending.is_some() || self.writable.is_some() {
             self.socket.busy.set(true);
         }
     }
@@ -291,4 +347,29 @@ fn accepted(result: io::Result<u32>, address: &SockAddr) -> io::Result<(Reader, 
     let peer = socket::decode(address)?;
     let (reader, writer) = halves(fd, TINY);
     Ok((reader, writer, peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_receive_fits_what_came_and_what_idles_holds_little() {
+        let full = LARGE - OVERHEAD;
+        let cases = [
+            // received, room, the next buffer, without a buffer until something comes
+            (10, TINY - OVERHEAD, TINY, false),
+            (TINY - OVERHEAD, TINY - OVERHEAD, LARGE, false),
+            (2_000, full, SMALL, false),
+            (SMALL - OVERHEAD, SMALL - OVERHEAD, LARGE, false),
+            (20_000, full, LARGE, true),
+            (full, full, LARGE, false),
+            (10, full, TINY, false),
+        ];
+        for (received, room, size, bufferless) in cases {
+            let mut next = Next { size: TINY, expect: Expect::Now, adaptive: true };
+            next.adapt(received, room);
+            assert_eq!((next.size, next.waits_without_buffer()), (size, bufferless), "{received} of {room}");
+        }
+    }
 }

@@ -48,3 +48,19 @@ pub const LINGER_MS: u64 = 1_000;
 /// How long an idle connection may still bring a request once its listener is closing, so that a request that is on its
 /// way is answered and not reset.
 pub const CLOSING_IDLE_MS: u64 = 500;
+
+/// A ClientHello with the headers of its records: what rustls takes of a handshake message. Key shares of post-quantum
+/// algorithms, ECH and session tickets make real ones a few KiB; a session ticket may have 64 KiB, but no server makes
+/// such.
+pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
+
+/// Protocols that a ClientHello may offer. Browsers offer two or three; 64 KiB of one-byte names would be 32 768, each
+/// with an allocation of its own.
+pub const ALPN_COUNT: usize = 64;
+
+/// A PROXY header of version 1, CRLF included: the longest its specification allows (§2.1).
+pub const PROXY_V1_BYTES: usize = 107;
+
+/// A PROXY header of version 2. Its length field allows 64 KiB; the addresses need at most 216 bytes, and what is left
+/// has room for a client certificate (`PP2_SUBTYPE_SSL_CLIENT_CERT`) and a subject, the longest things that proxies send.
+pub const PROXY_V2_BYTES: usize = 8 * 1024;

@@ -1,9 +1,12 @@
-//! HTTP as data: no socket, no clock, no allocation per message once the buffers have grown.
+//! Protocols as data: no socket, no clock, no allocation per message once the buffers have grown.
 
 pub mod authority;
+pub mod client_hello;
 pub mod date;
 pub mod h1;
+pub mod h2_meter;
 pub mod head;
 pub mod ip_map;
 pub mod limits;
 pub mod path;
+pub mod proxy_protocol;

@@ -6,14 +6,18 @@ use std::io;
 use crate::metrics::flags::ResponseFlag;
 use crate::net::Passed;
 use crate::proto::h1::encode::reason;
-use crate::proto::h1::parse::RequestError;
 use crate::upstream::UpstreamError;
 
 /// Why a request did not get its answer.
 #[derive(Debug)]
 pub enum ProxyError {
     /// The head is not a request we take.
-    Head(RequestError),
+    Head {
+        /// The status that says so.
+        status: u16,
+        /// What is wrong with it.
+        details: &'static str,
+    },
     /// The path breaks the listener's policy.
     Path(&'static str),
     /// The head took too long.
@@ -80,9 +84,8 @@ impl LocalReply {
     pub fn of(error: &ProxyError) -> LocalReply {
         use ResponseFlag as Flag;
         match error {
-            ProxyError::Head(error) => {
-                let status = error.status();
-                LocalReply::new(status, Flag::DownstreamProtocolError, error.detail(), reason(status))
+            ProxyError::Head { status, details } => {
+                LocalReply::new(*status, Flag::DownstreamProtocolError, details, reason(*status))
             }
             ProxyError::Path(details) => LocalReply::new(400, Flag::DownstreamProtocolError, details, reason(400)),
             ProxyError::HeadTimeout => {
@@ -131,6 +134,12 @@ fn of_upstream(error: &UpstreamError) -> LocalReply {
             Flag::UpstreamConnectionFailure,
             "upstream_reset_before_response_started{connection_timeout}",
             "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+        ),
+        UpstreamError::Refused => LocalReply::new(
+            503,
+            Flag::UpstreamRemoteReset,
+            "upstream_reset_before_response_started{remote_refused_stream_reset}",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset",
         ),
         UpstreamError::Closed { .. } => LocalReply::new(
             503,

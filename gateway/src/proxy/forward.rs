@@ -10,16 +10,16 @@ use std::time::Instant;
 use super::pump::{PumpError, pump};
 use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
 use crate::balance;
-use crate::config::model::{Cluster, Forward, RouteId};
-use crate::http1::Framing;
+use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
-use crate::proto::h1::encode::{self, ResponseFraming};
+use crate::proto::h1::encode::ResponseFraming;
 use crate::proto::head::{BodyLength, RequestHead};
 use crate::snapshot::{ClusterView, EndpointView};
-use crate::upstream::{self, Connection, UpstreamError};
+use crate::upstream::{AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
 struct Target<'a> {
+    id: ClusterId,
     cluster: &'a Cluster,
     view: &'a ClusterView,
     body_limit: u64,
@@ -37,6 +37,7 @@ pub(super) async fn forward(
     let id = balance::pick_weighted(&to.clusters, request.worker.random() as u32).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
+        id,
         cluster: &generation.config.clusters[id.index()],
         view: generation.cluster(id),
         body_limit: settings.body_bytes.or(request.cx.settings().limits.body_bytes).unwrap_or(u64::MAX),
@@ -48,31 +49,32 @@ pub(super) async fn forward(
     {
         return Err(ProxyError::BodyTooLong);
     }
-    request.connection.request.clear();
+    request.timers.end.clear();
     if request.exchange.request.body.is_empty()
         && let Some(timeout) = target.timeout
     {
-        request.connection.request.set(timeout);
+        request.timers.end.set(timeout);
     }
-    let mut fresh = false;
+    let stats = target.view.stats.shard(request.worker.worker);
+    let mut attempts = 0;
     loop {
         let endpoint = target.view.pick(request.worker.worker, |_| true).ok_or(ProxyError::NoEndpoint)?;
         request.exchange.upstream = Some(endpoint.address);
-        let mut connection = connection(request, &target, endpoint, fresh).await?;
-        let result = attempt(request, downstream, &mut connection, &target).await;
-        let stats = target.view.stats.shard(request.worker.worker);
-        match result {
+        let mut connection = connection(request, &target, endpoint, attempts == 0).await?;
+        attempts += 1;
+        match attempt(request, downstream, &mut connection, &target).await {
             Ok((ending, uploaded)) => {
                 stats.requests.count(request.exchange.response.status);
-                // Behind half a request, the origin would take the next one for the rest of it.
-                if ending != Ending::Abort && uploaded && connection.is_reusable() {
-                    request.worker.pools.put(connection, target.cluster, now_ms());
-                }
+                let uploaded = uploaded && ending != Ending::Abort;
+                request.pools(target.cluster).put(connection, uploaded, target.cluster, now_ms());
                 return Ok(ending);
             }
-            Err(error) if !fresh && may_repeat(request, &connection, &error) => {
+            Err(error)
+                if attempts < ATTEMPTS
+                    && may_repeat(request, connection.is_reused(), &error)
+                    && downstream.split().0.received() == 0 =>
+            {
                 stats.retries.inc();
-                fresh = true;
             }
             Err(error) => {
                 stats.requests.count(0);
@@ -85,53 +87,56 @@ pub(super) async fn forward(
     }
 }
 
-/// Whether the request can be sent again, over a new connection: the origin closed a connection that we had kept,
-/// before it answered a byte, which says nothing about this request. Only what may be repeated (RFC 9110 §9.2.2), and
-/// whose body is still ours to send.
-fn may_repeat(request: &Request<'_>, connection: &Connection, error: &ProxyError) -> bool {
-    connection.is_reused()
-        && matches!(error, ProxyError::Upstream(UpstreamError::Closed { answered: false }))
-        && is_repeatable(&request.exchange.request)
+/// Tries for one request. The second is over a connection of its own, so that only an origin that refuses one stream after
+/// the other needs a third.
+const ATTEMPTS: u32 = 3;
+
+/// Whether the request can be sent again. Either the origin has said that it did not look at it, or it closed a connection
+/// that we had kept before it answered a byte, which says nothing about this request; then only what may be repeated
+/// is (RFC 9110 §9.2.2).
+fn may_repeat(request: &Request<'_>, reused: bool, error: &ProxyError) -> bool {
+    match error {
+        ProxyError::Upstream(UpstreamError::Refused) => true,
+        ProxyError::Upstream(UpstreamError::Closed { answered: false }) => {
+            reused && is_repeatable(&request.exchange.request)
+        }
+        _ => false,
+    }
 }
 
 fn is_repeatable(head: &RequestHead) -> bool {
     head.method.is_idempotent() && head.body == BodyLength::Empty
 }
 
-/// An idle connection to the endpoint, or a new one.
+/// A connection to the endpoint; `reuse`: one that is there will do.
 async fn connection(
     request: &mut Request<'_>,
     target: &Target<'_>,
     endpoint: &EndpointView,
-    fresh: bool,
-) -> Result<Box<Connection>, ProxyError> {
-    let (worker, stats) = (request.worker, target.view.stats.shard(request.worker.worker));
-    let repeatable = is_repeatable(&request.exchange.request);
-    if !fresh && let Some(connection) = worker.pools.take(endpoint.id, repeatable) {
-        stats.connections_reused.inc();
-        return Ok(connection);
-    }
-    let Some(slot) = worker.pools.slot(worker.worker, endpoint.id, target.cluster, &target.view.stats) else {
-        stats.pool_overflow.inc();
-        return Err(UpstreamError::Overflow.into());
+    reuse: bool,
+) -> Result<Connection, ProxyError> {
+    let wanted = Wanted {
+        worker: request.worker.worker,
+        snapshot: &request.cx.generation,
+        cluster: target.id,
+        endpoint,
+        repeatable: is_repeatable(&request.exchange.request),
+        reuse,
+        preamble: b"",
+        timers: &request.worker.timers,
     };
-    request.connection.idle.set_within(target.cluster.connect_timeout, &request.connection.request);
-    let connected = Box::pin(upstream::dial(target.view, endpoint, b"", &request.connection.idle)).await;
-    match connected {
-        Ok((reader, writer, _)) => {
-            stats.connections_created.inc();
-            Ok(Box::new(Connection::new(reader, writer, slot)))
-        }
-        Err(UpstreamError::ConnectTimeout) if request.connection.request.is_due() => {
-            Err(UpstreamError::TimedOut(Passed::End).into())
-        }
+    let timers = request.timers;
+    timers.idle.set_within(target.cluster.connect_timeout, &timers.end);
+    let got = request.pools(target.cluster).get(&wanted, &request.worker.pools, &timers.idle).await;
+    match got {
+        Err(UpstreamError::ConnectTimeout) if timers.end.is_due() => Err(UpstreamError::TimedOut(Passed::End).into()),
         Err(error) => {
-            stats.connect_failures.inc();
             if let UpstreamError::Connect(text) = &error {
                 request.exchange.upstream_failure = Some(text.clone());
             }
             Err(error.into())
         }
+        Ok(connection) => Ok(connection),
     }
 }
 
@@ -144,14 +149,14 @@ async fn attempt(
     target: &Target<'_>,
 ) -> Result<(Ending, bool), ProxyError> {
     let sent_at = Instant::now();
-    let until = Until::idle(&request.connection.idle, request.idle_timeout(), Some(&request.connection.request));
+    let timers = request.timers;
+    let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut body, mut response) = downstream.split();
-    let (mut sink, mut answer) = connection.split();
     let head = &request.exchange.request;
-    sink.start(request_framing(head.body), |out| encode::request(head, out));
+    let (mut sink, mut answer) = connection.start(head)?;
 
     // The origin's time begins when it has the whole request, as in Envoy. Without a body it began before we connected.
-    let (deadline, clock_runs) = (&request.connection.request, head.body.is_empty());
+    let (deadline, clock_runs) = (&timers.end, head.body.is_empty());
     let start_clock = || {
         if let Some(timeout) = target.timeout
             && !clock_runs
@@ -195,7 +200,7 @@ async fn attempt(
 async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
-    mut answer: crate::http1::Source<'_>,
+    mut answer: AnswerBody<'_>,
     mut upload: Pin<&mut impl Future<Output = PumpError>>,
     uploaded: &Cell<bool>,
     until: &Until<'_>,
@@ -238,13 +243,6 @@ async fn relay(
     }
 }
 
-fn request_framing(body: BodyLength) -> Framing {
-    match body {
-        BodyLength::Streamed | BodyLength::UntilClose => Framing::Chunked,
-        BodyLength::Empty | BodyLength::Known(_) => Framing::Identity,
-    }
-}
-
 fn upload_error(error: PumpError, until: &Until<'_>) -> ProxyError {
     match error {
         PumpError::TooLong => ProxyError::BodyTooLong,
@@ -252,7 +250,15 @@ fn upload_error(error: PumpError, until: &Until<'_>) -> ProxyError {
     }
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Where this request's connections to the cluster are kept.
+    fn pools(&self, cluster: &Cluster) -> &'a Pools {
+        match cluster.proxy_protocol {
+            None => &self.worker.pools,
+            Some(_) => &self.connection.pools,
+        }
+    }
+
     fn set_service_time(&mut self) {
         let elapsed = self.exchange.upstream_time.map_or(0, |time| time.as_millis());
         let name = &crate::proto::head::Known::XEnvoyUpstreamServiceTime;

@@ -9,16 +9,18 @@ mod finish;
 mod forward;
 mod pump;
 mod reply;
+mod tunnel;
 
 use std::time::Instant;
 
-pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, WorkerCx};
+pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, RequestTimers, WorkerCx};
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
 pub use pump::{BodySink, BodySource, PumpError, pump};
+pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, RouteId};
-use crate::filter::headers;
+use crate::filter::{forwarded, headers};
 use crate::proto::h1::{encode, hop};
 use crate::proto::head::{Known, ResponseHead};
 use crate::route::{Query, host, rewrite};
@@ -35,7 +37,7 @@ pub trait RequestBody: BodySource {
     /// Whether the whole body has been taken.
     fn is_done(&self) -> bool;
     /// Whether some of it is here already.
-    fn has_data(&self) -> bool;
+    fn has_data(&mut self) -> bool;
     /// Bytes taken.
     fn received(&self) -> u64;
     /// Waits, once the body is done, for the client to go away; for ever when it stays. A client that only says that it
@@ -70,6 +72,8 @@ pub struct Request<'a> {
     pub worker: &'a WorkerCx,
     /// The client's connection.
     pub connection: &'a ConnectionCx,
+    /// Its deadlines.
+    pub timers: &'a RequestTimers,
     /// The generation it began in.
     pub cx: RequestCx,
     /// What is known of it.
@@ -119,12 +123,15 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
 /// Finds out who the client is, and makes the head say so. Before routing, as in Envoy: a route may ask for these
 /// fields, and the log has them whatever the route does.
 fn identify(request: &mut Request<'_>) {
-    let (trusted, peer) = (&request.cx.generation.trusted, &request.connection.peer);
+    let (trusted, peer) = (&request.cx.view().trusted, &request.connection.peer);
     let exchange = &mut *request.exchange;
     exchange.client_ip = trusted.client_ip(peer, &exchange.request.headers);
     hop::strip(&mut exchange.request.headers);
     let seed = [request.worker.random(), request.worker.random()];
     trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
+    if request.cx.generation.config.gateway.forwarded_header {
+        forwarded::append_forwarded(peer, &mut exchange.request, &mut exchange.scratch);
+    }
 }
 
 /// Finds the route and remembers it.

@@ -72,7 +72,7 @@ async fn send(
     }
     request.finish_response_head(false);
     let keep_alive = request.keeps_alive(body.is_done());
-    let until = Until::idle(&request.connection.idle, request.idle_timeout(), None);
+    let until = Until::idle(&request.timers.idle, request.idle_timeout(), None);
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);

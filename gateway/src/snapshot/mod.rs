@@ -15,11 +15,12 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use crate::balance::round_robin::RoundRobin;
-use crate::config::model::{ClusterId, Config, ListenerId, RouteId};
+use crate::config::model::{ClusterId, Config, L4RouteId, ListenerId, RouteId};
 use crate::filter::access::AccessList;
 use crate::filter::forwarded::TrustedProxies;
-use crate::metrics::registry::{ClusterStats, ListenerStats, RouteStats};
-use crate::route::Table;
+use crate::metrics::registry::{ClusterStats, L4RouteStats, ListenerStats, RouteStats};
+use crate::metrics::shard::Refusal;
+use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
 pub use tls::ServerTls;
@@ -36,10 +37,10 @@ pub struct Snapshot {
     pub clusters: Vec<ClusterView>,
     /// By [`RouteId`].
     pub routes: Vec<Arc<RouteStats>>,
+    /// By [`L4RouteId`].
+    pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
-    /// Whose word about the client is believed.
-    pub trusted: TrustedProxies,
 }
 
 impl Snapshot {
@@ -63,14 +64,23 @@ impl Snapshot {
     pub fn route_stats(&self, id: RouteId) -> &RouteStats {
         &self.routes[id.index()]
     }
+
+    /// An L4 route's counters.
+    pub fn l4_route_stats(&self, id: L4RouteId) -> &Arc<L4RouteStats> {
+        &self.l4_routes[id.index()]
+    }
 }
 
 /// A listener, compiled.
 pub struct ListenerView {
     /// Its routes.
     pub table: Table,
+    /// Which of its connections are relayed as they are, and where to.
+    pub l4: L4Table,
     /// How to terminate TLS; `None` is cleartext.
     pub tls: Option<ServerTls>,
+    /// Whose word about the client is believed.
+    pub trusted: TrustedProxies,
     /// Its counters.
     pub stats: Arc<ListenerStats>,
     /// Its open connections, over all workers and generations.
@@ -137,26 +147,42 @@ pub enum TooMany {
     FromSource,
 }
 
+impl From<TooMany> for Refusal {
+    fn from(too_many: TooMany) -> Refusal {
+        match too_many {
+            TooMany::Connections => Refusal::ListenerLimit,
+            TooMany::FromSource => Refusal::SourceLimit,
+        }
+    }
+}
+
 impl OpenConnections {
-    /// Counts one more, unless that is too many. Give it back with [`OpenConnections::leave`].
-    pub fn enter(&self, source: IpAddr, limit: u32, limit_per_source: u32) -> Result<(), TooMany> {
+    fn enter(&self, source: IpAddr, limit: u32, limit_per_source: u32) -> Result<(), TooMany> {
         if self.all.fetch_add(1, Relaxed) >= limit {
             self.all.fetch_sub(1, Relaxed);
             return Err(TooMany::Connections);
         }
+        self.enter_source(source, limit_per_source).inspect_err(|_| {
+            self.all.fetch_sub(1, Relaxed);
+        })
+    }
+
+    fn leave(&self, source: IpAddr) {
+        self.all.fetch_sub(1, Relaxed);
+        self.leave_source(source);
+    }
+
+    fn enter_source(&self, source: IpAddr, limit: u32) -> Result<(), TooMany> {
         let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_source.entry(source).or_default();
-        if *count >= limit_per_source {
-            self.all.fetch_sub(1, Relaxed);
+        if *count >= limit {
             return Err(TooMany::FromSource);
         }
         *count += 1;
         Ok(())
     }
 
-    /// Takes back one [`OpenConnections::enter`].
-    pub fn leave(&self, source: IpAddr) {
-        self.all.fetch_sub(1, Relaxed);
+    fn leave_source(&self, source: IpAddr) {
         let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_source.get_mut(&source) {
             *count -= 1;
@@ -164,6 +190,38 @@ impl OpenConnections {
                 by_source.remove(&source);
             }
         }
+    }
+}
+
+/// A connection's place under its listener's limits; given back when dropped.
+pub struct Place {
+    open: Arc<OpenConnections>,
+    source: IpAddr,
+}
+
+impl Place {
+    /// A place for one more connection, unless that is too many.
+    pub fn take(
+        open: &Arc<OpenConnections>,
+        source: IpAddr,
+        limit: u32,
+        limit_per_source: u32,
+    ) -> Result<Place, TooMany> {
+        open.enter(source, limit, limit_per_source)?;
+        Ok(Place { open: open.clone(), source })
+    }
+
+    /// The connection turns out to be another source's, and counts as its from now on, unless that is too many.
+    pub fn move_to(&mut self, source: IpAddr, limit_per_source: u32) -> Result<(), TooMany> {
+        self.open.enter_source(source, limit_per_source)?;
+        self.open.leave_source(std::mem::replace(&mut self.source, source));
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.leave(self.source);
     }
 }
 
@@ -185,6 +243,19 @@ mod tests {
         open.leave(a);
         open.leave(b);
         open.leave(b);
+        assert!(open.by_source.lock().unwrap().is_empty());
+        assert_eq!(open.all.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_place_moves_to_the_source_it_turns_out_to_belong_to() {
+        let open = Arc::new(OpenConnections::default());
+        let (proxy, client) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([192, 0, 2, 1]));
+        let mut places: Vec<_> = (0..2).map(|_| Place::take(&open, proxy, 10, u32::MAX).ok().unwrap()).collect();
+        assert_eq!(places[0].move_to(client, 1), Ok(()));
+        assert_eq!(places[1].move_to(client, 1), Err(TooMany::FromSource));
+        assert_eq!(open.by_source.lock().unwrap().get(&proxy), Some(&1));
+        places.clear();
         assert!(open.by_source.lock().unwrap().is_empty());
         assert_eq!(open.all.load(Relaxed), 0);
     }

@@ -16,14 +16,14 @@ const BATCH: usize = 48 * 1024;
 pub struct TlsReader {
     pub(super) raw: net::Reader,
     pub(super) plain: Buf,
-    tls: Rc<RefCell<Connection>>,
+    pub(super) tls: Rc<RefCell<Connection>>,
     large: bool,
 }
 
 /// The sending half.
 pub struct TlsWriter {
     pub(super) raw: net::Writer,
-    tls: Rc<RefCell<Connection>>,
+    pub(super) tls: Rc<RefCell<Connection>>,
 }
 
 /// Joins a connection whose handshake is done with its socket.
@@ -37,6 +37,11 @@ impl TlsReader {
     pub(super) fn expect_large(&mut self, large: bool) {
         self.large = large;
         self.raw.expect_large(large);
+    }
+
+    pub(super) fn adapt(&mut self) {
+        self.large = false;
+        self.raw.adapt();
     }
 
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -68,7 +73,7 @@ impl TlsReader {
                 other => return Some(other.map(<[u8]>::len)),
             };
             if !self.plain.is_allocated() {
-                self.plain = Buf::take(if self.large { LARGE } else { SMALL });
+                self.plain = Buf::take(if self.large || self.raw.expects_large() { LARGE } else { SMALL });
             }
             self.plain.reserve(1);
             let n = chunk.len().min(self.plain.room());

@@ -56,6 +56,14 @@ impl Reader {
         }
     }
 
+    /// From now on what comes decides how large a buffer the next receive has; see [`net::Reader::adapt`].
+    pub fn adapt(&mut self) {
+        match self {
+            Reader::Plain(reader) => reader.adapt(),
+            Reader::Tls(reader) => reader.adapt(),
+        }
+    }
+
     /// Receives more bytes behind those that are there. `Ok(0)` is the end of the stream; a TLS stream that ends without
     /// `close_notify` is [`io::ErrorKind::UnexpectedEof`].
     pub async fn fill(&mut self, until: &Until<'_>) -> io::Result<usize> {
@@ -140,6 +148,11 @@ impl Writer {
         if let Writer::Tls(writer) = self {
             writer.close_notify(until).await;
         }
+        self.socket().shutdown();
+    }
+
+    /// Sends a FIN. Whoever has TLS has sent `close_notify` before.
+    pub(super) fn shutdown(&self) {
         self.socket().shutdown();
     }
 

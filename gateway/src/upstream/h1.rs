@@ -2,10 +2,11 @@
 
 use super::UpstreamError;
 use super::pool::Slot;
-use crate::http1::{BodyState, Sink, Source};
+use crate::http1::{BodyState, Framing, Sink, Source};
 use crate::net::Until;
+use crate::proto::h1::encode;
 use crate::proto::h1::parse::{self, HeadLimits};
-use crate::proto::head::{Method, ResponseHead};
+use crate::proto::head::{BodyLength, Method, RequestHead, ResponseHead};
 use crate::proto::limits;
 use crate::tls::{Reader, Writer};
 
@@ -30,10 +31,17 @@ impl Connection {
         self.reused
     }
 
-    /// Where the request goes out, and where the answer comes in.
-    pub fn split(&mut self) -> (Sink<'_>, Answer<'_>) {
+    /// Begins a request: where its body goes, and where the answer comes from. The head is held until the body's first
+    /// bytes.
+    pub fn start(&mut self, head: &RequestHead) -> (Sink<'_>, Answer<'_>) {
+        let framing = match head.body {
+            BodyLength::Streamed | BodyLength::UntilClose => Framing::Chunked,
+            BodyLength::Empty | BodyLength::Known(_) => Framing::Identity,
+        };
+        let mut sink = Sink::new(&mut self.writer);
+        sink.start(framing, |out| encode::request(head, out));
         let answer = Answer { reader: &mut self.reader, body: &mut self.body, keep_alive: &mut self.keep_alive };
-        (Sink::new(&mut self.writer), answer)
+        (sink, answer)
     }
 
     /// Whether it can serve another request: the answer was read to its end, the origin keeps the connection, and it has

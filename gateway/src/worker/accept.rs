@@ -1,7 +1,7 @@
 //! The accept loop of one listener on one worker.
 
 use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::config::model::ProxyProtocol;
 use crate::downstream::{self, Accepted};
 use crate::metrics::registry::ListenerStats;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, Listener, Reader, Writer};
 use crate::proxy::{ListenerCx, WorkerCx};
-use crate::snapshot::{OpenConnections, TooMany};
+use crate::snapshot::Place;
 
 /// Pause after an accept that failed for want of descriptors or memory: trying at once would only burn the core.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
@@ -53,6 +54,12 @@ impl Open {
         while self.count.get() > 0 || self.accepting.get() > 0 {
             self.changed.notified().await;
         }
+    }
+
+    /// A number for one more connection, unique over workers: the worker's number is in the top bits.
+    fn next_id(&self, worker: usize) -> u64 {
+        self.served.set(self.served.get() + 1);
+        (worker as u64) << 48 | self.served.get()
     }
 
     fn enter(&self) {
@@ -117,30 +124,19 @@ fn admit(
         writer.abort();
         return stats.refused.of(Refusal::AccessDenied).inc();
     }
-    let limits = &generation.config.listeners[id.index()].limits;
-    let guard = match view.open.enter(source, limits.connections, limits.connections_per_source) {
-        Ok(()) => Admitted {
-            counted: view.open.clone(),
-            stats: view.stats.clone(),
-            source,
-            worker: worker.worker,
-            open: open.clone(),
-        },
+    let settings = &generation.config.listeners[id.index()];
+    // Whom a trusted proxy's connection counts for is not known before its PROXY header has come.
+    let is_proxy = settings.proxy_protocol != ProxyProtocol::Off && view.trusted.contains(source);
+    let of_source = if is_proxy { u32::MAX } else { settings.limits.connections_per_source };
+    let place = match Place::take(&view.open, source, settings.limits.connections, of_source) {
+        Ok(place) => place,
         Err(too_many) => {
             writer.abort();
-            let refusal = match too_many {
-                TooMany::Connections => Refusal::ListenerLimit,
-                TooMany::FromSource => Refusal::SourceLimit,
-            };
-            return stats.refused.of(refusal).inc();
+            return stats.refused.of(too_many.into()).inc();
         }
     };
-    stats.connections_active.inc();
-    open.enter();
-    open.served.set(open.served.get() + 1);
-    // Unique over workers: the worker's number is in the top bits.
-    let connection_id = (worker.worker as u64) << 48 | open.served.get();
-    let accepted = Accepted { reader, writer, peer, id: connection_id };
+    let guard = Admitted::new(view.stats.clone(), worker.worker, open.clone());
+    let accepted = Accepted { reader, writer, peer, id: open.next_id(worker.worker), place };
     let serve = downstream::serve(worker.clone(), listener.clone(), accepted);
     net::spawn(async move {
         serve.await;
@@ -148,18 +144,23 @@ fn admit(
     });
 }
 
-/// A connection's place under the limits. It does not hold the generation: a connection outlives many.
+/// Counts a connection as open. It does not hold the generation: a connection outlives many.
 struct Admitted {
-    counted: Arc<OpenConnections>,
     stats: Arc<ListenerStats>,
-    source: IpAddr,
     worker: usize,
     open: Rc<Open>,
 }
 
+impl Admitted {
+    fn new(stats: Arc<ListenerStats>, worker: usize, open: Rc<Open>) -> Admitted {
+        stats.shard(worker).connections_active.inc();
+        open.enter();
+        Admitted { stats, worker, open }
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.counted.leave(self.source);
         self.stats.shard(self.worker).connections_active.dec();
         self.open.leave();
     }
