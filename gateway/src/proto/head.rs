@@ -44,6 +44,12 @@ pub enum Known {
     ProxyAuthorization,
     /// `proxy-connection`
     ProxyConnection,
+    /// `sec-websocket-accept`
+    SecWebsocketAccept,
+    /// `sec-websocket-key`
+    SecWebsocketKey,
+    /// `sec-websocket-version`
+    SecWebsocketVersion,
     /// `server`
     Server,
     /// `te`
@@ -93,6 +99,9 @@ impl Known {
             b"proxy-authenticate" => Known::ProxyAuthenticate,
             b"proxy-authorization" => Known::ProxyAuthorization,
             b"proxy-connection" => Known::ProxyConnection,
+            b"sec-websocket-accept" => Known::SecWebsocketAccept,
+            b"sec-websocket-key" => Known::SecWebsocketKey,
+            b"sec-websocket-version" => Known::SecWebsocketVersion,
             b"server" => Known::Server,
             b"te" => Known::Te,
             b"trailer" => Known::Trailer,
@@ -130,6 +139,9 @@ impl Known {
             Known::ProxyAuthenticate => "proxy-authenticate",
             Known::ProxyAuthorization => "proxy-authorization",
             Known::ProxyConnection => "proxy-connection",
+            Known::SecWebsocketAccept => "sec-websocket-accept",
+            Known::SecWebsocketKey => "sec-websocket-key",
+            Known::SecWebsocketVersion => "sec-websocket-version",
             Known::Server => "server",
             Known::Te => "te",
             Known::Trailer => "trailer",
