@@ -352,6 +352,42 @@ fn a_trusted_proxys_claims_are_kept() {
     assert_eq!(seen.header("x-request-id"), Some("theirs"));
 }
 
+/// The same rules with nobody trusted and with the peer trusted: what `x-forwarded-for` says counts for `client_ip` only,
+/// and only from a trusted proxy.
+#[test]
+fn routes_by_peer_and_by_client_see_two_addresses() {
+    let here = "['127.0.0.0/8', '::1']";
+    let config = || {
+        let answer = |config: Config, status: u16, matcher: &str| {
+            let lines = format!("match = {{ {matcher} }}\nrespond = {{ status = {status} }}");
+            config.route(&format!("r{status}"), &lines)
+        };
+        let config = answer(Config::new().listener("web", ""), 201, "client_ip = ['9.9.9.0/24', '2001:db8::/32']");
+        let config = answer(config, 202, &format!("path = '/peer', peer_ip = {here}"));
+        answer(config, 203, "path = '/other', peer_ip = ['9.9.9.0/24']")
+    };
+    let trusting = config().gateway(&format!("trusted_proxies = {here}"));
+    let cases = [
+        ("/", "", 404, 404),
+        ("/", "9.9.9.9", 404, 201),
+        ("/", "::ffff:9.9.9.9", 404, 201),
+        ("/", "9.9.10.9", 404, 404),
+        ("/", "2001:db8::7", 404, 201),
+        ("/peer", "9.9.10.9", 202, 202),
+        ("/peer", "", 202, 202),
+        ("/other", "9.9.9.9", 404, 201),
+    ];
+    for (gateway, is_trusted) in [(Gateway::start(&config()), false), (Gateway::start(&trusting), true)] {
+        for (path, forwarded_for, direct, trusted) in cases {
+            let fields =
+                if forwarded_for.is_empty() { String::new() } else { format!("x-forwarded-for: {forwarded_for}\r\n") };
+            let status = gateway.connect().request("GET", path, &fields, b"").status;
+            let wanted = if is_trusted { trusted } else { direct };
+            assert_eq!(status, wanted, "{path} of {forwarded_for}, trusted: {is_trusted}");
+        }
+    }
+}
+
 #[test]
 fn the_server_header_is_ours_unless_it_is_told_to_pass() {
     let origin = Script::start(|mut conn| {

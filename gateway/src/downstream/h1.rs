@@ -8,8 +8,8 @@ use crate::http1::{BodyState, Framing, Sink, Source};
 use crate::net::{Deadline, Until};
 use crate::proto::h1::encode::{self, BodyFraming, ResponseFraming};
 use crate::proto::h1::parse::{self, HeadLimits, ParsedRequest, RequestError};
-use crate::proto::head::ResponseHead;
-use crate::proto::{limits, path};
+use crate::proto::head::{Known, ResponseHead};
+use crate::proto::{limits, path, websocket};
 use crate::proxy::{
     self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, RequestTimers,
     ResponseSink, WorkerCx,
@@ -150,6 +150,19 @@ fn refused(error: &RequestError) -> ProxyError {
 impl Downstream for Client {
     fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
         (Source::new(&mut self.reader, &mut self.body), Sink::new(&mut self.writer))
+    }
+
+    fn accept_websocket(&mut self, head: &mut ResponseHead, key: &[u8]) -> (impl RequestBody, impl ResponseSink) {
+        head.status = 101;
+        head.headers.set(&Known::Connection, b"Upgrade");
+        head.headers.set(&Known::Upgrade, websocket::PROTOCOL);
+        head.headers.set(&Known::SecWebsocketAccept, &websocket::accept_key(key));
+        self.body.begin_tunnel();
+        self.reader.adapt();
+        let mut sink = Sink::new(&mut self.writer);
+        let framing = ResponseFraming { keep_alive: true, body: BodyFraming::Bodyless };
+        sink.start(Framing::Tunnel, |out| encode::response(head, framing, out));
+        (Source::new(&mut self.reader, &mut self.body), sink)
     }
 }
 

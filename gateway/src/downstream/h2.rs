@@ -70,7 +70,7 @@ pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => match flood.get() {
                     Some(kind) if !is_calmed => {
-                        log::debug!("{}: {} from {}", shared.listener(), kind, shared.connection.peer.addr());
+                        log::debug!("{}: {kind} from {}", shared.listener(), shared.connection.peer.addr());
                         is_calmed = true;
                         h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         shared.idle.set_at(now_ms() + limits::LINGER_MS);

@@ -5,7 +5,9 @@ use std::io;
 
 use crate::metrics::flags::ResponseFlag;
 use crate::net::Passed;
+use crate::proto::grpc;
 use crate::proto::h1::encode::reason;
+use crate::proto::websocket::HandshakeError;
 use crate::upstream::UpstreamError;
 
 /// Why a request did not get its answer.
@@ -26,6 +28,10 @@ pub enum ProxyError {
     Misdirected,
     /// No route matches.
     NoRoute,
+    /// The route does not allow an upgrade.
+    UpgradeRefused,
+    /// What asks for a WebSocket leaves room for doubt.
+    WebSocket(HandshakeError),
     /// The cluster has no endpoint to try.
     NoEndpoint,
     /// The body is longer than it may be.
@@ -36,6 +42,8 @@ pub enum ProxyError {
     ClientIdle,
     /// The client is gone; nobody is left to answer.
     ClientGone,
+    /// The client's `grpc-timeout` is over.
+    GrpcDeadline,
     /// The origin's side.
     Upstream(UpstreamError),
 }
@@ -73,11 +81,20 @@ pub struct LocalReply {
     pub body: Cow<'static, str>,
     /// Whether `x-envoy-overloaded` tells the client that trying elsewhere may help.
     pub overloaded: bool,
+    /// What a gRPC client gets, where the status alone does not say it.
+    pub grpc_status: Option<u8>,
 }
 
 impl LocalReply {
     fn new(status: u16, flag: impl Into<Option<ResponseFlag>>, details: &'static str, body: &'static str) -> Self {
-        LocalReply { status, flag: flag.into(), details, body: Cow::Borrowed(body), overloaded: false }
+        LocalReply {
+            status,
+            flag: flag.into(),
+            details,
+            body: Cow::Borrowed(body),
+            overloaded: false,
+            grpc_status: None,
+        }
     }
 
     /// The table. Statuses, flags, details and bodies are Envoy's where Envoy has the case.
@@ -93,6 +110,15 @@ impl LocalReply {
             }
             ProxyError::Misdirected => LocalReply::new(421, None, "misdirected_request", reason(421)),
             ProxyError::NoRoute => LocalReply::new(404, Flag::NoRouteFound, "route_not_found", ""),
+            ProxyError::UpgradeRefused => LocalReply::new(403, None, "upgrade_failed", ""),
+            ProxyError::WebSocket(error) => {
+                let (status, details) = (error.status(), error.detail());
+                LocalReply::new(status, Flag::DownstreamProtocolError, details, reason(status))
+            }
+            ProxyError::GrpcDeadline => LocalReply {
+                grpc_status: Some(grpc::DEADLINE_EXCEEDED),
+                ..LocalReply::new(504, Flag::UpstreamRequestTimeout, "grpc_timeout", "grpc-timeout has passed")
+            },
             ProxyError::NoEndpoint => {
                 LocalReply::new(503, Flag::NoHealthyUpstream, "no_healthy_upstream", "no healthy upstream")
             }

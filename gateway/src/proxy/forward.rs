@@ -5,25 +5,29 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::pump::{PumpError, pump};
+use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
 use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
+use crate::proto::grpc;
 use crate::proto::h1::encode::ResponseFraming;
-use crate::proto::head::{BodyLength, RequestHead};
+use crate::proto::head::{BodyLength, Known, RequestHead};
 use crate::snapshot::{ClusterView, EndpointView};
 use crate::upstream::{AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     id: ClusterId,
     cluster: &'a Cluster,
     view: &'a ClusterView,
     body_limit: u64,
-    timeout: Option<std::time::Duration>,
+    timeout: Option<Duration>,
+    /// How long a WebSocket may be silent.
+    pub(super) websocket_idle: Option<Duration>,
 }
 
 /// Passes the request on and its answer back. An error means that the client has got nothing yet.
@@ -42,6 +46,7 @@ pub(super) async fn forward(
         view: generation.cluster(id),
         body_limit: settings.body_bytes.or(request.cx.settings().limits.body_bytes).unwrap_or(u64::MAX),
         timeout: settings.timeout,
+        websocket_idle: settings.websocket.as_ref().and_then(|websocket| websocket.idle_timeout),
     };
     request.exchange.cluster = Some(id);
     if let BodyLength::Known(length) = request.exchange.request.body
@@ -49,12 +54,7 @@ pub(super) async fn forward(
     {
         return Err(ProxyError::BodyTooLong);
     }
-    request.timers.end.clear();
-    if request.exchange.request.body.is_empty()
-        && let Some(timeout) = target.timeout
-    {
-        request.timers.end.set(timeout);
-    }
+    request.start_clock(&target);
     let stats = target.view.stats.shard(request.worker.worker);
     let mut attempts = 0;
     loop {
@@ -62,7 +62,11 @@ pub(super) async fn forward(
         request.exchange.upstream = Some(endpoint.address);
         let mut connection = connection(request, &target, endpoint, attempts == 0).await?;
         attempts += 1;
-        match attempt(request, downstream, &mut connection, &target).await {
+        let tried = match request.exchange.websocket {
+            None => attempt(request, downstream, &mut connection, &target).await,
+            Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, &target)).await,
+        };
+        match tried {
             Ok((ending, uploaded)) => {
                 stats.requests.count(request.exchange.response.status);
                 let uploaded = uploaded && ending != Ending::Abort;
@@ -78,10 +82,12 @@ pub(super) async fn forward(
             }
             Err(error) => {
                 stats.requests.count(0);
-                if matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
-                    stats.timeouts.inc();
+                if !matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
+                    return Err(error);
                 }
-                return Err(error);
+                stats.timeouts.inc();
+                let deadline = request.exchange.grpc_deadline;
+                return Err(if deadline.is_some_and(|due| due <= now_ms()) { ProxyError::GrpcDeadline } else { error });
             }
         }
     }
@@ -153,15 +159,15 @@ async fn attempt(
     let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut body, mut response) = downstream.split();
     let head = &request.exchange.request;
-    let (mut sink, mut answer) = connection.start(head)?;
+    let (mut sink, mut answer) = connection.start(head, false)?;
 
     // The origin's time begins when it has the whole request, as in Envoy. Without a body it began before we connected.
-    let (deadline, clock_runs) = (&timers.end, head.body.is_empty());
+    let (clock_runs, grpc_deadline) = (head.body.is_empty(), request.exchange.grpc_deadline);
     let start_clock = || {
         if let Some(timeout) = target.timeout
             && !clock_runs
         {
-            deadline.set(timeout);
+            timers.end.set_at(in_time(timeout, grpc_deadline));
         }
     };
     if request.exchange.expects_continue && !body.is_done() && !body.has_data() {
@@ -197,7 +203,7 @@ async fn attempt(
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
-async fn relay(
+pub(super) async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
     mut answer: AnswerBody<'_>,
@@ -250,7 +256,27 @@ fn upload_error(error: PumpError, until: &Until<'_>) -> ProxyError {
     }
 }
 
+/// When `timeout` from now is over, in [`now_ms`], or what is `earlier`.
+fn in_time(timeout: Duration, earlier: Option<u64>) -> u64 {
+    let due = now_ms().saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    due.min(earlier.unwrap_or(u64::MAX))
+}
+
 impl<'a> Request<'a> {
+    /// Sets the end of a request whose head has just been read: a gRPC client's own deadline, and the route's timeout
+    /// where the request is whole.
+    fn start_clock(&mut self, target: &Target<'_>) {
+        let head = &self.exchange.request;
+        let asked = head.headers.get(&Known::GrpcTimeout).and_then(grpc::parse_timeout);
+        self.exchange.grpc_deadline = asked.map(|timeout| in_time(timeout, None));
+        let timeout = target.timeout.filter(|_| head.body.is_empty());
+        match (timeout, self.exchange.grpc_deadline) {
+            (Some(timeout), deadline) => self.timers.end.set_at(in_time(timeout, deadline)),
+            (None, Some(deadline)) => self.timers.end.set_at(deadline),
+            (None, None) => self.timers.end.clear(),
+        }
+    }
+
     /// Where this request's connections to the cluster are kept.
     fn pools(&self, cluster: &Cluster) -> &'a Pools {
         match cluster.proxy_protocol {
@@ -261,7 +287,7 @@ impl<'a> Request<'a> {
 
     fn set_service_time(&mut self) {
         let elapsed = self.exchange.upstream_time.map_or(0, |time| time.as_millis());
-        let name = &crate::proto::head::Known::XEnvoyUpstreamServiceTime;
+        let name = &Known::XEnvoyUpstreamServiceTime;
         self.exchange.response.headers.set(name, itoa::Buffer::new().format(elapsed).as_bytes());
     }
 

@@ -42,7 +42,8 @@ enum Shutdown {
 
 impl Stream {
     /// Joins the halves. Bytes that the reader holds come first.
-    pub fn new(reader: Reader, writer: Writer) -> Stream {
+    pub fn new(mut reader: Reader, writer: Writer) -> Stream {
+        reader.adapt();
         Stream { reader, writer, out: Buf::default(), drained: false, shutdown: Shutdown::Open }
     }
 

@@ -33,14 +33,16 @@ impl Connection {
 
     /// Begins a request: where its body goes, and where the answer comes from. The head is held until the body's first
     /// bytes.
-    pub fn start(&mut self, head: &RequestHead) -> (Sink<'_>, Answer<'_>) {
+    pub fn start(&mut self, head: &RequestHead, websocket: bool) -> (Sink<'_>, Answer<'_>) {
         let framing = match head.body {
+            _ if websocket => Framing::Tunnel,
             BodyLength::Streamed | BodyLength::UntilClose => Framing::Chunked,
             BodyLength::Empty | BodyLength::Known(_) => Framing::Identity,
         };
         let mut sink = Sink::new(&mut self.writer);
         sink.start(framing, |out| encode::request(head, out));
-        let answer = Answer { reader: &mut self.reader, body: &mut self.body, keep_alive: &mut self.keep_alive };
+        let (body, keep_alive) = (&mut self.body, &mut self.keep_alive);
+        let answer = Answer { reader: &mut self.reader, body, keep_alive, websocket };
         (sink, answer)
     }
 
@@ -70,6 +72,8 @@ pub struct Answer<'a> {
     reader: &'a mut Reader,
     body: &'a mut BodyState,
     keep_alive: &'a mut bool,
+    /// Whether a 101 was asked for.
+    websocket: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -91,6 +95,11 @@ impl<'a> Answer<'a> {
                 self.reader.consume(parsed.consumed);
                 seen = 0;
                 match head.status {
+                    101 if self.websocket => {
+                        self.body.begin_tunnel();
+                        self.reader.adapt();
+                        return Ok(());
+                    }
                     // Nobody asked for a change of protocol: `upgrade` is a hop-by-hop field and was not sent.
                     101 => return Err(UpstreamError::Protocol("upstream_unexpected_upgrade")),
                     100..=199 => continue,

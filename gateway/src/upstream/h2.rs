@@ -2,17 +2,19 @@
 
 use std::cell::Cell;
 use std::future::Future as _;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use h2::client::{self, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use tokio::sync::Notify;
 
 use super::UpstreamError;
 use super::pool::Slot;
 use crate::config::model::Cluster;
 use crate::http2::{self, Frame, Sink, Source};
-use crate::net::{Deadline, Until, now_ms};
+use crate::net::{Deadline, Passed, Until, now_ms};
 use crate::proto::head::{RequestHead, ResponseHead, Scheme};
 use crate::proto::limits;
 use crate::tls;
@@ -35,6 +37,32 @@ pub struct Shared {
     idle_since: Cell<u64>,
     idle_timeout_ms: u64,
     closed: Rc<Cell<bool>>,
+    settled: Rc<Settled>,
+}
+
+/// Whether the origin's settings have come. h2 does not say so; but they come before the answer to a PING (RFC 9113 §3.4).
+#[derive(Default)]
+struct Settled {
+    done: Cell<bool>,
+    changed: Notify,
+}
+
+impl Settled {
+    async fn wait(&self, until: &Until<'_>) -> Result<(), UpstreamError> {
+        let mut changed = pin!(self.changed.notified());
+        std::future::poll_fn(|cx| {
+            if self.done.get() || changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            until.poll_passed(cx).map(|_| Err(UpstreamError::TimedOut(until.passed().unwrap_or(Passed::End))))
+        })
+        .await
+    }
+
+    fn set(&self) {
+        self.done.set(true);
+        self.changed.notify_waiters();
+    }
 }
 
 /// The right to one request on a connection.
@@ -73,8 +101,11 @@ pub(super) async fn connect(
         Poll::Ready(result) => Poll::Ready(result.map_err(|error| of_error(&error, false))),
         Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
     });
-    let (sender, connection) = shaken.await?;
-    let closed = Rc::new(Cell::new(false));
+    let (sender, mut connection) = shaken.await?;
+    let (closed, settled) = (Rc::new(Cell::new(false)), Rc::<Settled>::default());
+    if let Some(pings) = connection.ping_pong() {
+        crate::net::spawn(settle(pings, settled.clone()));
+    }
     let shared = Shared {
         sender,
         scheme,
@@ -84,6 +115,7 @@ pub(super) async fn connect(
         idle_since: Cell::new(now_ms()),
         idle_timeout_ms: settings.idle_timeout.as_millis() as u64,
         closed: closed.clone(),
+        settled,
     };
     crate::net::spawn(async move {
         if let Err(error) = connection.await {
@@ -93,6 +125,12 @@ pub(super) async fn connect(
         drop(slot);
     });
     Ok(Rc::new(shared))
+}
+
+async fn settle(mut pings: PingPong, settled: Rc<Settled>) {
+    // A failure is the connection's, and found out there.
+    let _ = pings.ping(Ping::opaque()).await;
+    settled.set();
 }
 
 impl Shared {
@@ -133,12 +171,25 @@ impl Stream {
         self.shared.served.get() > 1
     }
 
+    /// Waits for the origin's settings, which say whether it takes extended CONNECT (RFC 8441 §3).
+    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
+        self.shared.settled.wait(until).await?;
+        match self.shared.sender.is_extended_connect_protocol_enabled() {
+            true => Ok(()),
+            false => Err(UpstreamError::Protocol("upstream_has_no_extended_connect")),
+        }
+    }
+
     /// Sends the head. A request without a body is complete with it.
-    pub fn start(&mut self, head: &RequestHead) -> Result<(Option<&mut Sink>, Answer<'_>), UpstreamError> {
+    pub fn start(
+        &mut self,
+        head: &RequestHead,
+        websocket: bool,
+    ) -> Result<(Option<&mut Sink>, Answer<'_>), UpstreamError> {
         self.shared.served.set(self.shared.served.get() + 1);
-        let request = http2::head::write_request(head, self.shared.scheme, false)
+        let request = http2::head::write_request(head, self.shared.scheme, websocket)
             .map_err(|_| UpstreamError::Protocol("http2.request_cannot_be_written"))?;
-        let ended = head.body.is_empty();
+        let ended = head.body.is_empty() && !websocket;
         let mut sender = self.shared.sender.clone();
         let sent = sender.send_request(request, ended);
         let (response, stream) = sent.map_err(|error| self.shared.failed(&error))?;
@@ -153,7 +204,7 @@ impl Answer<'_> {
         let response = std::future::poll_fn(|cx| match std::pin::Pin::new(&mut self.response).poll(cx) {
             Poll::Ready(result) => Poll::Ready(result.map_err(|error| self.shared.failed(&error))),
             Poll::Pending => until.poll_passed(cx).map(|_| {
-                let passed = until.passed().unwrap_or(crate::net::Passed::End);
+                let passed = until.passed().unwrap_or(Passed::End);
                 Err(UpstreamError::TimedOut(passed))
             }),
         });

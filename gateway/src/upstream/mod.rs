@@ -14,6 +14,7 @@ use crate::http1;
 use crate::http2;
 use crate::net::{Passed, Until};
 use crate::proto::head::{Method, RequestHead, ResponseHead};
+use crate::proto::websocket;
 
 /// What went wrong on the origin's side.
 #[derive(Clone, Debug)]
@@ -66,16 +67,28 @@ impl Connection {
         }
     }
 
+    /// Waits until it is known whether this connection can carry a WebSocket, and fails when it cannot.
+    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
+        match self {
+            Connection::H1(_) => Ok(()),
+            Connection::H2(stream) => stream.prepare_websocket(until).await,
+        }
+    }
+
     /// Begins a request: where its body goes, and where the answer comes from. The head may be held until the body's first
-    /// bytes.
-    pub fn start(&mut self, head: &RequestHead) -> Result<(RequestSink<'_>, Answer<'_>), UpstreamError> {
+    /// bytes. `websocket`: it asks for one, and what would be the body is what the client says in it.
+    pub fn start(
+        &mut self,
+        head: &RequestHead,
+        websocket: bool,
+    ) -> Result<(RequestSink<'_>, Answer<'_>), UpstreamError> {
         match self {
             Connection::H1(connection) => {
-                let (sink, answer) = connection.start(head);
+                let (sink, answer) = connection.start(head, websocket);
                 Ok((RequestSink::H1(sink), Answer::H1(answer)))
             }
             Connection::H2(stream) => {
-                let (sink, answer) = stream.start(head)?;
+                let (sink, answer) = stream.start(head, websocket)?;
                 Ok((RequestSink::H2(sink), Answer::H2(answer)))
             }
         }
@@ -117,6 +130,17 @@ impl<'a> Answer<'a> {
         match self {
             Answer::H1(answer) => answer.head(method, head, until).await,
             Answer::H2(answer) => answer.head(head, until).await,
+        }
+    }
+
+    /// Whether the answer makes a WebSocket of the connection or stream. An error when it says so and cannot mean the
+    /// handshake that had this `key`.
+    pub fn accepts_websocket(&self, head: &ResponseHead, key: &[u8]) -> Result<bool, UpstreamError> {
+        match self {
+            Answer::H1(_) if head.status != 101 => Ok(false),
+            Answer::H1(_) if websocket::is_accepted(&head.headers, key) => Ok(true),
+            Answer::H1(_) => Err(UpstreamError::Protocol("upstream_websocket_accept_invalid")),
+            Answer::H2(_) => Ok(matches!(head.status, 200..=299)),
         }
     }
 

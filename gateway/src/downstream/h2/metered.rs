@@ -22,12 +22,20 @@ pub struct Metered {
 impl Metered {
     /// Nothing has been read yet, the preface included.
     pub fn new(io: tls::Stream) -> Metered {
-        Metered { io, meter: FrameMeter::server(now_ms()), flood: Rc::default() }
+        Metered { io, meter: FrameMeter::new(true, now_ms()), flood: Rc::default() }
     }
 
     /// Where the meter says that it has seen a flood.
     pub fn flood(&self) -> Rc<Cell<Option<Flood>>> {
         self.flood.clone()
+    }
+}
+
+impl Metered {
+    fn count(&mut self, sent: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = sent {
+            self.meter.sent(*bytes);
+        }
     }
 }
 
@@ -50,7 +58,10 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.count(&sent);
+        sent
     }
 
     fn poll_write_vectored(
@@ -58,7 +69,10 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, parts)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.io).poll_write_vectored(cx, parts);
+        this.count(&sent);
+        sent
     }
 
     fn is_write_vectored(&self) -> bool {

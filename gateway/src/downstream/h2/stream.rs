@@ -15,7 +15,7 @@ use crate::http2::head::{self, HeadError};
 use crate::http2::{Frame, Sink, Source};
 use crate::net::{self, Buf, Until};
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
-use crate::proto::head::{BodyLength, Headers, ResponseHead};
+use crate::proto::head::{BodyLength, Headers, Known, ResponseHead};
 use crate::proto::path;
 use crate::proxy::{
     self, BodySink, BodySource, Downstream, Ending, Exchange, ProxyError, RequestBody, RequestCx, RequestTimers,
@@ -76,6 +76,7 @@ fn read_head(request: &Request<RecvStream>, cx: &RequestCx, exchange: &mut Excha
     exchange.understood = true;
     exchange.client_keeps_alive = true;
     exchange.expects_continue = received.expect_continue;
+    exchange.websocket = received.websocket.then_some(Ok(()));
     path::normalise(&mut exchange.request.target, settings.path).map_err(|error| ProxyError::Path(error.detail()))
 }
 
@@ -135,6 +136,15 @@ impl Stream {
 impl Downstream for Stream {
     fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
         (Body { source: &mut self.body, response: &self.response }, Out { response: &self.response, sent: 0 })
+    }
+
+    fn accept_websocket(&mut self, head: &mut ResponseHead, _: &[u8]) -> (impl RequestBody, impl ResponseSink) {
+        head.status = 200;
+        head.headers.remove(&Known::SecWebsocketAccept);
+        let (body, mut out) =
+            (Body { source: &mut self.body, response: &self.response }, Out { response: &self.response, sent: 0 });
+        out.start(head, ResponseFraming { keep_alive: true, body: BodyFraming::UntilClose });
+        (body, out)
     }
 }
 
