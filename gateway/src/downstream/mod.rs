@@ -2,6 +2,9 @@
 
 mod h1;
 mod h2;
+mod l4;
+mod opening;
+mod session;
 
 use std::rc::Rc;
 
@@ -14,6 +17,9 @@ use crate::snapshot::Place;
 use crate::tls::{self, TlsInfo};
 use crate::upstream::Pools;
 
+use l4::Halves;
+use opening::{Fate, Opening, Unopened};
+
 /// An accepted connection.
 pub struct Accepted {
     /// What it sends.
@@ -22,39 +28,62 @@ pub struct Accepted {
     pub writer: net::Writer,
     /// The other end.
     pub peer: std::net::SocketAddr,
+    /// Our end.
+    pub local: std::net::SocketAddr,
     /// Its number.
     pub id: u64,
-    /// Its place under the listener's limits, for as long as it is open.
+    /// Its place under the listener's limits.
     pub place: Place,
 }
 
 /// Serves a connection to its end. The only place that knows which protocol a client speaks.
-pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Accepted) {
-    let _place = accepted.place;
+pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted: Accepted) {
     let (generation, id) = listener.generation();
     let view = generation.listener(id);
-    let limits = &generation.config.listeners[id.index()].limits;
-    let local = accepted.writer.local_addr();
-    let Ok(local) = local else { return };
+    let settings = &generation.config.listeners[id.index()];
+    let stats = view.stats.shard(worker.worker);
+    let (deadline, reads_first) = (worker.timers.deadline(), opening::is_needed(settings, view));
+    if reads_first || view.tls.is_some() {
+        deadline.set(settings.limits.handshake_timeout);
+    }
+    let until = Until::only(&deadline);
+    let opening = match reads_first {
+        false => opening::unread(settings, view, &accepted),
+        true => match Box::pin(opening::read(&generation, settings, view, &mut accepted, &until)).await {
+            Ok(opening) => opening,
+            Err(Unopened::Gone) => return,
+            Err(Unopened::Refused(refusal)) => {
+                accepted.writer.abort();
+                return stats.refused.of(refusal).inc();
+            }
+        },
+    };
+    let terminates = !matches!(opening.fate, Fate::Relay { terminate: false, .. });
     let (reader, writer, tls) = match &view.tls {
-        None => (tls::Reader::Plain(accepted.reader), tls::Writer::Plain(accepted.writer), None),
-        Some(settings) => {
-            let deadline = worker.timers.deadline();
-            deadline.set(limits.handshake_timeout);
-            let until = Until::only(&deadline);
+        Some(settings) if terminates => {
             let shaken = tls::accept(accepted.reader, accepted.writer, settings, &until);
             let shaken = Box::pin(shaken).await;
-            count_handshake(view.stats.shard(worker.worker), shaken.is_ok());
+            count_handshake(stats, shaken.is_ok());
             match shaken {
                 Ok((reader, writer, info)) => (reader, writer, Some(info)),
-                Err(error) => return log::debug!("{}: handshake with {}: {error}", listener.name, accepted.peer),
+                Err(error) => return log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer),
             }
         }
+        _ => (tls::Reader::Plain(accepted.reader), tls::Writer::Plain(accepted.writer), None),
     };
-    let http = generation.config.listeners[id.index()].http;
-    drop(generation);
-    let connection = connection(listener, accepted.peer, local, tls, accepted.id);
-    speak(worker, connection, reader, writer, http).await;
+    drop(deadline);
+    let connection = connection(listener, &opening, tls, accepted.id);
+    match opening.fate {
+        Fate::Http => {
+            let http = settings.http;
+            drop(generation);
+            speak(worker, connection, reader, writer, http).await;
+        }
+        Fate::Relay { route, .. } => {
+            let client = Halves { reader, writer };
+            Box::pin(l4::serve(&worker, generation, route, &connection, client)).await;
+        }
+    }
 }
 
 /// Serves a connection in the version of HTTP that it speaks.
@@ -110,14 +139,16 @@ async fn begins_with(
     }
 }
 
-fn connection(
-    listener: Rc<ListenerCx>,
-    peer: std::net::SocketAddr,
-    local: std::net::SocketAddr,
-    tls: Option<TlsInfo>,
-    id: u64,
-) -> ConnectionCx {
-    ConnectionCx { peer: Peer::new(peer, tls.is_some()), local, tls, id, pools: Pools::default(), listener }
+fn connection(listener: Rc<ListenerCx>, opening: &Opening, tls: Option<TlsInfo>, id: u64) -> ConnectionCx {
+    ConnectionCx {
+        peer: Peer::new(opening.peer, tls.is_some()),
+        local: opening.local,
+        passing_name: opening.server_name.clone().filter(|_| tls.is_none()),
+        tls,
+        id,
+        pools: Pools::default(),
+        listener,
+    }
 }
 
 fn count_handshake(stats: &ListenerShard, ok: bool) {

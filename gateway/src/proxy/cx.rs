@@ -150,6 +150,8 @@ pub struct ConnectionCx {
     pub local: std::net::SocketAddr,
     /// What the handshake settled, where there is TLS.
     pub tls: Option<TlsInfo>,
+    /// The server name of TLS that passes through.
+    pub passing_name: Option<String>,
     /// Its number, for the access log.
     pub id: u64,
     /// Connections to origins that carry this client's address, and therefore serve nobody else.
@@ -172,6 +174,12 @@ impl RequestTimers {
 }
 
 impl ConnectionCx {
+    /// The server name that the client asked for, whoever terminates its TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        let terminated = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        terminated.or(self.passing_name.as_deref())
+    }
+
     /// Whether the client wanted to reach another host when it connected to this `listener`.
     pub fn is_misdirected(&self, listener: &ListenerView, host: &[u8]) -> bool {
         let server_name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());

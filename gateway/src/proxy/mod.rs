@@ -7,6 +7,7 @@ mod error;
 mod exchange;
 mod finish;
 mod forward;
+mod proxy_header;
 mod pump;
 mod reply;
 mod tunnel;
@@ -17,6 +18,7 @@ use std::time::Instant;
 pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, RequestTimers, WorkerCx};
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
+pub use proxy_header::proxy_header;
 pub use pump::{BodySink, BodySource, PumpError, pump};
 pub use tunnel::{TunnelError, tunnel};
 

@@ -136,7 +136,10 @@ fn admit(
         }
     };
     let guard = Admitted::new(view.stats.clone(), worker.worker, open.clone());
-    let accepted = Accepted { reader, writer, peer, id: open.next_id(worker.worker), place };
+    // A connection that was reset meanwhile has no address any more.
+    let Ok(local) = writer.local_addr() else { return };
+    let id = open.next_id(worker.worker);
+    let accepted = Accepted { reader, writer, peer, local, id, place };
     let serve = downstream::serve(worker.clone(), listener.clone(), accepted);
     net::spawn(async move {
         serve.await;
