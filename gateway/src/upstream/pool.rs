@@ -136,27 +136,37 @@ impl Pools {
         slots: &Pools,
         deadline: &Deadline,
     ) -> Result<Connection, UpstreamError> {
-        let id = wanted.endpoint.id;
-        loop {
-            if wanted.reuse
-                && let Some(connection) = self.take(id, wanted.repeatable)
-            {
-                wanted.view().stats.shard(wanted.worker).connections_reused.inc();
-                return Ok(connection);
-            }
-            if self.protocol(wanted) == UpstreamProtocol::H1 {
-                return self.dial_h1(wanted, slots, deadline).await;
-            }
+        if let Some(connection) = self.kept(wanted) {
+            return Ok(connection);
+        }
+        // Boxed, so that a request does not keep the room that connecting needs.
+        Box::pin(self.connect(wanted, slots, deadline)).await
+    }
+
+    async fn connect(
+        &self,
+        wanted: &Wanted<'_>,
+        slots: &Pools,
+        deadline: &Deadline,
+    ) -> Result<Connection, UpstreamError> {
+        while self.protocol(wanted) != UpstreamProtocol::H1 {
             let connecting = self.connecting(wanted, slots)?;
             connecting.done(deadline).await?;
             if let Some(error) = &*connecting.failed.borrow() {
                 return Err(error.clone());
             }
             // A connection that nobody has used yet is as good as one of our own.
-            if let Some(stream) = self.stream(id) {
-                return Ok(stream);
+            if let Some(connection) = self.stream(wanted.endpoint.id).or_else(|| self.kept(wanted)) {
+                return Ok(connection);
             }
         }
+        self.dial_h1(wanted, slots, deadline).await
+    }
+
+    fn kept(&self, wanted: &Wanted<'_>) -> Option<Connection> {
+        let kept = wanted.reuse.then(|| self.take(wanted.endpoint.id, wanted.repeatable)).flatten()?;
+        wanted.view().stats.shard(wanted.worker).connections_reused.inc();
+        Some(kept)
     }
 
     /// An idle connection that is still good, or a stream. A request that cannot be sent twice is worth asking the kernel,
@@ -209,7 +219,7 @@ impl Pools {
         let connecting = Rc::new(Connecting::default());
         endpoints = self.0.endpoints.borrow_mut();
         endpoints.entry(wanted.endpoint.id).or_default().connecting = Some(connecting.clone());
-        net::spawn(connect(self.clone(), Owned::of(wanted), slot, connecting.clone()));
+        net::spawn(establish(self.clone(), Owned::of(wanted), slot, connecting.clone()));
         Ok(connecting)
     }
 
@@ -308,7 +318,7 @@ impl Owned {
 }
 
 /// Makes an HTTP/2 connection, or one of HTTP/1 where ALPN says so, and puts it where those who wait will find it.
-async fn connect(pools: Pools, owned: Owned, slot: Slot, connecting: Rc<Connecting>) {
+async fn establish(pools: Pools, owned: Owned, slot: Slot, connecting: Rc<Connecting>) {
     let made = make(&owned, slot).await;
     let mut endpoints = pools.0.endpoints.borrow_mut();
     // No pool: a reload took the endpoint away meanwhile. Those who wait find that out for themselves.

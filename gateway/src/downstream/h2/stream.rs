@@ -25,38 +25,47 @@ use crate::proxy::{
 
 /// Memory of requests that are done, for those to come.
 #[derive(Default)]
-pub(super) struct Spare(RefCell<Vec<Room>>);
+#[expect(clippy::vec_box, reason = "each is handed over several times for one request, and is large")]
+pub(super) struct Spare(RefCell<Vec<Box<Room>>>);
 
 /// Rooms a connection keeps: a browser's or a gRPC client's usual number of requests at once.
 const SPARE: usize = 16;
 
+/// What a request needs besides its stream.
 struct Room {
     exchange: Exchange,
     timers: RequestTimers,
 }
 
-/// Serves a request in a task of its own.
+/// Reads a request's head, and serves it in a task of its own.
 pub(super) fn spawn(shared: &Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Frame>) {
     shared.enter();
-    net::spawn(serve(shared.clone(), request, respond));
-}
-
-async fn serve(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Frame>) {
-    let (worker, connection) = (&*shared.worker, &*shared.connection);
-    let mut room = shared.spare.take(&shared);
-    let (generation, listener) = connection.listener.generation();
+    let mut room = shared.spare.take(shared);
+    let (generation, listener) = shared.connection.listener.generation();
     let cx = RequestCx { generation, listener };
     room.exchange.begin(Instant::now());
-    if worker.log.borrow().is_some() {
+    if shared.worker.log.borrow().is_some() {
         room.exchange.started_wall = SystemTime::now();
     }
     let read = read_head(&request, &cx, &mut room.exchange);
-    let mut stream = Stream::new(request.into_body(), respond, shared.meter.clone());
-    let Room { exchange, timers } = &mut room;
+    let stream = Stream::new(request.into_body(), respond, shared.meter.clone());
+    net::spawn(serve(shared.clone(), room, cx, stream, read));
+}
+
+async fn serve(
+    shared: Rc<Shared>,
+    mut room: Box<Room>,
+    cx: RequestCx,
+    mut stream: Stream,
+    read: Result<(), ProxyError>,
+) {
+    let (worker, connection) = (&*shared.worker, &*shared.connection);
+    let Room { exchange, timers } = &mut *room;
     let request = proxy::Request { worker, connection, timers, cx, exchange };
+    // Boxed: a task is copied on its way to its place, and these are large.
     let ending = match read {
-        Ok(()) => proxy::handle(request, &mut stream).await,
-        Err(error) => proxy::refuse(request, &mut stream, error).await,
+        Ok(()) => Box::pin(proxy::handle(request, &mut stream)).await,
+        Err(error) => Box::pin(proxy::refuse(request, &mut stream, error)).await,
     };
     if ending == Ending::Abort {
         stream.reset();
@@ -82,15 +91,15 @@ fn read_head(request: &Request<RecvStream>, cx: &RequestCx, exchange: &mut Excha
 }
 
 impl Spare {
-    fn take(&self, shared: &Shared) -> Room {
+    fn take(&self, shared: &Shared) -> Box<Room> {
         let spare = self.0.borrow_mut().pop();
         spare.unwrap_or_else(|| {
             let timers = RequestTimers::new(&shared.worker.timers);
-            Room { exchange: Exchange::new(Instant::now()), timers }
+            Box::new(Room { exchange: Exchange::new(Instant::now()), timers })
         })
     }
 
-    fn put(&self, mut room: Room) {
+    fn put(&self, mut room: Box<Room>) {
         let mut spare = self.0.borrow_mut();
         if spare.len() < SPARE {
             room.exchange.rest();
