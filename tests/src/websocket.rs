@@ -27,13 +27,14 @@ pub struct Tunnel {
     end: End,
     /// What came and was not taken.
     unread: Vec<u8>,
+    /// The connection of a client's end, which closes with it.
+    _client: Option<Client>,
 }
 
 #[derive(Debug)]
 enum End {
     H1(Stream),
-    /// A client's end keeps its connection.
-    H2(H2Stream, Option<Client>),
+    H2(H2Stream),
 }
 
 /// Asks for a tunnel; the status, when the answer is no.
@@ -56,7 +57,7 @@ pub fn connect(http: Http, addr: SocketAddr, path: &str) -> Result<Tunnel, u16> 
             let stream = client.connection.open(&extended_connect("websocket", path), false);
             match stream.next() {
                 Ok(Event::Fields(fields)) if fields[0].1 == "200" => {
-                    Ok(Tunnel { end: End::H2(stream, Some(client)), unread: Vec::new() })
+                    Ok(Tunnel { end: End::H2(stream), unread: Vec::new(), _client: Some(client) })
                 }
                 Ok(Event::Fields(fields)) => Err(fields[0].1.parse().expect("a status")),
                 other => panic!("{other:?} in place of an answer"),
@@ -98,7 +99,7 @@ pub fn serve(mut conn: Conn, handler: &(impl Fn(Head, Tunnel) + Sync)) {
             let protocol = fields.iter().find(|(name, _)| name == ":protocol").map(|(_, value)| value.as_str());
             assert_eq!(protocol, Some("websocket"), "{fields:?}");
             stream.send_fields(&[(":status", "200")], false);
-            let tunnel = Tunnel { end: End::H2(stream, None), unread: Vec::new() };
+            let tunnel = Tunnel { end: End::H2(stream), unread: Vec::new(), _client: None };
             let head = Head { start: "CONNECT".into(), headers: fields };
             scope.spawn(move || handler(head, tunnel));
         }
@@ -113,13 +114,14 @@ pub fn echo(tunnel: Tunnel) {
             return;
         }
     }
+    socket.get_mut().half_close();
 }
 
 impl Tunnel {
     /// A connection whose heads have been exchanged.
     pub fn of(conn: Conn) -> Tunnel {
         let (stream, unread) = conn.into_parts();
-        Tunnel { end: End::H1(stream), unread }
+        Tunnel { end: End::H1(stream), unread, _client: None }
     }
 
     /// The client's end of a WebSocket over it.
@@ -131,7 +133,7 @@ impl Tunnel {
     pub fn half_close(&mut self) {
         match &mut self.end {
             End::H1(stream) => stream.half_close(),
-            End::H2(stream, _) => _ = stream.send_data(b"", true),
+            End::H2(stream) => _ = stream.send_data(b"", true),
         }
     }
 
@@ -142,7 +144,7 @@ impl Tunnel {
                 stream.reset_on_close();
                 stream.cut();
             }
-            End::H2(stream, _) => _ = stream.reset(code::CANCEL),
+            End::H2(stream) => _ = stream.reset(code::CANCEL),
         }
     }
 }
@@ -152,7 +154,7 @@ impl Read for Tunnel {
         if self.unread.is_empty() {
             match &mut self.end {
                 End::H1(stream) => return stream.read(buf),
-                End::H2(stream, _) => match stream.next() {
+                End::H2(stream) => match stream.next() {
                     Ok(Event::Data(bytes)) => self.unread = bytes,
                     Ok(Event::End) => return Ok(0),
                     other => return Err(io::Error::other(format!("{other:?}"))),
@@ -170,8 +172,8 @@ impl Write for Tunnel {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match &mut self.end {
             End::H1(stream) => stream.write(buf),
-            End::H2(stream, _) if stream.send_data(buf, false) => Ok(buf.len()),
-            End::H2(..) => Err(io::ErrorKind::BrokenPipe.into()),
+            End::H2(stream) if stream.send_data(buf, false) => Ok(buf.len()),
+            End::H2(_) => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
