@@ -396,8 +396,9 @@ fn an_origin_that_floods_its_streams_with_1xx_is_survived() {
     let client = Client::connect(gateway.addr("web"));
     let stream = client.start("GET", "/", &[], true);
     wait::steady("the origin to be done", Duration::from_millis(500), || gateway.process.cpu_times());
+    // The h2 crate keeps each until its request has taken it: up to 700 bytes for 15 on the wire.
     let growth = gateway.process.peak_rss().saturating_sub(before);
-    assert!(growth < FLOOD_GROWTH_MAX, "the flood took {} MiB", growth / MIB);
+    assert!(growth < STALL_GROWTH_MAX, "the flood took {} MiB", growth / MIB);
     stream.reset(code::CANCEL);
     client.connection.round_trip();
 }
