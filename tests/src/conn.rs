@@ -134,6 +134,12 @@ impl Conn {
         self.stream
     }
 
+    /// The socket, and what was read from it and not taken.
+    pub fn into_parts(self) -> (Stream, Vec<u8>) {
+        let unread = self.buffer[self.taken..self.filled].to_vec();
+        (self.stream, unread)
+    }
+
     /// Sends all of `bytes`.
     ///
     /// # Panics

@@ -28,6 +28,7 @@ pub mod process;
 pub mod stream;
 pub mod tls;
 pub mod wait;
+pub mod websocket;
 
 /// What nearly every test names.
 pub mod prelude {

@@ -99,6 +99,8 @@ async fn speak(
         (Some(alpn), _) => alpn == b"h2",
         (None, HttpVersions { h1: false, .. }) => true,
         (None, HttpVersions { h2: false, .. }) => false,
+        // Over TLS there is no HTTP/2 without ALPN (RFC 9113 §3.2): a host without HTTP/2 would have it after all.
+        (None, _) if connection.tls.is_some() => false,
         // Prior knowledge (RFC 9113 §3.3).
         (None, _) => match begins_with(h2::PREFACE, &worker, &connection, &mut reader).await {
             Some(is_h2) => is_h2,

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::frame::{Frame, flag, kind, setting};
+use super::frame::{Frame, code, flag, kind, setting};
 use super::hpack::{Fields, encode};
 use super::wire::{PREFACE, Wire, block_of};
 use crate::conn::ReadError;
@@ -423,10 +423,15 @@ impl Shared {
             let expected = !self.is_client && frame.stream % 2 == 1 && frame.stream > state.last_id;
             require(expected, || format!("a stream that cannot begin: {frame:?}"))?;
             state.last_id = frame.stream;
+            let open = state.streams.values().filter(|s| s.local_open || s.remote_open).count();
+            if self.options.max_concurrent_streams.is_some_and(|most| open >= most as usize) {
+                drop(state);
+                self.send(&Frame::rst_stream(frame.stream, code::REFUSED_STREAM));
+                return Ok(());
+            }
+            state.most_at_once = state.most_at_once.max(open + 1);
             state.add(frame.stream, &self.options, true);
             state.opened.push_back(frame.stream);
-            let open = state.streams.values().filter(|s| s.local_open || s.remote_open).count();
-            state.most_at_once = state.most_at_once.max(open);
         }
         state.push(frame.stream, Event::Fields(fields));
         if frame.has(flag::END_STREAM) {
@@ -515,7 +520,8 @@ impl State {
         let length = frame.payload.len() as i64;
         self.receive_window -= length;
         require(self.receive_window >= 0, || format!("past the connection's window: {frame:?}"))?;
-        let stream = self.streams.get_mut(&frame.stream).ok_or_else(|| malformed("DATA before HEADERS", frame))?;
+        // One that was refused.
+        let Some(stream) = self.streams.get_mut(&frame.stream) else { return Ok(()) };
         stream.receive_window -= length;
         require(stream.receive_window >= 0, || format!("past the stream's window: {frame:?}"))?;
         let data = block_of(frame);

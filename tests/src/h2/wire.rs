@@ -144,13 +144,15 @@ impl Wire {
         self.inflate.decode(&block).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Does what a peer owes to SETTINGS and PING.
+    /// Does what a peer owes to a frame it takes no notice of: an answer to SETTINGS and PING, and every header block
+    /// must be decoded.
     pub fn acknowledge(&mut self, frame: &Frame) {
         match (frame.kind, frame.flags) {
             (kind::SETTINGS, 0) => _ = self.try_send(&Frame::settings_ack()),
             (kind::PING, 0) => {
                 let _ = self.try_send(&Frame::new(kind::PING, flag::ACK, 0, frame.payload.clone()));
             }
+            (kind::HEADERS, _) => _ = self.decode(frame),
             _ => {}
         }
     }
