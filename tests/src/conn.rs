@@ -156,6 +156,38 @@ impl Conn {
         self.taken += expected.len();
     }
 
+    /// Whether exactly what `bytes` says comes next; `false` also when the connection ends before.
+    pub fn try_expect(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let expected = bytes.as_ref();
+        while self.filled - self.taken < expected.len() {
+            if !matches!(self.fill(), Ok(1..)) {
+                return false;
+            }
+        }
+        let got = &self.buffer[self.taken..][..expected.len()];
+        let same = got == expected;
+        self.taken += expected.len();
+        same
+    }
+
+    /// Reads `length` bytes, as text.
+    pub fn read_some(&mut self, length: usize) -> String {
+        let mut text = Vec::new();
+        self.take(length as u64, &mut |bytes| text.extend_from_slice(bytes)).expect("bytes before the end");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The same connection for another thread to write to.
+    ///
+    /// # Panics
+    /// With TLS, whose two directions cannot be parted.
+    pub fn clone_writer(&self) -> Conn {
+        match &self.stream {
+            Stream::Plain(tcp) => Conn::new(Stream::Plain(tcp.clone()), self.index),
+            Stream::Tls(_) => panic!("the writing half of a TLS connection"),
+        }
+    }
+
     /// Reads a message's head.
     pub fn head(&mut self) -> Result<Head, ReadError> {
         let start = match self.line() {

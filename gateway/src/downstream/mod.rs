@@ -4,6 +4,9 @@ mod h1;
 mod l4;
 mod opening;
 mod session;
+mod udp;
+
+pub use udp::serve_datagrams;
 
 use std::rc::Rc;
 
