@@ -167,11 +167,9 @@ impl<'a> Source<'a> {
     }
 
     async fn next_until_close(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
-        if self.reader.data().is_empty() {
-            if self.reader.fill(until).await? == 0 {
-                self.state.framing = Framing::Done;
-                return Ok(None);
-            }
+        if self.reader.data().is_empty() && self.reader.fill(until).await? == 0 {
+            self.state.framing = Framing::Done;
+            return Ok(None);
         }
         Ok(Some(self.reader.take()))
     }
