@@ -31,7 +31,7 @@ fn build_of_100_000_networks(bencher: Bencher<'_, '_>) {
 /// A request of ten fields; the second figure is from a trusted proxy that names a client.
 #[divan::bench(args = ["203.0.113.1", "10.0.0.1"])]
 fn prepare(bencher: Bencher<'_, '_>, peer: &str) {
-    let trusted = TrustedProxies::build(&["10.0.0.0/8".parse().expect("a network")]);
+    let trusted = TrustedProxies::build(&["10.0.0.0/8".parse().expect("a network")], 0);
     let peer = Peer::new(SocketAddr::new(peer.parse().expect("an address"), 5000), true);
     let mut head = RequestHead { authority: b"api.example.com".into(), ..RequestHead::default() };
     let mut scratch = Vec::new();

@@ -3,6 +3,8 @@
 //! `cargo bench -p gateway-bench --bench route_find`. Requests come in random order, so the tree is not in the first
 //! level caches; the request itself is, as it is after parsing.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use divan::{Bencher, black_box};
 use gateway::config::model::{
     Action, HeaderEdits, HeaderMatch, HostPattern, ListenerId, PathMatch, Respond, Route, RouteMatch, ValueMatch,
@@ -73,7 +75,7 @@ fn conditions(bencher: Bencher<'_, '_>, count: usize) {
         head.headers.append_raw(format!("x-other-{n}").as_bytes(), b"value");
     }
     head.headers.append_raw(b"x-tenant", format!("tenant-{}", count - 1).as_bytes());
-    bencher.bench_local(|| table.find(black_box(&Query { host: b"host-0.example.com", path: b"/", head: &head })));
+    bencher.bench_local(|| table.find(black_box(&query("host-0.example.com", "/", &head))));
 }
 
 #[divan::bench(args = [1_000, 1], sample_count = 20)]
@@ -90,8 +92,13 @@ fn bench_find(bencher: Bencher<'_, '_>, routes: &[Route], request: impl Fn(usize
     let mut requests = requests.iter().cycle();
     bencher.bench_local(move || {
         let (host, path) = requests.next().expect("endless");
-        table.find(black_box(&Query { host: host.as_bytes(), path: path.as_bytes(), head: &head }))
+        table.find(black_box(&query(host, path, &head)))
     });
+}
+
+fn query<'a>(host: &'a str, path: &'a str, head: &'a RequestHead) -> Query<'a> {
+    let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Query { host: host.as_bytes(), path: path.as_bytes(), head, peer_ip: ip, client_ip: ip }
 }
 
 fn routes(shape: impl Fn(usize) -> (String, PathMatch)) -> Vec<Route> {

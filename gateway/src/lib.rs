@@ -16,6 +16,7 @@ pub mod control;
 pub mod downstream;
 pub mod filter;
 pub mod http1;
+pub mod http2;
 pub mod metrics;
 pub mod net;
 pub mod proto;

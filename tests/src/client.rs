@@ -135,7 +135,8 @@ impl Conn {
         (response, checker.len())
     }
 
-    fn response_into(&mut self, method: &str, sink: &mut dyn FnMut(&[u8])) -> Result<Response, ReadError> {
+    /// Reads the response to a request of `method`; its body goes to `sink`.
+    pub fn response_into(&mut self, method: &str, sink: &mut dyn FnMut(&[u8])) -> Result<Response, ReadError> {
         let mut interim = Vec::new();
         loop {
             let head = self.head()?;

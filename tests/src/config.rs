@@ -4,6 +4,8 @@ use std::fmt::{self, Display, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::ports::any_port;
+
 /// A `gateway.toml` being written. Everything listens on port 0 unless a test says otherwise.
 ///
 /// The methods take the table's remaining lines as text: a test shows the keys it is about as a user would write them.
@@ -38,9 +40,9 @@ impl Config {
         self
     }
 
-    /// Adds a listener on a port of 127.0.0.1 that the kernel chooses.
+    /// Adds a listener on a port of the loopback address that the kernel chooses.
     pub fn listener(self, name: &str, lines: &str) -> Config {
-        self.listener_at(name, SocketAddr::from(([127, 0, 0, 1], 0)), lines)
+        self.listener_at(name, any_port(), lines)
     }
 
     /// Adds a listener.

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::h2::PREFACE;
 use crate::stream::Stream;
 
 /// Most bytes of one line that are read before giving up on it.
@@ -93,9 +94,11 @@ pub enum ReadError {
     Closed,
     /// The connection ended (FIN or RST) within the message.
     Truncated,
+    /// The stream was reset with this code (HTTP/2).
+    Reset(u32),
     /// Nothing came in time.
     TimedOut,
-    /// It is not HTTP/1.1.
+    /// It is not HTTP.
     Malformed(String),
 }
 
@@ -112,6 +115,23 @@ impl Conn {
     /// A connection over `stream`.
     pub fn new(stream: Stream, index: usize) -> Conn {
         Conn { stream, buffer: vec![0; 16 * 1024], taken: 0, filled: 0, index }
+    }
+
+    /// Whether the peer speaks HTTP/2: by ALPN, or by how it begins. Nothing is taken.
+    pub fn begins_h2(&self) -> bool {
+        let mut first = [0; 3];
+        match &self.stream {
+            Stream::Plain(tcp) => {
+                matches!(tcp.peek(&mut first), Ok(count) if PREFACE.starts_with(&first[..count]) && count > 0)
+            }
+            Stream::Tls(tls) => tls.alpn().as_deref() == Some("h2"),
+        }
+    }
+
+    /// The socket, before anything was read from it.
+    pub fn into_stream(self) -> Stream {
+        assert_eq!(self.filled, 0, "bytes were read");
+        self.stream
     }
 
     /// Sends all of `bytes`.

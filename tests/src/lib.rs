@@ -8,6 +8,7 @@
 //! - nothing sleeps: a test waits for an event, and each wait has a deadline ([`wait`]);
 //! - plain threads and blocking sockets: the peers must be simpler than the program under test.
 
+pub mod asked;
 pub mod certs;
 pub mod client;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod conn;
 pub mod curl;
 pub mod fuzz;
 pub mod gateway;
+pub mod h2;
 pub mod lab;
 pub mod load;
 pub mod metrics;
@@ -29,6 +31,7 @@ pub mod wait;
 
 /// What nearly every test names.
 pub mod prelude {
+    pub use crate::asked::{AnyClient, Http};
     pub use crate::client::Response;
     pub use crate::config::Config;
     pub use crate::conn::{Conn, End, ReadError};

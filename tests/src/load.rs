@@ -181,7 +181,7 @@ fn no_connection(error: std::io::Error) -> Failure {
 fn unread(error: ReadError) -> Failure {
     match error {
         ReadError::Closed => Failure::Unanswered,
-        ReadError::Truncated => Failure::Truncated,
+        ReadError::Truncated | ReadError::Reset(_) => Failure::Truncated,
         ReadError::TimedOut => Failure::TimedOut,
         ReadError::Malformed(text) => Failure::Malformed(text),
     }

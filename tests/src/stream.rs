@@ -2,21 +2,22 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use rustls::{ClientConnection, StreamOwned};
 use socket2::SockRef;
 
+use crate::tls::Session;
 use crate::wait::DEADLINE;
 
-/// The bytes below a [`Conn`](crate::conn::Conn).
-#[derive(Debug)]
+/// The bytes below a [`Conn`](crate::conn::Conn) or an [`h2::Wire`](crate::h2::Wire). A clone is another handle on the
+/// same connection: one thread may read while another writes.
+#[derive(Clone, Debug)]
 pub enum Stream {
     /// TCP. Shared, so that an origin can cut the connections it still has when it ends.
     Plain(Arc<TcpStream>),
-    /// TLS, client side.
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// TLS, either side.
+    Tls(Arc<Session>),
 }
 
 impl Stream {
@@ -31,7 +32,15 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => &tls.sock,
+            Stream::Tls(tls) => tls.tcp(),
+        }
+    }
+
+    /// The protocol that ALPN chose.
+    pub fn alpn(&self) -> Option<String> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(tls) => tls.alpn(),
         }
     }
 
@@ -42,18 +51,48 @@ impl Stream {
     }
 
     /// Says that nothing more will be sent, and goes on reading.
-    pub fn half_close(&mut self) {
+    pub fn half_close(&self) {
         if let Stream::Tls(tls) = self {
-            tls.conn.send_close_notify();
-            let _ = tls.flush();
+            tls.send_close_notify();
         }
         // An error means that the peer is gone already, which the next read reports better.
         let _ = self.tcp().shutdown(Shutdown::Write);
     }
 
+    /// Ends the connection in both directions, whoever else has a handle on it.
+    pub fn cut(&self) {
+        // An error means that it has ended.
+        let _ = self.tcp().shutdown(Shutdown::Both);
+    }
+
+    /// A handle that does not keep the connection open.
+    pub(crate) fn downgrade(&self) -> WeakStream {
+        match self {
+            Stream::Plain(tcp) => WeakStream::Plain(Arc::downgrade(tcp)),
+            Stream::Tls(tls) => WeakStream::Tls(Arc::downgrade(tls)),
+        }
+    }
+
     /// Makes the coming close an RST in place of a FIN.
     pub fn reset_on_close(&self) {
         SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+}
+
+/// A handle that does not keep the connection open.
+#[derive(Debug)]
+pub(crate) enum WeakStream {
+    Plain(Weak<TcpStream>),
+    Tls(Weak<Session>),
+}
+
+impl WeakStream {
+    /// The connection, when somebody still has it.
+    pub(crate) fn upgrade(&self) -> Option<Stream> {
+        match self {
+            WeakStream::Plain(tcp) => tcp.upgrade().map(Stream::Plain),
+            WeakStream::Tls(tls) => tls.upgrade().map(Stream::Tls),
+        }
     }
 }
 
@@ -75,10 +114,8 @@ impl Write for Stream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Stream::Plain(tcp) => (&**tcp).flush(),
-            Stream::Tls(tls) => tls.flush(),
-        }
+        // Neither keeps anything back.
+        Ok(())
     }
 }
 

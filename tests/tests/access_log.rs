@@ -1,7 +1,7 @@
 //! One line for each request, whatever became of it.
 
 use gateway_tests::client;
-use gateway_tests::ports::HeldPort;
+use gateway_tests::ports::{HeldPort, loopback};
 use gateway_tests::prelude::*;
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ fn the_text_format_is_envoys_default_line() {
     let line = lines(&dir, 1).remove(0);
     let expected = r#"] "GET / HTTP/1.1" 200 - 0 1 "#;
     assert!(line.starts_with("[20") && line.contains(expected), "{line}");
-    assert!(line.contains(r#" "127.0.0.1" "test/1" ""#), "{line}");
+    assert!(line.contains(&format!(r#" "{}" "test/1" ""#, loopback())), "{line}");
     assert!(line.ends_with(&format!(r#"" "{}" "{}""#, client::HOST, origin.addr())), "{line}");
 }
 

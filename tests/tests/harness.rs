@@ -4,13 +4,15 @@ use gateway_tests::certs::Store;
 use gateway_tests::client::request;
 use gateway_tests::conn::Framing;
 use gateway_tests::curl::curl;
+use gateway_tests::h2::{Client, Connection, Options};
 use gateway_tests::load::{Failure, Load, Mode};
 use gateway_tests::metrics::Samples;
 use gateway_tests::nginx::Nginx;
+use gateway_tests::origin::serve;
 use gateway_tests::pattern::{self, Checker};
 use gateway_tests::ports::HeldPort;
 use gateway_tests::prelude::*;
-use gateway_tests::tls::TlsClient;
+use gateway_tests::tls::{TlsClient, TlsServer};
 use rustls::HandshakeKind;
 
 fn nginx_in_front_of(origin: &Origin) -> Nginx {
@@ -123,7 +125,7 @@ fn a_held_request_waits_for_its_release() {
 #[test]
 fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
     let store = Store::new();
-    let leaf = store.issue("site", &["localhost", "a.test"]);
+    let leaf = store.issue("site", &["a.test"]);
     let nginx = Nginx::start_with(
         "ssl http2",
         &format!(
@@ -131,8 +133,9 @@ fn curl_and_the_tls_client_talk_to_nginx_with_a_certificate_of_ours() {
             store.path().display()
         ),
     );
-    let (ca, url) = (store.path().join("ca.pem"), format!("https://localhost:{}/", nginx.addr().port()));
-    assert_eq!(curl(&["--cacert", ca.to_str().expect("a path"), &url]), "hello");
+    let (ca, url) = (store.path().join("ca.pem"), format!("https://a.test:{}/", nginx.addr().port()));
+    let connect_to = format!("::{}", nginx.addr());
+    assert_eq!(curl(&["--cacert", ca.to_str().expect("a path"), "--connect-to", &connect_to, &url]), "hello");
 
     let client = TlsClient::with(&store.authority, &[&rustls::version::TLS12], &["h2", "http/1.1"]);
     let (_conn, first) = client.connect(nginx.addr(), "a.test").expect("a handshake");
@@ -159,4 +162,106 @@ fn samples_are_summed_by_label() {
     let samples = Samples::parse(text);
     assert_eq!((samples.sum("a", &[("b", "1")]), samples.sum("a", &[]), samples.sum("plain", &[])), (5.0, 15.0, 7.0));
     assert_eq!(samples.sum("a", &[("c", "x y\\\"}")]), 2.0);
+}
+
+#[test]
+fn http2_clients_and_origins_of_the_harness_understand_each_other() {
+    let origin = Origin::start("a");
+    let mut client = AnyClient::connect(Http::H2, origin.addr());
+    assert_eq!(client.get("/").text(), "a");
+    assert_eq!(client.get_pattern("/chunked/3000000").1, 3_000_000);
+    assert_eq!(client.post_pattern("/sink", 3_000_000, Framing::Length(0)).text(), "3000000");
+    assert_eq!(client.get("/trailers").trailers[0], ("x-check".to_owned(), "123".to_owned()));
+    let seen = client.ask("PUT", "/headers?x=1", &[("x-a", "b")]).seen();
+    assert_eq!((seen.method(), seen.target(), seen.header("x-a")), ("PUT", "/headers?x=1", Some("b")));
+    let mut asked = client.start("POST", "/request-trailers", &[("expect", "100-continue")]);
+    assert_eq!(asked.interim(), 100);
+    asked.send(b"abc");
+    asked.finish(&[("x-t", "v")]);
+    assert_eq!(asked.response().text(), r#"[["x-t","v"]]"#);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn many_http2_streams_share_one_connection() {
+    let origin = Origin::start("a");
+    let client = Client::connect(origin.addr());
+    let streams: Vec<_> = (0..50).map(|_| client.start("GET", "/hold", &[], true)).collect();
+    origin.wait_held(50);
+    assert!(streams.iter().all(gateway_tests::h2::Stream::is_idle));
+    origin.release();
+    for stream in &streams {
+        assert_eq!(gateway_tests::h2::response(stream, &mut |_| ()).expect("a response").status, 200);
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn curl_and_nginx_confirm_the_harness_http2() {
+    let origin = Origin::start("a");
+    let file = pattern_file();
+    let url = |path: &str| format!("http://{}{path}", origin.addr());
+    assert_eq!(curl(&["--http2-prior-knowledge", &url("/")]), "a");
+    let sent =
+        curl(&["--http2-prior-knowledge", "--data-binary", &format!("@{}", file.path().display()), &url("/sink")]);
+    assert_eq!(sent, "3000000");
+
+    let store = Store::new();
+    store.issue("site", &["a.test"]);
+    let directory = store.path().display();
+    let nginx = Nginx::start_with(
+        "ssl http2",
+        &format!(
+            "ssl_certificate {directory}/site.pem; ssl_certificate_key {directory}/site.key;
+             location / {{ proxy_pass http://{}; proxy_http_version 1.1; }}",
+            origin.addr()
+        ),
+    );
+    let tls = TlsClient::with(&store.authority, rustls::ALL_VERSIONS, &["h2"]);
+    let mut client = AnyClient::connect_tls(&tls, nginx.addr(), "a.test").expect("a handshake");
+    assert!(matches!(client, AnyClient::H2(_)));
+    assert_eq!(client.get_pattern("/bytes/3000000").1, 3_000_000);
+    assert_eq!(client.post_pattern("/sink", 3_000_000, Framing::Length(0)).text(), "3000000");
+
+    let tls_origin = Origin::start_tls("b", TlsServer::new(&store.authority.leaf(&["a.test"]), &["h2", "http/1.1"]));
+    let mut client = AnyClient::connect_tls(&tls, tls_origin.addr(), "a.test").expect("a handshake");
+    assert_eq!(client.get_pattern("/bytes/3000000").1, 3_000_000);
+    let old = TlsClient::new(&store.authority);
+    let mut client = AnyClient::connect_tls(&old, tls_origin.addr(), "a.test").expect("a handshake");
+    assert!(matches!(client, AnyClient::H1(_)));
+    assert_eq!(client.get("/").text(), "b");
+}
+
+fn pattern_file() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), pattern::bytes(3_000_000)).expect("write");
+    file
+}
+
+#[test]
+#[should_panic(expected = "the connection's field")]
+fn a_connection_field_in_http2_is_noticed() {
+    let origin = Script::start(|conn| {
+        let connection = Connection::server(conn.into_stream(), Options::default());
+        let (stream, _) = connection.accept().expect("a request");
+        stream.send_fields(&[(":status", "200"), ("connection", "close")], true);
+        connection.wait_end();
+    });
+    Client::connect(origin.addr()).get("/");
+}
+
+#[test]
+fn a_reset_stream_and_a_cut_connection_are_told_from_an_end() {
+    let origin = Script::start(|conn| {
+        serve(conn, &Options::default(), &|served| {
+            served.start(200, &[], Framing::Length(10));
+            served.send(b"hello");
+            served.cut();
+        });
+    });
+    for http in [Http::H1, Http::H2] {
+        let mut client = AnyClient::connect(http, origin.addr());
+        let cut = client.start_empty("GET", "/", &[]).try_response().expect_err("half a response");
+        assert_eq!(cut, if http == Http::H1 { ReadError::Truncated } else { ReadError::Reset(2) });
+    }
 }

@@ -168,7 +168,8 @@ fn the_admin_endpoint_moves_to_another_address_of_its_port() {
 
 #[test]
 fn a_listener_moves_to_another_address_of_its_port_and_keeps_its_connections() {
-    let mut gateway = Gateway::start(&respond("old"));
+    let first = Config::new().listener_at("web", SocketAddr::from(([127, 0, 0, 1], 0)), "");
+    let mut gateway = Gateway::start(&first.route("all", "respond = { status = 200, body = 'old' }"));
     let mut kept = gateway.connect();
     assert_eq!(kept.get("/").text(), "old");
     let everywhere = SocketAddr::from(([0, 0, 0, 0], gateway.addr("web").port()));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway_tests::client;
+use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::stream::Stream;
 
@@ -329,7 +330,7 @@ fn a_direct_clients_claims_are_not_believed() {
     let fields = "x-forwarded-for: 9.9.9.9\r\nx-forwarded-proto: https\r\nx-forwarded-host: evil.test\r\n\
                   x-request-id: mine\r\nx-envoy-original-path: /evil\r\nforwarded: for=9.9.9.9\r\n";
     let seen = gateway.connect().request("GET", "/headers", fields, b"").seen();
-    assert_eq!(seen.header("x-forwarded-for"), Some("9.9.9.9,127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-for"), Some(format!("9.9.9.9,{}", loopback()).as_str()));
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
     assert_eq!(seen.header("x-forwarded-host"), Some(client::HOST));
     assert_eq!((seen.header("x-envoy-original-path"), seen.header("forwarded")), (None, None));
@@ -342,13 +343,49 @@ fn a_direct_clients_claims_are_not_believed() {
 #[test]
 fn a_trusted_proxys_claims_are_kept() {
     let origin = Origin::start("a");
-    let config = Config::proxy_to(origin.addr()).gateway("trusted_proxies = ['127.0.0.0/8']");
+    let config = Config::proxy_to(origin.addr()).gateway("trusted_proxies = ['127.0.0.0/8', '::1']");
     let gateway = Gateway::start(&config);
     let fields = "x-forwarded-for: 9.9.9.9\r\nx-forwarded-proto: https\r\nx-request-id: theirs\r\n";
     let seen = gateway.connect().request("GET", "/headers", fields, b"").seen();
-    assert_eq!(seen.header("x-forwarded-for"), Some("9.9.9.9,127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-for"), Some(format!("9.9.9.9,{}", loopback()).as_str()));
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     assert_eq!(seen.header("x-request-id"), Some("theirs"));
+}
+
+/// The same rules with nobody trusted and with the peer trusted: what `x-forwarded-for` says counts for `client_ip` only,
+/// and only from a trusted proxy.
+#[test]
+fn routes_by_peer_and_by_client_see_two_addresses() {
+    let here = "['127.0.0.0/8', '::1']";
+    let config = || {
+        let answer = |config: Config, status: u16, matcher: &str| {
+            let lines = format!("match = {{ {matcher} }}\nrespond = {{ status = {status} }}");
+            config.route(&format!("r{status}"), &lines)
+        };
+        let config = answer(Config::new().listener("web", ""), 201, "client_ip = ['9.9.9.0/24', '2001:db8::/32']");
+        let config = answer(config, 202, &format!("path = '/peer', peer_ip = {here}"));
+        answer(config, 203, "path = '/other', peer_ip = ['9.9.9.0/24']")
+    };
+    let trusting = config().gateway(&format!("trusted_proxies = {here}"));
+    let cases = [
+        ("/", "", 404, 404),
+        ("/", "9.9.9.9", 404, 201),
+        ("/", "::ffff:9.9.9.9", 404, 201),
+        ("/", "9.9.10.9", 404, 404),
+        ("/", "2001:db8::7", 404, 201),
+        ("/peer", "9.9.10.9", 202, 202),
+        ("/peer", "", 202, 202),
+        ("/other", "9.9.9.9", 404, 201),
+    ];
+    for (gateway, is_trusted) in [(Gateway::start(&config()), false), (Gateway::start(&trusting), true)] {
+        for (path, forwarded_for, direct, trusted) in cases {
+            let fields =
+                if forwarded_for.is_empty() { String::new() } else { format!("x-forwarded-for: {forwarded_for}\r\n") };
+            let status = gateway.connect().request("GET", path, &fields, b"").status;
+            let wanted = if is_trusted { trusted } else { direct };
+            assert_eq!(status, wanted, "{path} of {forwarded_for}, trusted: {is_trusted}");
+        }
+    }
 }
 
 #[test]
@@ -377,7 +414,7 @@ fn the_origin_learns_how_long_the_gateway_will_wait() {
 #[test]
 fn denied_sources_get_no_connection() {
     let origin = Origin::start("a");
-    let denied = "[[access]]\nname = 'all'\naction = 'deny'\nsources = ['127.0.0.0/8']";
+    let denied = "[[access]]\nname = 'all'\naction = 'deny'\nsources = ['127.0.0.0/8', '::1']";
     let gateway = Gateway::start(&Config::proxy_to(origin.addr()).tables(denied));
     // The reset may come before the connection is ready for use.
     if let Ok(denied) = Stream::connect(gateway.addr("web")) {
@@ -389,7 +426,7 @@ fn denied_sources_get_no_connection() {
     wait::until_true("the refusal to be counted", || {
         gateway.metrics().sum("gateway_listener_connections_refused_total", &[("reason", "access_denied")]) > 0.0
     });
-    let allowed = "[[access]]\nname = 'me'\naction = 'allow'\nsources = ['127.0.0.1']";
+    let allowed = "[[access]]\nname = 'me'\naction = 'allow'\nsources = ['127.0.0.1', '::1']";
     let gateway = Gateway::start(&Config::proxy_to(origin.addr()).tables(denied).tables(allowed));
     assert_eq!(gateway.get("/").status, 200);
 }

@@ -221,19 +221,18 @@ fn curl_verifies_our_certificate() {
     let (store, origin) = (Store::new(), Origin::start("a"));
     store.issue("site", &["test.example"]);
     let gateway = Gateway::start(&config(&store, &origin, &["site"], ""));
-    let port = gateway.addr("web").port();
+    let connect_to = format!("::{}", gateway.addr("web"));
     let ca = store.path().join("ca.pem").display().to_string();
-    let resolve = format!("test.example:{port}:127.0.0.1");
     for version in ["1.2", "1.3"] {
-        let url = format!("https://test.example:{port}/");
-        assert_eq!(curl(&["--tls-max", version, "--cacert", &ca, "--resolve", &resolve, &url]), "a");
+        let url = "https://test.example/";
+        assert_eq!(curl(&["--tls-max", version, "--cacert", &ca, "--connect-to", &connect_to, url]), "a");
     }
 }
 
 #[test]
 fn an_origin_behind_tls_is_verified() {
     let store = Store::new();
-    store.issue("origin", &["origin.test", "127.0.0.1"]);
+    store.issue("origin", &["origin.test", "127.0.0.1", "::1"]);
     let other = Authority::new();
     std::fs::write(store.path().join("other.pem"), other.pem()).expect("write");
     let server = format!(

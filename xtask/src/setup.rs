@@ -61,6 +61,12 @@ const PEERS: &[Need] = &[
     Need { probe: "ip", debian: "iproute2", elsewhere: "iproute2" },
     Need { probe: "ethtool", debian: "ethtool", elsewhere: "ethtool" },
     Need { probe: "curl", debian: "curl", elsewhere: "curl" },
+    // The C core of gRPC, as a peer that shares no code with the gateway. For /usr/bin/python3.
+    Need {
+        probe: "/usr/lib/python3/dist-packages/grpc",
+        debian: "python3-grpcio",
+        elsewhere: "grpcio for /usr/bin/python3",
+    },
 ];
 
 pub fn run(args: Args) -> Result<()> {

@@ -438,7 +438,7 @@ pub struct UpstreamTls {
 pub struct Route {
     /// `name`
     pub name: String,
-    /// `listeners`; when the file names none, all of them.
+    /// `listeners`; when the file names none, all that are `http`.
     pub listeners: Vec<ListenerId>,
     /// `hosts`; when the file names none, `[HostPattern::Any]`.
     pub hosts: Vec<HostPattern>,
@@ -471,7 +471,8 @@ pub struct WebSocket {
 pub struct L4Route {
     /// `name`
     pub name: String,
-    /// `listeners`; when the file names none, all that are not `http`, and with `server_names` those with `tls` too.
+    /// `listeners`; when the file names none, all that are not `http` (of these those that see TLS, when it is asked for
+    /// something of TLS), and with `server_names` the `http` ones with `tls` too.
     pub listeners: Vec<ListenerId>,
     /// `server_names`: TLS server names; [`HostPattern::Any`] is any name. Empty: not asked for.
     pub server_names: Vec<HostPattern>,
@@ -484,7 +485,7 @@ pub struct L4Route {
     /// `connect_attempts`: endpoints tried for one connection. Default 3.
     pub connect_attempts: u32,
     /// `idle_timeout`: how long neither side may send anything. Default 1 h (Envoy's), for UDP 60 s; `None` is `"0s"`, no
-    /// limit.
+    /// limit, which a route that serves a UDP listener never has.
     pub idle_timeout: Option<Duration>,
 }
 

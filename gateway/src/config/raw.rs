@@ -183,7 +183,7 @@ pub struct Listener {
     pub trusted_proxies: Optional<List<Cidr>>,
     /// Makes it a TLS listener. With `protocol = "tcp"`, what is in the TLS is relayed.
     pub tls: Optional<ListenerTls>,
-    /// What one client, or all together, may take.
+    /// What one client, or all together, may take. Those about requests are for `http` only.
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
     pub path_normalisation: Optional<PathNormalisation>,
@@ -357,7 +357,7 @@ pub struct Route {
     /// What it is called in the access log and in metrics.
     #[schemars(extend("examples" = ["api-v1"]))]
     pub name: Required<Name>,
-    /// Names of listeners. Without it, all of them.
+    /// Names of listeners. Without it, all that are `http`.
     #[schemars(extend("examples" = [["web"]]))]
     pub listeners: Optional<List<Name>>,
     /// Hosts, without port: exact, `*.` and a name for everything below it, or `*`. Without it, any.

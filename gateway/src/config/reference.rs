@@ -22,7 +22,7 @@ How values are written:
 |---|---|
 | duration | a string of numbers with units: `"500ms"`, `"5s"`, `"1m30s"`, at most a year |
 | size | bytes: an integer, or a string with a unit of `kB` `MB` `GB` `TB` (thousands) or `KiB` `MiB` `GiB` `TiB` (1024s) |
-| CIDR | `"10.0.0.0/8"`, `"2001:db8::/32"`, or a single address |
+| CIDR | `"10.0.0.0/8"`, `"2001:db8::/32"`, or a single address; IPv4-mapped ones (`"::ffff:10.0.0.0/104"`) are IPv4 |
 | address | IP address and port: `"0.0.0.0:80"`, `"[::]:443"`; port 0 takes a free one |
 | endpoint address | an address, or a name and a port: `"api.internal:8080"` |
 | path | a file, relative to the directory of the file that names it |

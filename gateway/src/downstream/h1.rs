@@ -1,18 +1,18 @@
 //! A client's HTTP/1 connection: requests one after another.
 
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::config::model::ListenerLimits;
 use crate::http1::{BodyState, Framing, Sink, Source};
 use crate::net::{Deadline, Until};
 use crate::proto::h1::encode::{self, BodyFraming, ResponseFraming};
-use crate::proto::h1::parse::{self, HeadLimits, ParsedRequest};
-use crate::proto::head::ResponseHead;
-use crate::proto::{limits, path};
+use crate::proto::h1::parse::{self, HeadLimits, ParsedRequest, RequestError};
+use crate::proto::head::{Known, ResponseHead};
+use crate::proto::{limits, path, websocket};
 use crate::proxy::{
-    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, ResponseSink,
-    WorkerCx,
+    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, RequestTimers,
+    ResponseSink, WorkerCx,
 };
 use crate::tls::{Reader, Writer};
 
@@ -20,6 +20,7 @@ use crate::tls::{Reader, Writer};
 pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: Reader, writer: Writer) {
     let mut client = Client { reader, writer, body: BodyState::default() };
     let idle = worker.timers.deadline_in(connection.listener.group);
+    let timers = RequestTimers::new(&worker.timers);
     let mut exchange = Box::new(Exchange::new(Instant::now()));
     let ending = loop {
         if !client.await_request(connection, &idle).await {
@@ -31,8 +32,8 @@ pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: 
         if worker.log.borrow().is_some() {
             exchange.started_wall = SystemTime::now();
         }
-        let head = client.read_head(connection, &cx, &mut exchange).await;
-        let request = Request { worker, connection, cx, exchange: &mut exchange };
+        let head = client.read_head(&timers.idle, &cx, &mut exchange).await;
+        let request = Request { worker, connection, timers: &timers, cx, exchange: &mut exchange };
         // Boxed, so that an idle connection does not keep the room that a request in progress needs.
         let ending = match head {
             Ok(()) => Box::pin(proxy::handle(request, &mut client)).await,
@@ -44,7 +45,7 @@ pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: 
         }
         exchange.rest();
     };
-    client.end(connection, ending).await;
+    client.end(&timers.idle, ending).await;
 }
 
 /// A client's connection and the body it is in.
@@ -64,10 +65,7 @@ impl Client {
             let (generation, id) = connection.listener.generation();
             generation.config.listeners[id.index()].limits.idle_timeout
         };
-        idle.set(match connection.listener.is_closing() {
-            true => timeout.min(Duration::from_millis(limits::CLOSING_IDLE_MS)),
-            false => timeout,
-        });
+        idle.set(connection.listener.patience(timeout));
         let filled = self.reader.fill_idle(idle).await;
         idle.clear();
         matches!(filled, Ok(1..))
@@ -76,12 +74,12 @@ impl Client {
     /// Reads a request's head. `Err(None)`: the client left in the middle of it.
     async fn read_head(
         &mut self,
-        connection: &ConnectionCx,
+        timer: &Deadline,
         cx: &RequestCx,
         exchange: &mut Exchange,
     ) -> Result<(), Option<ProxyError>> {
         let settings = cx.settings();
-        let parsed = self.parse_head(connection, &settings.limits, exchange).await?;
+        let parsed = self.parse_head(timer, &settings.limits, exchange).await?;
         self.body.begin(exchange.request.body);
         exchange.understood = true;
         exchange.client_keeps_alive = parsed.keep_alive;
@@ -92,7 +90,7 @@ impl Client {
 
     async fn parse_head(
         &mut self,
-        connection: &ConnectionCx,
+        timer: &Deadline,
         limits: &ListenerLimits,
         exchange: &mut Exchange,
     ) -> Result<ParsedRequest, Option<ProxyError>> {
@@ -101,16 +99,16 @@ impl Client {
         loop {
             if parse::may_complete(self.reader.data(), seen, head_limits) {
                 let parsed = parse::request(self.reader.data(), head_limits, &mut exchange.request);
-                if let Some(parsed) = parsed.map_err(|error| Some(ProxyError::Head(error)))? {
+                if let Some(parsed) = parsed.map_err(|error| Some(refused(&error)))? {
                     self.reader.consume(parsed.consumed);
                     return Ok(parsed);
                 }
             }
             if seen == 0 {
-                connection.idle.set(limits.header_timeout);
+                timer.set(limits.header_timeout);
             }
             seen = self.reader.data().len();
-            match self.reader.fill(&Until::only(&connection.idle)).await {
+            match self.reader.fill(&Until::only(timer)).await {
                 Ok(1..) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Some(ProxyError::HeadTimeout)),
                 Ok(0) | Err(_) => return Err(None),
@@ -119,13 +117,13 @@ impl Client {
     }
 
     /// Ends the connection so that the client can tell how its last request ended.
-    async fn end(mut self, connection: &ConnectionCx, ending: Ending) {
+    async fn end(mut self, timer: &Deadline, ending: Ending) {
         if ending == Ending::Abort {
             self.writer.abort();
             return;
         }
-        let until = Until::only(&connection.idle);
-        connection.idle.set_at(crate::net::now_ms() + limits::LINGER_MS);
+        let until = Until::only(timer);
+        timer.set_at(crate::net::now_ms() + limits::LINGER_MS);
         self.writer.finish(&until).await;
         // Closing while bytes are unread resets the connection, and the client may lose the answer.
         if !self.body.is_done() || !self.reader.data().is_empty() {
@@ -145,9 +143,26 @@ impl Client {
     }
 }
 
+fn refused(error: &RequestError) -> ProxyError {
+    ProxyError::Head { status: error.status(), details: error.detail() }
+}
+
 impl Downstream for Client {
     fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
         (Source::new(&mut self.reader, &mut self.body), Sink::new(&mut self.writer))
+    }
+
+    fn accept_websocket(&mut self, head: &mut ResponseHead, key: &[u8]) -> (impl RequestBody, impl ResponseSink) {
+        head.status = 101;
+        head.headers.set(&Known::Connection, b"Upgrade");
+        head.headers.set(&Known::Upgrade, websocket::PROTOCOL);
+        head.headers.set(&Known::SecWebsocketAccept, &websocket::accept_key(key));
+        self.body.begin_tunnel();
+        self.reader.adapt();
+        let mut sink = Sink::new(&mut self.writer);
+        let framing = ResponseFraming { keep_alive: true, body: BodyFraming::Bodyless };
+        sink.start(Framing::Tunnel, |out| encode::response(head, framing, out));
+        (Source::new(&mut self.reader, &mut self.body), sink)
     }
 }
 
@@ -156,7 +171,7 @@ impl RequestBody for Source<'_> {
         Source::is_done(self)
     }
 
-    fn has_data(&self) -> bool {
+    fn has_data(&mut self) -> bool {
         Source::has_data(self)
     }
 

@@ -1,6 +1,7 @@
 //! The client's side: connections from their handshake to their end.
 
 mod h1;
+mod h2;
 mod l4;
 mod opening;
 mod session;
@@ -10,12 +11,14 @@ pub use udp::serve_datagrams;
 
 use std::rc::Rc;
 
+use crate::config::model::HttpVersions;
 use crate::filter::forwarded::Peer;
 use crate::metrics::shard::ListenerShard;
 use crate::net::{self, Until};
 use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
 use crate::snapshot::Place;
 use crate::tls::{self, TlsInfo};
+use crate::upstream::Pools;
 
 use l4::Halves;
 use opening::{Fate, Opening, Unopened};
@@ -32,7 +35,7 @@ pub struct Accepted {
     pub local: std::net::SocketAddr,
     /// Its number.
     pub id: u64,
-    /// Its place under the listener's limits.
+    /// Its place under the listener's limits, for as long as it is open.
     pub place: Place,
 }
 
@@ -61,7 +64,7 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
     let terminates = !matches!(opening.fate, Fate::Relay { terminate: false, .. });
     let (reader, writer, tls) = match &view.tls {
         Some(settings) if terminates => {
-            let shaken = tls::accept(accepted.reader, accepted.writer, settings.config.clone(), &until);
+            let shaken = tls::accept(accepted.reader, accepted.writer, settings, &until);
             let shaken = Box::pin(shaken).await;
             count_handshake(stats, shaken.is_ok());
             match shaken {
@@ -72,11 +75,13 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
         _ => (tls::Reader::Plain(accepted.reader), tls::Writer::Plain(accepted.writer), None),
     };
     drop(deadline);
-    let connection = connection(&worker, listener, &opening, tls, accepted.id);
+    let _place = accepted.place;
+    let http = settings.http;
+    let connection = connection(listener, &opening, tls, accepted.id);
     match opening.fate {
         Fate::Http => {
             drop(generation);
-            h1::serve(&worker, &connection, reader, writer).await;
+            speak(worker, connection, reader, writer, http).await;
         }
         Fate::Relay { route, .. } => {
             let client = Halves { reader, writer };
@@ -85,21 +90,67 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
     }
 }
 
-fn connection(
+/// Serves a connection in the version of HTTP that it speaks.
+async fn speak(
+    worker: Rc<WorkerCx>,
+    connection: ConnectionCx,
+    mut reader: tls::Reader,
+    writer: tls::Writer,
+    http: HttpVersions,
+) {
+    let settled = connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let is_h2 = match (settled, http) {
+        (Some(alpn), _) => alpn == b"h2",
+        (None, HttpVersions { h1: false, .. }) => true,
+        (None, HttpVersions { h2: false, .. }) => false,
+        // Prior knowledge (RFC 9113 §3.3).
+        (None, _) => match begins_with(h2::PREFACE, &worker, &connection, &mut reader).await {
+            Some(is_h2) => is_h2,
+            None => return,
+        },
+    };
+    match is_h2 {
+        true => h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer)).await,
+        false => h1::serve(&worker, &connection, reader, writer).await,
+    }
+}
+
+/// Whether the first bytes are these; `None` when they are late or none will come. Waits only for as many as it takes to
+/// tell.
+async fn begins_with(
+    bytes: &[u8],
     worker: &WorkerCx,
-    listener: Rc<ListenerCx>,
-    opening: &Opening,
-    tls: Option<TlsInfo>,
-    id: u64,
-) -> ConnectionCx {
+    connection: &ConnectionCx,
+    reader: &mut tls::Reader,
+) -> Option<bool> {
+    let listener = &connection.listener;
+    let (generation, id) = listener.generation();
+    let limits = &generation.config.listeners[id.index()].limits;
+    let deadline = worker.timers.deadline_in(listener.group);
+    deadline.set(listener.patience(limits.idle_timeout));
+    loop {
+        let have = reader.data();
+        if have.len() >= bytes.len() || !bytes.starts_with(have) {
+            return Some(have.starts_with(bytes));
+        }
+        if !have.is_empty() {
+            deadline.set(limits.header_timeout);
+        }
+        match reader.fill_idle(&deadline).await {
+            Ok(1..) => {}
+            _ => return None,
+        }
+    }
+}
+
+fn connection(listener: Rc<ListenerCx>, opening: &Opening, tls: Option<TlsInfo>, id: u64) -> ConnectionCx {
     ConnectionCx {
         peer: Peer::new(opening.peer, tls.is_some()),
         local: opening.local,
         passing_name: opening.server_name.clone().filter(|_| tls.is_none()),
         tls,
         id,
-        idle: worker.timers.deadline(),
-        request: worker.timers.deadline(),
+        pools: Pools::default(),
         listener,
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::ip_map::IpMap;
 use crate::config::model::{AccessAction, AccessRule};
+use crate::proto::ip_map::IpMap;
 
 /// The access rules in the form in which an address is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,21 @@
 //!
 //! # The rule
 //!
-//! The peer of the connection is the client, unless it is a trusted proxy. Then the client is the right-most address
-//! of `x-forwarded-for` that is not a trusted proxy's: every address to the right of it was written by somebody who is
-//! trusted, none to the left was. When all are trusted, it is the left-most; an entry that is no address ends the
-//! search at the trusted hop that wrote it.
+//! 1. The *peer* is the other end of the TCP connection, or the source that a PROXY header names where the listener
+//!    takes one; it is taken from trusted proxies only. `peer_ip` matches it.
+//! 2. The peer is the *client*, unless it is a trusted proxy: nothing that an untrusted peer writes is believed.
+//!    `client_ip` matches the client.
+//! 3. A trusted peer's `x-forwarded-for` lists the hops before it, the last one at the right. Without that field,
+//!    `forwarded` (RFC 7239) does, with the `for` of each element. It is one or the other: a trusted proxy that writes
+//!    `forwarded` must drop the `x-forwarded-for` that it gets.
+//! 4. The client is the right-most hop that is not a trusted proxy's: every address to the right of it was written by
+//!    somebody who is trusted, none to the left was. When all are trusted, it is the left-most. A hop that is no
+//!    address (`unknown`, `_hidden`) ends the search at the trusted hop that wrote it.
+//! 5. With `trusted_hops`, in place of 4, the client is that entry, counted from the right, as in Envoy: the proxies that
+//!    wrote it and those to the right of it are as many as that, whatever their addresses. When there are fewer or it is
+//!    no address, it is the peer.
+//!
+//! Trusted are the listener's `trusted_proxies`; without those, the `[gateway]`'s.
 //!
 //! # What the origin gets
 //!
@@ -15,19 +26,23 @@
 //! | `x-forwarded-proto` | `http` or `https`, as the connection is | kept, or as the connection is |
 //! | `x-forwarded-host` | the authority the client named | kept, or the authority |
 //! | `x-request-id` | a new one | kept, or a new one |
-//! | `forwarded`, other `x-forwarded-*`, `x-envoy-*` | dropped | kept |
+//! | `forwarded` | dropped | kept |
+//! | the same with `forwarded_header` | an element for the peer | what came, then an element for the peer |
+//! | other `x-forwarded-*`, `x-envoy-*` | dropped | kept |
 //!
 //! Envoy drops a list of its own fields only; here everything goes that an origin may take for a proxy's word.
 //! (CVE-2023-27487 is a client writing `x-envoy-original-path`.) `x-forwarded-for` keeps what an untrusted peer
 //! claims, as in Envoy, so an origin must not believe more than its last entry.
+
+mod element;
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::ip_map::IpMap;
 use crate::proto::head::{Headers, Known, RequestHead};
+use crate::proto::ip_map::IpSet;
 
 /// The other end of a downstream connection. Made once per connection.
 #[derive(Clone, Debug)]
@@ -39,7 +54,11 @@ pub struct Peer {
 
 /// Whose word about the client is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedProxies(IpMap<()>);
+pub struct TrustedProxies {
+    networks: IpSet,
+    /// `trusted_hops`; 0 goes by `networks` alone.
+    hops: usize,
+}
 
 /// An address as text, without allocation.
 #[derive(Clone)]
@@ -81,25 +100,36 @@ impl Peer {
 // === impl TrustedProxies ===
 
 impl TrustedProxies {
-    /// `trusted_proxies` of the configuration.
-    pub fn build(networks: &[IpNet]) -> TrustedProxies {
-        TrustedProxies(IpMap::build(networks.iter().map(|network| (*network, ()))))
+    /// `trusted_proxies` and `trusted_hops` of the configuration.
+    pub fn build(networks: &[IpNet], hops: u32) -> TrustedProxies {
+        TrustedProxies { networks: IpSet::of(networks), hops: hops as usize }
     }
 
     /// Whether this address is a trusted proxy's.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.get(ip).is_some()
+        self.networks.contains(ip)
     }
 
     /// The client's address. Asked before [`TrustedProxies::prepare`] adds the peer to the list.
     pub fn client_ip(&self, peer: &Peer, headers: &Headers) -> IpAddr {
-        let mut client = peer.ip();
-        if !self.contains(client) {
-            return client;
+        let lines = |name| headers.get_all(name).rev();
+        if !self.contains(peer.ip()) {
+            peer.ip()
+        } else if headers.contains(&Known::XForwardedFor) {
+            self.search(peer.ip(), lines(&Known::XForwardedFor).flat_map(hops_from_right))
+        } else {
+            self.search(peer.ip(), lines(&Known::Forwarded).flat_map(element::hops_from_right))
         }
-        let hops = headers.get_all(&Known::XForwardedFor).rev().flat_map(|value| value.rsplit(|&byte| byte == b','));
-        for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
-            match parse_hop(hop) {
+    }
+
+    /// The client among the hops before a trusted peer; `None` is a hop without an address.
+    fn search(&self, peer: IpAddr, mut hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
+        if let Some(before) = self.hops.checked_sub(1) {
+            return hops.nth(before).flatten().unwrap_or(peer);
+        }
+        let mut client = peer;
+        for hop in hops {
+            match hop {
                 Some(ip) if self.contains(ip) => client = ip,
                 Some(ip) => return ip,
                 None => return client,
@@ -143,22 +173,39 @@ fn is_claim(known: Known, name: &[u8]) -> bool {
     }
 }
 
-/// One `x-forwarded-for` line with the peer at its end, and no space after the comma, as Envoy writes it. One line,
-/// because many origins read only the first.
+/// One `x-forwarded-for` line with the peer at its end, and no space after the comma, as Envoy writes it.
 fn append_hop(headers: &mut Headers, peer: &[u8], scratch: &mut Vec<u8>) {
-    scratch.clear();
-    for value in headers.get_all(&Known::XForwardedFor).filter(|value| !value.is_empty()) {
-        scratch.extend_from_slice(value);
-        scratch.push(b',');
-    }
+    join_lines(headers, Known::XForwardedFor, scratch);
     scratch.extend_from_slice(peer);
     headers.set(&Known::XForwardedFor, scratch);
+}
+
+/// Adds an element for the peer to `forwarded`, after [`TrustedProxies::prepare`] and before rewrites: it says what the
+/// peer asked for. For `forwarded_header` of the configuration; `scratch` is memory to reuse.
+pub fn append_forwarded(peer: &Peer, head: &mut RequestHead, scratch: &mut Vec<u8>) {
+    join_lines(&head.headers, Known::Forwarded, scratch);
+    element::write(peer, &head.authority, scratch);
+    head.headers.set(&Known::Forwarded, scratch);
+}
+
+/// The field's values in one line with a comma after each: many origins read only the first line.
+fn join_lines(headers: &Headers, name: Known, line: &mut Vec<u8>) {
+    line.clear();
+    for value in headers.get_all(&name).filter(|value| !value.is_empty()) {
+        line.extend_from_slice(value);
+        line.push(b',');
+    }
 }
 
 fn set_if_absent(headers: &mut Headers, name: Known, value: &[u8]) {
     if !headers.contains(&name) {
         headers.append(&name, value);
     }
+}
+
+/// The hops of an `x-forwarded-for` line, the last one first.
+fn hops_from_right(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
+    line.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).map(parse_hop)
 }
 
 /// An address as proxies write it: bare, in brackets, or with a port.
@@ -222,131 +269,4 @@ impl fmt::Debug for IpText {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RANDOM: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
-    const ID: &str = "01234567-89ab-4def-bedc-ba9876543210";
-
-    fn trusted() -> TrustedProxies {
-        TrustedProxies::build(&["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()])
-    }
-
-    fn peer(ip: &str, is_tls: bool) -> Peer {
-        Peer::new(SocketAddr::new(ip.parse().unwrap(), 5000), is_tls)
-    }
-
-    fn headers(lines: &[(&str, &str)]) -> Headers {
-        let mut headers = Headers::default();
-        for (name, value) in lines {
-            headers.append_raw(name.as_bytes(), value.as_bytes());
-        }
-        headers
-    }
-
-    #[test]
-    fn the_client_is_the_last_hop_that_is_not_trusted() {
-        let cases: &[(&str, &[&str], &str)] = &[
-            // An untrusted peer is the client, whatever it says.
-            ("203.0.113.1", &[], "203.0.113.1"),
-            ("203.0.113.1", &["9.9.9.9"], "203.0.113.1"),
-            ("::ffff:203.0.113.1", &["9.9.9.9"], "203.0.113.1"),
-            // A trusted one is believed.
-            ("10.0.0.1", &[], "10.0.0.1"),
-            ("10.0.0.1", &["9.9.9.9"], "9.9.9.9"),
-            ("::ffff:10.0.0.1", &["9.9.9.9"], "9.9.9.9"),
-            ("10.0.0.1", &["1.1.1.1, 9.9.9.9 ,10.0.0.2"], "9.9.9.9"),
-            ("10.0.0.1", &["1.1.1.1", "9.9.9.9", "10.0.0.2,, "], "9.9.9.9"),
-            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
-            ("2001:db8::1", &["[2001:db9::7]:443"], "2001:db9::7"),
-            ("10.0.0.1", &["[2001:db9::7]"], "2001:db9::7"),
-            ("10.0.0.1", &["9.9.9.9:1234"], "9.9.9.9"),
-            ("10.0.0.1", &["::ffff:9.9.9.9"], "9.9.9.9"),
-            // Up to what is no address.
-            ("10.0.0.1", &["9.9.9.9, unknown, 10.0.0.2"], "10.0.0.2"),
-            ("10.0.0.1", &["\u{ff}"], "10.0.0.1"),
-        ];
-        for (peer_ip, lines, expected) in cases {
-            let lines: Vec<_> = lines.iter().map(|value| ("x-forwarded-for", *value)).collect();
-            let client = trusted().client_ip(&peer(peer_ip, false), &headers(&lines));
-            assert_eq!(client.to_string(), *expected, "{peer_ip} {lines:?}");
-        }
-    }
-
-    fn prepared(peer: Peer, authority: &str, lines: &[(&str, &str)]) -> Vec<String> {
-        let mut head = RequestHead { authority: authority.into(), headers: headers(lines), ..RequestHead::default() };
-        trusted().prepare(&peer, &mut head, RANDOM, &mut Vec::new());
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        head.headers.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value))).collect()
-    }
-
-    const CLAIMS: &[(&str, &str)] = &[
-        ("accept", "*/*"),
-        ("X-Forwarded-For", "9.9.9.9"),
-        ("X-Forwarded-Proto", "https"),
-        ("X-Forwarded-Host", "evil.test"),
-        ("X-Forwarded-Port", "1"),
-        ("Forwarded", "for=9.9.9.9"),
-        ("X-Request-Id", "chosen"),
-        ("X-Envoy-Original-Path", "/admin"),
-        ("X-Envoy-Upstream-Rq-Timeout-Ms", "1"),
-    ];
-
-    #[test]
-    fn an_untrusted_peer_may_claim_nothing_but_earlier_hops() {
-        let expected = [
-            "accept: */*",
-            "x-forwarded-for: 9.9.9.9,203.0.113.1",
-            "x-forwarded-proto: http",
-            "x-forwarded-host: a.test:8080",
-            &format!("x-request-id: {ID}"),
-        ];
-        assert_eq!(prepared(peer("203.0.113.1", false), "a.test:8080", CLAIMS), expected);
-    }
-
-    #[test]
-    fn a_trusted_proxys_word_is_kept() {
-        let mut expected: Vec<String> =
-            CLAIMS.iter().map(|(name, value)| format!("{}: {value}", name.to_lowercase())).collect();
-        expected.remove(1);
-        expected.push("x-forwarded-for: 9.9.9.9,10.0.0.1".into());
-        assert_eq!(prepared(peer("10.0.0.1", false), "a.test", CLAIMS), expected);
-    }
-
-    #[test]
-    fn what_a_trusted_proxy_does_not_say_is_filled_in() {
-        let expected = ["x-forwarded-for: 10.0.0.1", "x-forwarded-proto: https", &format!("x-request-id: {ID}")];
-        assert_eq!(prepared(peer("10.0.0.1", true), "", &[]), expected);
-    }
-
-    #[test]
-    fn several_lines_of_hops_become_one() {
-        let lines = [("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-for", ""), ("x-forwarded-for", "3.3.3.3")];
-        let lines = prepared(peer("203.0.113.1", false), "", &lines);
-        assert_eq!(lines[0], "x-forwarded-for: 1.1.1.1, 2.2.2.2,3.3.3.3,203.0.113.1");
-    }
-
-    #[test]
-    fn the_clients_scheme_is_that_of_the_first_proxy() {
-        let cases =
-            [("https", "https"), ("HTTPS , http", "https"), ("http,https", "http"), ("", "http"), ("wss", "http")];
-        for (proto, expected) in cases {
-            assert_eq!(client_scheme(&headers(&[("x-forwarded-proto", proto)])), expected, "{proto}");
-        }
-        assert_eq!(client_scheme(&headers(&[])), "http");
-    }
-
-    #[test]
-    fn a_uuid_has_version_4_and_the_rfc_variant_whatever_the_bits() {
-        assert_eq!(uuid4(0, 0), *b"00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid4(u64::MAX, u64::MAX), *b"ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(uuid4(RANDOM[0], RANDOM[1]), ID.as_bytes());
-    }
-
-    #[test]
-    fn the_longest_address_has_room() {
-        for ip in ["0.0.0.0", "255.255.255.255", "1111:2222:3333:4444:5555:6666:7777:8888", "::ffff:255.255.255.255"] {
-            assert_eq!(IpText::new(ip.parse().unwrap()).as_bytes(), ip.as_bytes());
-        }
-    }
-}
+mod tests;

@@ -3,4 +3,3 @@
 pub mod access;
 pub mod forwarded;
 pub mod headers;
-pub mod ip_map;

@@ -16,8 +16,9 @@
 //!   once ([`timer`]).
 //! * **Everything has a limit**, written where it is defined: ring entries, pooled buffers, backlog.
 //!
-//! The AsyncRead/AsyncWrite adapter that the `h2` crate wants belongs here, over the same halves, as `adapter.rs`.
+//! `adapter` is for code that brings memory of its own, as the `h2` crate does.
 
+mod adapter;
 mod buf;
 mod op;
 mod ring;

@@ -24,7 +24,7 @@ fn halves(fd: OwnedFd, size: usize) -> (Reader, Writer) {
     let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false) });
     let (buf, next) = (Buf::default(), Next { size, expect: Expect::Now, adaptive: false });
     let reader = Reader { socket: socket.clone(), buf, pending: Pending::Nothing, size, next };
-    (reader, Writer { socket, pending: None })
+    (reader, Writer { socket, pending: None, writable: None })
 }
 
 /// Connects to `address`, with `TCP_NODELAY` set. Ends with [`io::ErrorKind::TimedOut`] when `until` passes.
@@ -43,8 +43,8 @@ pub async fn connect(address: SocketAddr, until: &Until<'_>) -> io::Result<(Read
 }
 
 /// What both halves share. Operations in flight hold the descriptor, not this.
-struct Socket {
-    fd: Fd,
+pub(super) struct Socket {
+    pub(super) fd: Fd,
     /// A half was dropped with an operation in flight.
     busy: Cell<bool>,
 }
@@ -66,15 +66,15 @@ impl Drop for Socket {
 
 /// The receiving half: a buffer of bytes not yet consumed, and perhaps an operation that will add more.
 pub struct Reader {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     buf: Buf,
-    pending: Pending,
+    pub(super) pending: Pending,
     /// What a message usually needs.
     size: usize,
     next: Next,
 }
 
-enum Pending {
+pub(super) enum Pending {
     Nothing,
     Receive(Op<Buf>),
     /// Waits for bytes without a buffer to put them in.
@@ -224,8 +224,10 @@ impl Drop for Reader {
 
 /// The sending half.
 pub struct Writer {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     pending: Option<Op<Buf>>,
+    /// Waits for room to send; see `adapter`.
+    pub(super) writable: Option<Op<()>>,
 }
 
 impl Writer {
@@ -279,7 +281,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.pending.is_some() {
+        if self.pending.is_some() || self.writable.is_some() {
             self.socket.busy.set(true);
         }
     }

@@ -32,6 +32,8 @@ pub enum Known {
     Expect,
     /// `forwarded`
     Forwarded,
+    /// `grpc-timeout`
+    GrpcTimeout,
     /// `host`
     Host,
     /// `keep-alive`
@@ -44,6 +46,12 @@ pub enum Known {
     ProxyAuthorization,
     /// `proxy-connection`
     ProxyConnection,
+    /// `sec-websocket-accept`
+    SecWebsocketAccept,
+    /// `sec-websocket-key`
+    SecWebsocketKey,
+    /// `sec-websocket-version`
+    SecWebsocketVersion,
     /// `server`
     Server,
     /// `te`
@@ -87,12 +95,16 @@ impl Known {
             b"date" => Known::Date,
             b"expect" => Known::Expect,
             b"forwarded" => Known::Forwarded,
+            b"grpc-timeout" => Known::GrpcTimeout,
             b"host" => Known::Host,
             b"keep-alive" => Known::KeepAlive,
             b"location" => Known::Location,
             b"proxy-authenticate" => Known::ProxyAuthenticate,
             b"proxy-authorization" => Known::ProxyAuthorization,
             b"proxy-connection" => Known::ProxyConnection,
+            b"sec-websocket-accept" => Known::SecWebsocketAccept,
+            b"sec-websocket-key" => Known::SecWebsocketKey,
+            b"sec-websocket-version" => Known::SecWebsocketVersion,
             b"server" => Known::Server,
             b"te" => Known::Te,
             b"trailer" => Known::Trailer,
@@ -124,12 +136,16 @@ impl Known {
             Known::Date => "date",
             Known::Expect => "expect",
             Known::Forwarded => "forwarded",
+            Known::GrpcTimeout => "grpc-timeout",
             Known::Host => "host",
             Known::KeepAlive => "keep-alive",
             Known::Location => "location",
             Known::ProxyAuthenticate => "proxy-authenticate",
             Known::ProxyAuthorization => "proxy-authorization",
             Known::ProxyConnection => "proxy-connection",
+            Known::SecWebsocketAccept => "sec-websocket-accept",
+            Known::SecWebsocketKey => "sec-websocket-key",
+            Known::SecWebsocketVersion => "sec-websocket-version",
             Known::Server => "server",
             Known::Te => "te",
             Known::Trailer => "trailer",

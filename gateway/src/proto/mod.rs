@@ -3,8 +3,12 @@
 pub mod authority;
 pub mod client_hello;
 pub mod date;
+pub mod grpc;
 pub mod h1;
+pub mod h2_meter;
 pub mod head;
+pub mod ip_map;
 pub mod limits;
 pub mod path;
 pub mod proxy_protocol;
+pub mod websocket;

@@ -5,11 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
+
 use crate::config::model::ListenerId;
 use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
 use crate::net::{Deadline, Timers};
 use crate::proto::date::imf_fixdate;
+use crate::proto::limits;
 use crate::snapshot::{ListenerView, Snapshot};
 use crate::tls::TlsInfo;
 use crate::upstream::Pools;
@@ -79,13 +82,20 @@ pub struct ListenerCx {
     pub group: u64,
     current: RefCell<(Generation, ListenerId)>,
     closing: Cell<bool>,
+    closed: Notify,
 }
 
 impl ListenerCx {
     /// The listener `id` of `generation`.
     pub fn new(generation: Generation, id: ListenerId, group: u64) -> ListenerCx {
         let name = generation.config.listeners[id.index()].name.clone();
-        ListenerCx { name, group, current: RefCell::new((generation, id)), closing: Cell::new(false) }
+        ListenerCx {
+            name,
+            group,
+            current: RefCell::new((generation, id)),
+            closing: Cell::new(false),
+            closed: Notify::new(),
+        }
     }
 
     /// The generation that a request beginning now belongs to. A listener that is gone keeps the last one it was in.
@@ -105,11 +115,28 @@ impl ListenerCx {
     /// From now on connections end after their current request.
     pub fn close(&self) {
         self.closing.set(true);
+        self.closed.notify_waiters();
+    }
+
+    /// Waits until [`ListenerCx::is_closing`].
+    pub async fn closed(&self) {
+        let closed = self.closed.notified();
+        if !self.is_closing() {
+            closed.await;
+        }
     }
 
     /// Whether connections end after their current request.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    /// How long an idle connection is waited for, which would be `timeout` if there were no end in sight.
+    pub fn patience(&self, timeout: Duration) -> Duration {
+        match self.is_closing() {
+            true => timeout.min(Duration::from_millis(limits::CLOSING_IDLE_MS)),
+            false => timeout,
+        }
     }
 }
 
@@ -127,10 +154,23 @@ pub struct ConnectionCx {
     pub passing_name: Option<String>,
     /// Its number, for the access log.
     pub id: u64,
-    /// Ends waits within a request when nothing moves.
+    /// Connections to origins that carry this client's address, and therefore serve nobody else.
+    pub pools: Pools,
+}
+
+/// The deadlines of one request at a time.
+pub struct RequestTimers {
+    /// Ends waits when nothing moves.
     pub idle: Deadline,
     /// Ends a request that takes too long.
-    pub request: Deadline,
+    pub end: Deadline,
+}
+
+impl RequestTimers {
+    /// Neither is set.
+    pub fn new(timers: &Timers) -> RequestTimers {
+        RequestTimers { idle: timers.deadline(), end: timers.deadline() }
+    }
 }
 
 impl ConnectionCx {

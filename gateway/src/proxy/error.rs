@@ -5,15 +5,21 @@ use std::io;
 
 use crate::metrics::flags::ResponseFlag;
 use crate::net::Passed;
+use crate::proto::grpc;
 use crate::proto::h1::encode::reason;
-use crate::proto::h1::parse::RequestError;
+use crate::proto::websocket::HandshakeError;
 use crate::upstream::UpstreamError;
 
 /// Why a request did not get its answer.
 #[derive(Debug)]
 pub enum ProxyError {
     /// The head is not a request we take.
-    Head(RequestError),
+    Head {
+        /// The status that says so.
+        status: u16,
+        /// What is wrong with it.
+        details: &'static str,
+    },
     /// The path breaks the listener's policy.
     Path(&'static str),
     /// The head took too long.
@@ -22,6 +28,10 @@ pub enum ProxyError {
     Misdirected,
     /// No route matches.
     NoRoute,
+    /// The route does not allow an upgrade.
+    UpgradeRefused,
+    /// What asks for a WebSocket leaves room for doubt.
+    WebSocket(HandshakeError),
     /// The cluster has no endpoint to try.
     NoEndpoint,
     /// The body is longer than it may be.
@@ -32,6 +42,8 @@ pub enum ProxyError {
     ClientIdle,
     /// The client is gone; nobody is left to answer.
     ClientGone,
+    /// The client's `grpc-timeout` is over.
+    GrpcDeadline,
     /// The origin's side.
     Upstream(UpstreamError),
 }
@@ -69,20 +81,28 @@ pub struct LocalReply {
     pub body: Cow<'static, str>,
     /// Whether `x-envoy-overloaded` tells the client that trying elsewhere may help.
     pub overloaded: bool,
+    /// What a gRPC client gets, where the status alone does not say it.
+    pub grpc_status: Option<u8>,
 }
 
 impl LocalReply {
     fn new(status: u16, flag: impl Into<Option<ResponseFlag>>, details: &'static str, body: &'static str) -> Self {
-        LocalReply { status, flag: flag.into(), details, body: Cow::Borrowed(body), overloaded: false }
+        LocalReply {
+            status,
+            flag: flag.into(),
+            details,
+            body: Cow::Borrowed(body),
+            overloaded: false,
+            grpc_status: None,
+        }
     }
 
     /// The table. Statuses, flags, details and bodies are Envoy's where Envoy has the case.
     pub fn of(error: &ProxyError) -> LocalReply {
         use ResponseFlag as Flag;
         match error {
-            ProxyError::Head(error) => {
-                let status = error.status();
-                LocalReply::new(status, Flag::DownstreamProtocolError, error.detail(), reason(status))
+            ProxyError::Head { status, details } => {
+                LocalReply::new(*status, Flag::DownstreamProtocolError, details, reason(*status))
             }
             ProxyError::Path(details) => LocalReply::new(400, Flag::DownstreamProtocolError, details, reason(400)),
             ProxyError::HeadTimeout => {
@@ -90,6 +110,15 @@ impl LocalReply {
             }
             ProxyError::Misdirected => LocalReply::new(421, None, "misdirected_request", reason(421)),
             ProxyError::NoRoute => LocalReply::new(404, Flag::NoRouteFound, "route_not_found", ""),
+            ProxyError::UpgradeRefused => LocalReply::new(403, None, "upgrade_failed", ""),
+            ProxyError::WebSocket(error) => {
+                let (status, details) = (error.status(), error.detail());
+                LocalReply::new(status, Flag::DownstreamProtocolError, details, reason(status))
+            }
+            ProxyError::GrpcDeadline => LocalReply {
+                grpc_status: Some(grpc::DEADLINE_EXCEEDED),
+                ..LocalReply::new(504, Flag::UpstreamRequestTimeout, "grpc_timeout", "grpc-timeout has passed")
+            },
             ProxyError::NoEndpoint => {
                 LocalReply::new(503, Flag::NoHealthyUpstream, "no_healthy_upstream", "no healthy upstream")
             }
@@ -131,6 +160,12 @@ fn of_upstream(error: &UpstreamError) -> LocalReply {
             Flag::UpstreamConnectionFailure,
             "upstream_reset_before_response_started{connection_timeout}",
             "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+        ),
+        UpstreamError::Refused => LocalReply::new(
+            503,
+            Flag::UpstreamRemoteReset,
+            "upstream_reset_before_response_started{remote_refused_stream_reset}",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset",
         ),
         UpstreamError::Closed { .. } => LocalReply::new(
             503,

@@ -7,6 +7,7 @@ use crate::config::model::{ClusterId, RouteId};
 use crate::metrics::flags::ResponseFlags;
 use crate::proto::head::{RequestHead, ResponseHead};
 use crate::proto::limits;
+use crate::proto::websocket::HandshakeError;
 
 /// Everything that is known of a request. A connection uses one for all of its requests, so its buffers are allocated
 /// once.
@@ -23,6 +24,10 @@ pub struct Exchange {
     pub started_wall: SystemTime,
     /// Whether the client waits for `100 Continue`.
     pub expects_continue: bool,
+    /// Whether the client asks for a WebSocket, and if so, whether it asks well.
+    pub websocket: Option<Result<(), HandshakeError>>,
+    /// When the client's `grpc-timeout` is over, in [`crate::net::now_ms`].
+    pub grpc_deadline: Option<u64>,
     /// Whether the client can send another request after this one.
     pub client_keeps_alive: bool,
     /// The route it took.
@@ -63,6 +68,8 @@ impl Exchange {
             started: now,
             started_wall: SystemTime::UNIX_EPOCH,
             expects_continue: false,
+            websocket: None,
+            grpc_deadline: None,
             client_keeps_alive: false,
             route: None,
             cluster: None,

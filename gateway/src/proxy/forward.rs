@@ -5,25 +5,29 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::pump::{PumpError, pump};
+use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
 use crate::balance;
-use crate::config::model::{Cluster, Forward, RouteId};
-use crate::http1::Framing;
+use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
-use crate::proto::h1::encode::{self, ResponseFraming};
-use crate::proto::head::{BodyLength, RequestHead};
+use crate::proto::grpc;
+use crate::proto::h1::encode::ResponseFraming;
+use crate::proto::head::{BodyLength, Known, RequestHead};
 use crate::snapshot::{ClusterView, EndpointView};
-use crate::upstream::{self, Connection, UpstreamError};
+use crate::upstream::{AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
-struct Target<'a> {
+pub(super) struct Target<'a> {
+    id: ClusterId,
     cluster: &'a Cluster,
     view: &'a ClusterView,
     body_limit: u64,
-    timeout: Option<std::time::Duration>,
+    timeout: Option<Duration>,
+    /// How long a WebSocket may be silent.
+    pub(super) websocket_idle: Option<Duration>,
 }
 
 /// Passes the request on and its answer back. An error means that the client has got nothing yet.
@@ -37,10 +41,12 @@ pub(super) async fn forward(
     let id = balance::pick_weighted(&to.clusters, request.worker.random() as u32).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
+        id,
         cluster: &generation.config.clusters[id.index()],
         view: generation.cluster(id),
         body_limit: settings.body_bytes.or(request.cx.settings().limits.body_bytes).unwrap_or(u64::MAX),
         timeout: settings.timeout,
+        websocket_idle: settings.websocket.as_ref().and_then(|websocket| websocket.idle_timeout),
     };
     request.exchange.cluster = Some(id);
     if let BodyLength::Known(length) = request.exchange.request.body
@@ -48,90 +54,95 @@ pub(super) async fn forward(
     {
         return Err(ProxyError::BodyTooLong);
     }
-    request.connection.request.clear();
-    if request.exchange.request.body.is_empty()
-        && let Some(timeout) = target.timeout
-    {
-        request.connection.request.set(timeout);
-    }
-    let mut fresh = false;
+    request.start_clock(&target);
+    let stats = target.view.stats.shard(request.worker.worker);
+    let mut attempts = 0;
     loop {
         let endpoint = target.view.pick(request.worker.worker, |_| true).ok_or(ProxyError::NoEndpoint)?;
         request.exchange.upstream = Some(endpoint.address);
-        let mut connection = connection(request, &target, endpoint, fresh).await?;
-        let result = attempt(request, downstream, &mut connection, &target).await;
-        let stats = target.view.stats.shard(request.worker.worker);
-        match result {
+        let mut connection = connection(request, &target, endpoint, attempts == 0).await?;
+        attempts += 1;
+        let tried = match request.exchange.websocket {
+            None => attempt(request, downstream, &mut connection, &target).await,
+            Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, &target)).await,
+        };
+        match tried {
             Ok((ending, uploaded)) => {
                 stats.requests.count(request.exchange.response.status);
-                // Behind half a request, the origin would take the next one for the rest of it.
-                if ending != Ending::Abort && uploaded && connection.is_reusable() {
-                    request.worker.pools.put(connection, target.cluster, now_ms());
-                }
+                let uploaded = uploaded && ending != Ending::Abort;
+                request.pools(target.cluster).put(connection, uploaded, target.cluster, now_ms());
                 return Ok(ending);
             }
-            Err(error) if !fresh && may_repeat(request, &connection, &error) => {
+            Err(error)
+                if attempts < ATTEMPTS
+                    && may_repeat(request, connection.is_reused(), &error)
+                    && downstream.split().0.received() == 0 =>
+            {
                 stats.retries.inc();
-                fresh = true;
             }
             Err(error) => {
                 stats.requests.count(0);
-                if matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
-                    stats.timeouts.inc();
+                if !matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
+                    return Err(error);
                 }
-                return Err(error);
+                stats.timeouts.inc();
+                let deadline = request.exchange.grpc_deadline;
+                return Err(if deadline.is_some_and(|due| due <= now_ms()) { ProxyError::GrpcDeadline } else { error });
             }
         }
     }
 }
 
-/// Whether the request can be sent again, over a new connection: the origin closed a connection that we had kept,
-/// before it answered a byte, which says nothing about this request. Only what may be repeated (RFC 9110 §9.2.2), and
-/// whose body is still ours to send.
-fn may_repeat(request: &Request<'_>, connection: &Connection, error: &ProxyError) -> bool {
-    connection.is_reused()
-        && matches!(error, ProxyError::Upstream(UpstreamError::Closed { answered: false }))
-        && is_repeatable(&request.exchange.request)
+/// Tries for one request. The second is over a connection of its own, so that only an origin that refuses one stream after
+/// the other needs a third.
+const ATTEMPTS: u32 = 3;
+
+/// Whether the request can be sent again. Either the origin has said that it did not look at it, or it closed a connection
+/// that we had kept before it answered a byte, which says nothing about this request; then only what may be repeated
+/// is (RFC 9110 §9.2.2).
+fn may_repeat(request: &Request<'_>, reused: bool, error: &ProxyError) -> bool {
+    match error {
+        ProxyError::Upstream(UpstreamError::Refused) => true,
+        ProxyError::Upstream(UpstreamError::Closed { answered: false }) => {
+            reused && is_repeatable(&request.exchange.request)
+        }
+        _ => false,
+    }
 }
 
 fn is_repeatable(head: &RequestHead) -> bool {
     head.method.is_idempotent() && head.body == BodyLength::Empty
 }
 
-/// An idle connection to the endpoint, or a new one.
+/// A connection to the endpoint; `reuse`: one that is there will do.
 async fn connection(
     request: &mut Request<'_>,
     target: &Target<'_>,
     endpoint: &EndpointView,
-    fresh: bool,
-) -> Result<Box<Connection>, ProxyError> {
-    let (worker, stats) = (request.worker, target.view.stats.shard(request.worker.worker));
-    let repeatable = is_repeatable(&request.exchange.request);
-    if !fresh && let Some(connection) = worker.pools.take(endpoint.id, repeatable) {
-        stats.connections_reused.inc();
-        return Ok(connection);
-    }
-    let Some(slot) = worker.pools.slot(worker.worker, endpoint.id, target.cluster, &target.view.stats) else {
-        stats.pool_overflow.inc();
-        return Err(UpstreamError::Overflow.into());
+    reuse: bool,
+) -> Result<Connection, ProxyError> {
+    let wanted = Wanted {
+        worker: request.worker.worker,
+        snapshot: &request.cx.generation,
+        cluster: target.id,
+        endpoint,
+        repeatable: is_repeatable(&request.exchange.request),
+        reuse,
+        preamble: b"",
+        timers: &request.worker.timers,
     };
-    request.connection.idle.set_within(target.cluster.connect_timeout, &request.connection.request);
-    let connected = Box::pin(upstream::dial(target.view, endpoint, b"", &request.connection.idle)).await;
-    match connected {
-        Ok((reader, writer, _)) => {
-            stats.connections_created.inc();
-            Ok(Box::new(Connection::new(reader, writer, slot)))
-        }
-        Err(UpstreamError::ConnectTimeout) if request.connection.request.is_due() => {
-            Err(UpstreamError::TimedOut(Passed::End).into())
-        }
+    let timers = request.timers;
+    timers.idle.set_within(target.cluster.connect_timeout, &timers.end);
+    let got = request.pools(target.cluster).get(&wanted, &request.worker.pools, &timers.idle).await;
+    match got {
+        Err(UpstreamError::ConnectTimeout) if timers.end.is_due() => Err(UpstreamError::TimedOut(Passed::End).into()),
         Err(error) => {
-            stats.connect_failures.inc();
             if let UpstreamError::Connect(text) = &error {
                 request.exchange.upstream_failure = Some(text.clone());
             }
             Err(error.into())
         }
+        Ok(connection) => Ok(connection),
     }
 }
 
@@ -144,19 +155,19 @@ async fn attempt(
     target: &Target<'_>,
 ) -> Result<(Ending, bool), ProxyError> {
     let sent_at = Instant::now();
-    let until = Until::idle(&request.connection.idle, request.idle_timeout(), Some(&request.connection.request));
+    let timers = request.timers;
+    let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut body, mut response) = downstream.split();
-    let (mut sink, mut answer) = connection.split();
     let head = &request.exchange.request;
-    sink.start(request_framing(head.body), |out| encode::request(head, out));
+    let (mut sink, mut answer) = connection.start(head, false)?;
 
     // The origin's time begins when it has the whole request, as in Envoy. Without a body it began before we connected.
-    let (deadline, clock_runs) = (&request.connection.request, head.body.is_empty());
+    let (clock_runs, grpc_deadline) = (head.body.is_empty(), request.exchange.grpc_deadline);
     let start_clock = || {
         if let Some(timeout) = target.timeout
             && !clock_runs
         {
-            deadline.set(timeout);
+            timers.end.set_at(in_time(timeout, grpc_deadline));
         }
     };
     if request.exchange.expects_continue && !body.is_done() && !body.has_data() {
@@ -192,10 +203,10 @@ async fn attempt(
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
-async fn relay(
+pub(super) async fn relay(
     request: &mut Request<'_>,
     response: &mut impl ResponseSink,
-    mut answer: crate::http1::Source<'_>,
+    mut answer: AnswerBody<'_>,
     mut upload: Pin<&mut impl Future<Output = PumpError>>,
     uploaded: &Cell<bool>,
     until: &Until<'_>,
@@ -238,13 +249,6 @@ async fn relay(
     }
 }
 
-fn request_framing(body: BodyLength) -> Framing {
-    match body {
-        BodyLength::Streamed | BodyLength::UntilClose => Framing::Chunked,
-        BodyLength::Empty | BodyLength::Known(_) => Framing::Identity,
-    }
-}
-
 fn upload_error(error: PumpError, until: &Until<'_>) -> ProxyError {
     match error {
         PumpError::TooLong => ProxyError::BodyTooLong,
@@ -252,10 +256,38 @@ fn upload_error(error: PumpError, until: &Until<'_>) -> ProxyError {
     }
 }
 
-impl Request<'_> {
+/// When `timeout` from now is over, in [`now_ms`], or what is `earlier`.
+fn in_time(timeout: Duration, earlier: Option<u64>) -> u64 {
+    let due = now_ms().saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    due.min(earlier.unwrap_or(u64::MAX))
+}
+
+impl<'a> Request<'a> {
+    /// Sets the end of a request whose head has just been read: a gRPC client's own deadline, and the route's timeout
+    /// where the request is whole.
+    fn start_clock(&mut self, target: &Target<'_>) {
+        let head = &self.exchange.request;
+        let asked = head.headers.get(&Known::GrpcTimeout).and_then(grpc::parse_timeout);
+        self.exchange.grpc_deadline = asked.map(|timeout| in_time(timeout, None));
+        let timeout = target.timeout.filter(|_| head.body.is_empty());
+        match (timeout, self.exchange.grpc_deadline) {
+            (Some(timeout), deadline) => self.timers.end.set_at(in_time(timeout, deadline)),
+            (None, Some(deadline)) => self.timers.end.set_at(deadline),
+            (None, None) => self.timers.end.clear(),
+        }
+    }
+
+    /// Where this request's connections to the cluster are kept.
+    fn pools(&self, cluster: &Cluster) -> &'a Pools {
+        match cluster.proxy_protocol {
+            None => &self.worker.pools,
+            Some(_) => &self.connection.pools,
+        }
+    }
+
     fn set_service_time(&mut self) {
         let elapsed = self.exchange.upstream_time.map_or(0, |time| time.as_millis());
-        let name = &crate::proto::head::Known::XEnvoyUpstreamServiceTime;
+        let name = &Known::XEnvoyUpstreamServiceTime;
         self.exchange.response.headers.set(name, itoa::Buffer::new().format(elapsed).as_bytes());
     }
 

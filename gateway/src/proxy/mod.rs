@@ -11,10 +11,11 @@ mod proxy_header;
 mod pump;
 mod reply;
 mod tunnel;
+mod upgrade;
 
 use std::time::Instant;
 
-pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, WorkerCx};
+pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, RequestTimers, WorkerCx};
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
 pub use proxy_header::proxy_header;
@@ -22,15 +23,18 @@ pub use pump::{BodySink, BodySource, PumpError, pump};
 pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, RouteId};
-use crate::filter::headers;
+use crate::filter::{forwarded, headers};
 use crate::proto::h1::{encode, hop};
 use crate::proto::head::{Known, ResponseHead};
+use crate::proto::websocket;
 use crate::route::{Query, host, rewrite};
 
 /// The client's side of a request: where its body comes from, and where the response goes.
 pub trait Downstream {
     /// Both halves, to be used at the same time.
     fn split(&mut self) -> (impl RequestBody, impl ResponseSink);
+    /// Makes the head accept the client's WebSocket, holds it, and gives both halves of the tunnel behind it.
+    fn accept_websocket(&mut self, head: &mut ResponseHead, key: &[u8]) -> (impl RequestBody, impl ResponseSink);
 }
 
 /// The request's body.
@@ -39,7 +43,7 @@ pub trait RequestBody: BodySource {
     /// Whether the whole body has been taken.
     fn is_done(&self) -> bool;
     /// Whether some of it is here already.
-    fn has_data(&self) -> bool;
+    fn has_data(&mut self) -> bool;
     /// Bytes taken.
     fn received(&self) -> u64;
     /// Waits, once the body is done, for the client to go away; for ever when it stays. A client that only says that it
@@ -74,6 +78,8 @@ pub struct Request<'a> {
     pub worker: &'a WorkerCx,
     /// The client's connection.
     pub connection: &'a ConnectionCx,
+    /// Its deadlines.
+    pub timers: &'a RequestTimers,
     /// The generation it began in.
     pub cx: RequestCx,
     /// What is known of it.
@@ -111,8 +117,14 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
         Action::Respond(respond) => reply::direct(request, downstream, respond).await,
         Action::Redirect(redirect) => reply::redirect(request, downstream, redirect, route).await,
         Action::Forward(to) => {
-            prepare(request, to, route);
-            match forward::forward(request, downstream, to, route).await {
+            let forwarded = match may_upgrade(request, route) {
+                Err(error) => Err(error),
+                Ok(()) => {
+                    prepare(request, to, route);
+                    forward::forward(request, downstream, to, route).await
+                }
+            };
+            match forwarded {
                 Ok(ending) => ending,
                 Err(error) => reply::error(request, downstream, error).await,
             }
@@ -120,15 +132,30 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
     }
 }
 
+/// Whether the request may become a WebSocket, where it wants to.
+fn may_upgrade(request: &Request<'_>, route: RouteId) -> Result<(), ProxyError> {
+    let Some(asked) = request.exchange.websocket else { return Ok(()) };
+    if request.cx.generation.config.routes[route.index()].websocket.is_none() {
+        return Err(ProxyError::UpgradeRefused);
+    }
+    asked.map_err(ProxyError::WebSocket)
+}
+
 /// Finds out who the client is, and makes the head say so. Before routing, as in Envoy: a route may ask for these
 /// fields, and the log has them whatever the route does.
 fn identify(request: &mut Request<'_>) {
-    let (trusted, peer) = (&request.cx.generation.trusted, &request.connection.peer);
+    let (trusted, peer) = (&request.cx.view().trusted, &request.connection.peer);
     let exchange = &mut *request.exchange;
+    if websocket::wants_websocket(&exchange.request.headers) {
+        exchange.websocket = Some(websocket::check_request(&exchange.request).map(drop));
+    }
     exchange.client_ip = trusted.client_ip(peer, &exchange.request.headers);
     hop::strip(&mut exchange.request.headers);
     let seed = [request.worker.random(), request.worker.random()];
     trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
+    if request.cx.generation.config.gateway.forwarded_header {
+        forwarded::append_forwarded(peer, &mut exchange.request, &mut exchange.scratch);
+    }
 }
 
 /// Finds the route and remembers it.
@@ -137,7 +164,13 @@ fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let mut scratch = std::mem::take(&mut exchange.scratch);
     let host = host::canonical(&exchange.request.authority, &mut scratch);
     let misdirected = request.connection.is_misdirected(request.cx.view(), host);
-    let query = Query { host, path: exchange.request.path(), head: &exchange.request };
+    let query = Query {
+        host,
+        path: exchange.request.path(),
+        head: &exchange.request,
+        peer_ip: request.connection.peer.ip(),
+        client_ip: exchange.client_ip,
+    };
     let route = request.cx.view().table.find(&query);
     exchange.scratch = scratch;
     if misdirected {
@@ -159,6 +192,9 @@ fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
     rewrite::apply(to, &route.matcher.path, head, scratch);
     if let Some(pseudonym) = &generation.config.gateway.via {
         headers::add_via(&mut head.headers, head.version, pseudonym, scratch);
+    }
+    if exchange.websocket.is_some() {
+        upgrade::prepare(head, [request.worker.random(), request.worker.random()]);
     }
     headers::set_expected_timeout(&mut head.headers, route.timeout);
     headers::apply(&route.request_headers, &mut head.headers);

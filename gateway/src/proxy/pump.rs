@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use crate::http1;
 use crate::net::{Buf, Until};
 use crate::proto::head::Headers;
+use crate::upstream::{AnswerBody, RequestSink};
 
 /// Where a body comes from. Dropping a future of [`BodySource::next`] loses nothing.
 pub trait BodySource {
@@ -25,6 +26,9 @@ pub trait BodySource {
 
 /// Where a body goes to. What is written may be held until [`BodySink::flush`] or [`BodySink::finish`].
 pub trait BodySink {
+    /// Waits until there is room for another frame. A source is not asked for one before, so what a slow reader makes us
+    /// hold is what it was given.
+    async fn ready(&mut self, until: &Until<'_>) -> io::Result<()>;
     /// Writes bytes.
     async fn data(&mut self, frame: Buf, until: &Until<'_>) -> io::Result<()>;
     /// Sends what is held.
@@ -53,6 +57,7 @@ pub async fn pump(
 ) -> Result<(), PumpError> {
     let mut left = limit;
     loop {
+        sink.ready(until).await.map_err(PumpError::Sink)?;
         let frame = match now(source.next(until)) {
             Some(frame) => frame,
             None => {
@@ -91,6 +96,10 @@ impl BodySource for http1::Source<'_> {
 }
 
 impl BodySink for http1::Sink<'_> {
+    async fn ready(&mut self, _: &Until<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     async fn data(&mut self, frame: Buf, until: &Until<'_>) -> io::Result<()> {
         http1::Sink::data(self, frame, until).await
     }
@@ -101,5 +110,57 @@ impl BodySink for http1::Sink<'_> {
 
     async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()> {
         http1::Sink::finish(self, trailers, until).await
+    }
+}
+
+impl BodySource for AnswerBody<'_> {
+    async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
+        match self {
+            AnswerBody::H1(source) => source.next(until).await,
+            AnswerBody::H2(source) => source.next(until).await,
+        }
+    }
+
+    fn trailers(&self) -> &Headers {
+        match self {
+            AnswerBody::H1(source) => source.trailers(),
+            AnswerBody::H2(source) => source.trailers(),
+        }
+    }
+}
+
+impl BodySink for RequestSink<'_> {
+    async fn ready(&mut self, until: &Until<'_>) -> io::Result<()> {
+        match self {
+            RequestSink::H2(Some(sink)) => sink.ready(until).await,
+            RequestSink::H1(_) | RequestSink::H2(None) => Ok(()),
+        }
+    }
+
+    async fn data(&mut self, frame: Buf, until: &Until<'_>) -> io::Result<()> {
+        match self {
+            RequestSink::H1(sink) => sink.data(frame, until).await,
+            RequestSink::H2(Some(sink)) => sink.data(frame),
+            RequestSink::H2(None) => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self, until: &Until<'_>) -> io::Result<()> {
+        match self {
+            RequestSink::H1(sink) => sink.flush(until).await,
+            RequestSink::H2(Some(sink)) => sink.flush(),
+            RequestSink::H2(None) => Ok(()),
+        }
+    }
+
+    async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()> {
+        match self {
+            RequestSink::H1(sink) => sink.finish(trailers, until).await,
+            RequestSink::H2(Some(sink)) => match sink.finish(trailers)? {
+                true => sink.ready(until).await,
+                false => Ok(()),
+            },
+            RequestSink::H2(None) => Ok(()),
+        }
     }
 }

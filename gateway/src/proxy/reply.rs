@@ -1,12 +1,14 @@
 //! Answers of the gateway's own: errors, redirects, direct responses.
 
 use super::error::{LocalReply, ProxyError};
-use super::{BodySink, Downstream, Ending, Request, RequestBody, ResponseSink};
+use super::{BodySink, Downstream, Ending, Exchange, Request, RequestBody, ResponseSink};
 use crate::config::model::{Redirect, Respond, RouteId};
 use crate::filter::forwarded::client_scheme;
 use crate::net::{Buf, Until};
+use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Headers, Known};
+use crate::proto::websocket::{self, HandshakeError};
 use crate::route::{path, redirect as location};
 
 /// Answers an error by the table in [`super::error`].
@@ -25,7 +27,40 @@ pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downs
     if reply.overloaded {
         exchange.response.headers.append_raw(b"x-envoy-overloaded", b"true");
     }
+    if let ProxyError::WebSocket(HandshakeError::Version) = error {
+        exchange.response.headers.append(&Known::SecWebsocketVersion, websocket::VERSION);
+    }
+    if is_grpc(exchange) {
+        return send_grpc(request, downstream, &reply.body, reply.grpc_status).await;
+    }
     send(request, downstream, reply.body.as_bytes(), "text/plain").await
+}
+
+fn is_grpc(exchange: &Exchange) -> bool {
+    exchange.request.headers.get(&Known::ContentType).is_some_and(grpc::is_grpc)
+}
+
+/// Says it as gRPC does: HTTP status 200, and what is meant in `grpc-status`. `status`, unless the HTTP status says it.
+async fn send_grpc(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    message: &str,
+    status: Option<u8>,
+) -> Ending {
+    let exchange = &mut *request.exchange;
+    let status = status.unwrap_or_else(|| grpc::status_of_http(exchange.response.status));
+    exchange.response.status = 200;
+    let headers = &mut exchange.response.headers;
+    headers.append(&Known::ContentType, b"application/grpc");
+    headers.append_raw(b"grpc-status", itoa::Buffer::new().format(status).as_bytes());
+    if !message.is_empty() {
+        let mut text = std::mem::take(&mut exchange.scratch);
+        text.clear();
+        grpc::encode_message(message, &mut text);
+        headers.append_raw(b"grpc-message", &text);
+        exchange.scratch = text;
+    }
+    send(request, downstream, b"", "").await
 }
 
 /// `respond` of a route.
@@ -33,6 +68,9 @@ pub(super) async fn direct(request: &mut Request<'_>, downstream: &mut impl Down
     request.exchange.details = "direct_response";
     request.exchange.response.clear();
     request.exchange.response.status = respond.status;
+    if is_grpc(request.exchange) {
+        return send_grpc(request, downstream, &respond.body, None).await;
+    }
     send(request, downstream, respond.body.as_bytes(), &respond.content_type).await
 }
 
@@ -72,7 +110,7 @@ async fn send(
     }
     request.finish_response_head(false);
     let keep_alive = request.keeps_alive(body.is_done());
-    let until = Until::idle(&request.connection.idle, request.idle_timeout(), None);
+    let until = Until::idle(&request.timers.idle, request.idle_timeout(), None);
     let exchange = &mut *request.exchange;
     let framing =
         ResponseFraming::of(&exchange.request.method, exchange.request.version, &exchange.response, keep_alive);

@@ -98,6 +98,14 @@ mod tests {
     }
 
     impl BodySink for &Hears {
+        async fn ready(&mut self, _: &Until<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn ready(&mut self, _: &Until<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
         async fn data(&mut self, frame: Buf, _: &Until<'_>) -> io::Result<()> {
             if self.deaf {
                 return Err(io::ErrorKind::BrokenPipe.into());

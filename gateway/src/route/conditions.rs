@@ -1,15 +1,19 @@
 //! What a route asks of a request besides host and plain path.
 
+use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use super::table::Query;
 use crate::config::model::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, ValueMatch};
 use crate::proto::head::{Known, Method, Name, RequestHead};
+use crate::proto::ip_map::IpSet;
 
 /// The conditions of one route, all of which must hold.
 pub(super) struct Conditions {
     path: Option<Regex>,
     methods: Box<[Method]>,
+    peer_ip: Option<IpSet>,
+    client_ip: Option<IpSet>,
     headers: Box<[HeaderMatch]>,
     query: Box<[QueryMatch]>,
 }
@@ -21,11 +25,18 @@ impl Conditions {
             PathMatch::Regex(pattern) => Some(pattern.0.clone()),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
         };
-        let none =
-            path.is_none() && matcher.methods.is_empty() && matcher.headers.is_empty() && matcher.query.is_empty();
+        let none = path.is_none()
+            && matcher.methods.is_empty()
+            && matcher.peer_ip.is_empty()
+            && matcher.client_ip.is_empty()
+            && matcher.headers.is_empty()
+            && matcher.query.is_empty();
+        let set = |networks: &[IpNet]| (!networks.is_empty()).then(|| IpSet::of(networks));
         (!none).then(|| Conditions {
             path,
             methods: matcher.methods.clone().into(),
+            peer_ip: set(&matcher.peer_ip),
+            client_ip: set(&matcher.client_ip),
             headers: matcher.headers.clone().into(),
             query: matcher.query.clone().into(),
         })
@@ -34,6 +45,8 @@ impl Conditions {
     /// Whether they all hold, cheapest first.
     pub(super) fn hold(&self, query: &Query<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(&query.head.method))
+            && self.peer_ip.as_ref().is_none_or(|networks| networks.contains(query.peer_ip))
+            && self.client_ip.as_ref().is_none_or(|networks| networks.contains(query.client_ip))
             && self.headers.iter().all(|header| header_holds(header, query.head))
             && self.query.iter().all(|param| value_holds(&param.value, param_value(query.head, param.name.as_bytes())))
             && self.path.as_ref().is_none_or(|path| path.is_match(query.path))

@@ -10,8 +10,9 @@
 //!    the place of regular expressions open; Contour, Envoy Gateway and Istio put them here;
 //! 3. match names methods;
 //! 4. match has most header conditions, then
-//! 5. most query conditions;
-//! 6. place in the file is first.
+//! 5. most query conditions, then
+//! 6. most of `peer_ip` and `client_ip`, which the Gateway API does not have;
+//! 7. place in the file is first.
 //!
 //! A less specific host is tried when no route of a more specific one matches: a route is a rule, not a virtual host
 //! (Envoy's virtual hosts never fall back).
@@ -27,6 +28,7 @@
 //! a thread first uses it).
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::conditions::Conditions;
@@ -44,6 +46,10 @@ pub struct Query<'a> {
     pub path: &'a [u8],
     /// Method, fields and query string.
     pub head: &'a RequestHead,
+    /// Where the connection comes from: its TCP peer, or the source that a trusted PROXY header named.
+    pub peer_ip: IpAddr,
+    /// The client, as trusted proxies tell.
+    pub client_ip: IpAddr,
 }
 
 /// The routes of one listener.
@@ -64,6 +70,7 @@ pub struct MatchRank {
     names_methods: Reverse<bool>,
     headers: Reverse<usize>,
     query: Reverse<usize>,
+    addresses: Reverse<usize>,
     order: RouteId,
 }
 
@@ -194,6 +201,7 @@ impl MatchRank {
             names_methods: Reverse(!matcher.methods.is_empty()),
             headers: Reverse(matcher.headers.len()),
             query: Reverse(matcher.query.len()),
+            addresses: Reverse([&matcher.peer_ip, &matcher.client_ip].iter().filter(|list| !list.is_empty()).count()),
             order,
         }
     }

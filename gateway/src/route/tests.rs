@@ -1,7 +1,9 @@
 //! Tables of cases for every matcher and for the precedence, and a naive search to compare with.
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use regex::bytes::Regex;
 
@@ -76,7 +78,19 @@ fn request(method: &str, host: &str, target: &str, headers: &[(&str, &str)]) -> 
 }
 
 fn find_head(table: &Table, head: &RequestHead) -> Option<u32> {
-    table.find(&Query { host: &head.authority, path: head.path(), head }).map(|id| id.0)
+    find_from(table, head, ip("127.0.0.1"), ip("127.0.0.1"))
+}
+
+fn find_from(table: &Table, head: &RequestHead, peer_ip: IpAddr, client_ip: IpAddr) -> Option<u32> {
+    table.find(&Query { host: &head.authority, path: head.path(), head, peer_ip, client_ip }).map(|id| id.0)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn networks(list: &[&str]) -> Vec<IpNet> {
+    list.iter().map(|network| network.parse().unwrap()).collect()
 }
 
 /// The index of the route that a GET takes.
@@ -194,8 +208,37 @@ fn methods_headers_and_query_parameters_must_all_match() {
     }
 }
 
-/// Each case lists routes that all match `GET http://b.a.test/x/y?k=v` with `x-a: 1`, the winner first; it must win in
-/// the reverse order too.
+#[test]
+fn peer_and_client_are_two_conditions_and_an_ipv4_mapped_address_is_ipv4() {
+    let peer = |list: &[&str]| RouteMatch { peer_ip: networks(list), ..prefix("/") };
+    let client = |list: &[&str]| RouteMatch { client_ip: networks(list), ..prefix("/") };
+    let both = |one: &[&str], other: &[&str]| RouteMatch { client_ip: networks(other), ..peer(one) };
+    let cases = [
+        (peer(&["192.0.2.0/24"]), "192.0.2.9", "10.0.0.1", true),
+        (peer(&["192.0.2.0/24"]), "192.0.3.0", "192.0.2.9", false),
+        (peer(&["192.0.2.0/24"]), "::ffff:192.0.2.9", "10.0.0.1", true),
+        (peer(&["::ffff:192.0.2.0/120"]), "192.0.2.9", "10.0.0.1", true),
+        (peer(&["198.51.100.7/32", "2001:db8::/32"]), "2001:db8::1", "10.0.0.1", true),
+        (peer(&["198.51.100.7/32", "2001:db8::/32"]), "2001:db9::1", "10.0.0.1", false),
+        (peer(&["::/0"]), "192.0.2.9", "10.0.0.1", false),
+        (peer(&["::/0"]), "::ffff:192.0.2.9", "10.0.0.1", false),
+        (client(&["10.0.0.0/8"]), "192.0.2.9", "10.0.0.1", true),
+        (client(&["10.0.0.0/8"]), "10.0.0.1", "192.0.2.9", false),
+        (client(&["10.0.0.0/8"]), "192.0.2.9", "::ffff:10.0.0.1", true),
+        (both(&["192.0.2.0/24"], &["10.0.0.0/8"]), "192.0.2.9", "10.0.0.1", true),
+        (both(&["192.0.2.0/24"], &["10.0.0.0/8"]), "192.0.2.9", "11.0.0.1", false),
+        (both(&["192.0.2.0/24"], &["10.0.0.0/8"]), "192.0.3.9", "10.0.0.1", false),
+    ];
+    let head = request("GET", "a.test", "/", &[]);
+    for (matcher, from, client, expected) in cases {
+        let table = Table::build(&[route(&["*"], matcher.clone())], LISTENER);
+        let found = find_from(&table, &head, ip(from), ip(client));
+        assert_eq!(found.is_some(), expected, "{matcher:?} {from} {client}");
+    }
+}
+
+/// Each case lists routes that all match `GET http://b.a.test/x/y?k=v` with `x-a: 1` from 127.0.0.1, the winner first; it
+/// must win in the reverse order too.
 #[test]
 fn precedence_is_that_of_the_gateway_api() {
     let methods = |matcher| RouteMatch { methods: vec![Method::Get], ..matcher };
@@ -207,6 +250,8 @@ fn precedence_is_that_of_the_gateway_api() {
     let one_param = |matcher| RouteMatch { query: vec![param("k", is("v"))], ..matcher };
     let two_params =
         |matcher| RouteMatch { query: vec![param("k", is("v")), param("l", ValueMatch::Present(false))], ..matcher };
+    let from = |matcher| RouteMatch { peer_ip: networks(&["127.0.0.0/8"]), ..matcher };
+    let of = |matcher| RouteMatch { client_ip: networks(&["127.0.0.1/32", "10.0.0.0/8"]), ..matcher };
     let any = |matcher| route(&["*"], matcher);
     let cases = [
         (
@@ -224,6 +269,8 @@ fn precedence_is_that_of_the_gateway_api() {
         ("a method", vec![any(methods(prefix("/x"))), any(two_headers(prefix("/x")))]),
         ("more headers", vec![any(two_headers(prefix("/x"))), any(one_header(two_params(prefix("/x"))))]),
         ("more parameters", vec![any(two_params(exact("/x/y"))), any(one_param(exact("/x/y"))), any(exact("/x/y"))]),
+        ("a parameter over addresses", vec![any(one_param(prefix("/"))), any(from(of(prefix("/"))))]),
+        ("both addresses", vec![any(from(of(prefix("/")))), any(of(prefix("/"))), any(prefix("/"))]),
     ];
     for (what, routes) in cases {
         for (winner, routes) in [(0, routes.clone()), (routes.len() - 1, routes.iter().rev().cloned().collect())] {
@@ -285,12 +332,12 @@ fn a_table_is_shared_by_all_workers() {
 
 // === a naive search ===
 
-fn naive_find(routes: &[Route], head: &RequestHead) -> Option<u32> {
+fn naive_find(routes: &[Route], head: &RequestHead, peer: IpAddr) -> Option<u32> {
     let host = std::str::from_utf8(&head.authority).unwrap();
     let path = std::str::from_utf8(head.path()).unwrap();
     let matching = routes.iter().enumerate().flat_map(|(index, route)| {
         let hosts = route.hosts.iter().filter(|pattern| naive_host(pattern, host));
-        hosts.filter(|_| naive_rest(&route.matcher, path, head)).map(move |host| (naive_rank(host, route), index))
+        hosts.filter(|_| naive_rest(&route.matcher, path, head, peer)).map(move |host| (naive_rank(host, route), index))
     });
     matching.min().map(|(_, index)| index as u32)
 }
@@ -303,7 +350,7 @@ fn naive_host(pattern: &HostPattern, host: &str) -> bool {
     }
 }
 
-fn naive_rest(matcher: &RouteMatch, path: &str, head: &RequestHead) -> bool {
+fn naive_rest(matcher: &RouteMatch, path: &str, head: &RequestHead, peer: IpAddr) -> bool {
     let path_matches = match &matcher.path {
         PathMatch::Exact(text) => path == text,
         PathMatch::Prefix(text) if text == "/" => true,
@@ -314,7 +361,11 @@ fn naive_rest(matcher: &RouteMatch, path: &str, head: &RequestHead) -> bool {
         ValueMatch::Exact(text) => head.headers.get(&header.name) == Some(text.as_bytes()),
         _ => unreachable!("not generated"),
     });
-    path_matches && headers_match && (matcher.methods.is_empty() || matcher.methods.contains(&head.method))
+    let peer_matches = matcher.peer_ip.is_empty() || matcher.peer_ip.iter().any(|network| network.contains(&peer));
+    path_matches
+        && headers_match
+        && peer_matches
+        && (matcher.methods.is_empty() || matcher.methods.contains(&head.method))
 }
 
 fn naive_rank(host: &HostPattern, route: &Route) -> impl Ord {
@@ -328,7 +379,8 @@ fn naive_rank(host: &HostPattern, route: &Route) -> impl Ord {
         PathMatch::Regex(pattern) => (1, Reverse(pattern.0.as_str().len())),
         PathMatch::Prefix(text) => (2, Reverse(text.len())),
     };
-    (host, path, route.matcher.methods.is_empty(), Reverse(route.matcher.headers.len()))
+    let matcher = &route.matcher;
+    (host, path, matcher.methods.is_empty(), Reverse(matcher.headers.len()), matcher.peer_ip.is_empty())
 }
 
 /// Few labels and segments, so that routes and requests meet often.
@@ -349,11 +401,14 @@ fn any_route() -> impl Strategy<Value = Route> {
     let path = prop_oneof![3 => any_path().prop_map(|path| exact(&path)), 3 => prefix_path, 1 => regexes];
     let method = prop::sample::select(vec![None, None, Some(Method::Get), Some(Method::Put)]);
     let headers = prop::sample::subsequence(vec![("x-a", "1"), ("x-b", "1")], 0..=2);
-    (prop::collection::vec(host, 1..3), path, method, headers).prop_map(|(hosts, path, method, headers)| {
-        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-        let headers = headers.iter().map(|(name, value)| header(name, is(value))).collect();
-        route(&hosts, RouteMatch { methods: method.into_iter().collect(), headers, ..path })
-    })
+    let peers = prop::sample::subsequence(networks(&["10.0.0.0/8", "10.0.0.0/31", "::/0"]), 0..=2);
+    (prop::collection::vec(host, 1..3), path, method, headers, peers).prop_map(
+        |(hosts, path, method, headers, peer_ip)| {
+            let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+            let headers = headers.iter().map(|(name, value)| header(name, is(value))).collect();
+            route(&hosts, RouteMatch { methods: method.into_iter().collect(), headers, peer_ip, ..path })
+        },
+    )
 }
 
 fn any_request() -> impl Strategy<Value = RequestHead> {
@@ -363,16 +418,21 @@ fn any_request() -> impl Strategy<Value = RequestHead> {
         .prop_map(|(method, host, path, headers)| request(method, &host, &path, &headers))
 }
 
+fn any_peer() -> impl Strategy<Value = IpAddr> {
+    prop::sample::select(vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1"), ip("2001:db8::1")])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
     fn the_table_finds_what_trying_every_route_finds(
         routes in prop::collection::vec(any_route(), 0..40),
-        requests in prop::collection::vec(any_request(), 20),
+        requests in prop::collection::vec((any_request(), any_peer()), 20),
     ) {
         let table = Table::build(&routes, LISTENER);
-        for head in &requests {
-            prop_assert_eq!(find_head(&table, head), naive_find(&routes, head), "{:?}", head);
+        for (head, peer) in &requests {
+            let found = find_from(&table, head, *peer, ip("127.0.0.1"));
+            prop_assert_eq!(found, naive_find(&routes, head, *peer), "{:?} from {}", head, peer);
         }
     }
 }

@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
-use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, UpstreamTls};
+use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, ListenerProtocol};
 use crate::filter::access::AccessList;
 use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::Registry;
@@ -71,9 +71,8 @@ impl Builder {
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
-        let trusted = TrustedProxies::build(&config.gateway.trusted_proxies);
         self.generation += 1;
-        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, l4_routes, access, trusted })
+        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, l4_routes, access })
     }
 
     fn listener(
@@ -90,8 +89,8 @@ impl Builder {
         Ok(ListenerView {
             table: Table::build(&config.routes, id),
             l4: L4Table::build(&config.l4_routes, id),
-            trusted: TrustedProxies::build(&listener.trusted_proxies),
             tls: self.server_tls(config, listener, before)?,
+            trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),
         })
@@ -106,12 +105,15 @@ impl Builder {
     ) -> Result<Option<ServerTls>, BuildError> {
         let Some(wanted) = &listener.tls else { return Ok(None) };
         if let Some((previous, old, view)) = before {
-            let same = old.tls.as_ref() == Some(wanted) && previous.config.certificates == config.certificates;
+            let same = old.tls.as_ref() == Some(wanted)
+                && (old.protocol, old.http) == (listener.protocol, listener.http)
+                && previous.config.certificates == config.certificates;
             if same {
                 return Ok(view.tls.clone());
             }
         }
-        tls::server(wanted, &config.certificates, &self.secrets).map(Some)
+        let http = (listener.protocol == ListenerProtocol::Http).then_some(listener.http);
+        tls::server(wanted, http, &config.certificates, &self.secrets).map(Some)
     }
 
     fn cluster(
@@ -120,13 +122,16 @@ impl Builder {
         resolved: &Resolved,
         before: Option<(&Cluster, &ClusterView)>,
     ) -> Result<ClusterView, BuildError> {
-        let before = before.filter(|(old, _)| old.tls == cluster.tls).map(|(_, view)| view);
+        let same_speech = |old: &Cluster| {
+            (&old.tls, old.protocol, old.proxy_protocol) == (&cluster.tls, cluster.protocol, cluster.proxy_protocol)
+        };
+        let before = before.filter(|(old, _)| same_speech(old)).map(|(_, view)| view);
         let known: HashMap<_, _> = before
             .into_iter()
             .flat_map(|view| &view.endpoints)
             .map(|old| ((old.address, old.server_name.clone()), old.id))
             .collect();
-        let tls = self.client_tls(cluster.tls.as_ref(), before)?;
+        let tls = self.client_tls(cluster, before)?;
         let mut endpoints = Vec::new();
         let mut weights = Vec::new();
         for endpoint in &cluster.endpoints {
@@ -146,13 +151,13 @@ impl Builder {
 
     fn client_tls(
         &self,
-        wanted: Option<&UpstreamTls>,
+        cluster: &Cluster,
         before: Option<&ClusterView>,
     ) -> Result<Option<Arc<ClientConfig>>, BuildError> {
-        let Some(wanted) = wanted else { return Ok(None) };
+        let Some(wanted) = &cluster.tls else { return Ok(None) };
         match before.and_then(|view| view.tls.clone()) {
             Some(same) => Ok(Some(same)),
-            None => tls::client(wanted, &self.secrets).map(Some),
+            None => tls::client(wanted, cluster.protocol, &self.secrets).map(Some),
         }
     }
 
@@ -160,6 +165,13 @@ impl Builder {
         self.next_endpoint += 1;
         EndpointId(self.next_endpoint)
     }
+}
+
+/// The listener's; without those, the gateway's.
+fn trusted_proxies(config: &Config, listener: &Listener) -> TrustedProxies {
+    let own = &listener.trusted_proxies;
+    let networks = if own.is_empty() { &config.gateway.trusted_proxies } else { own };
+    TrustedProxies::build(networks, config.gateway.trusted_hops)
 }
 
 fn addresses(address: &EndpointAddress, resolved: &Resolved) -> Vec<SocketAddr> {

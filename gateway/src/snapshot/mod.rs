@@ -41,8 +41,6 @@ pub struct Snapshot {
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
-    /// Whose word about the client is believed.
-    pub trusted: TrustedProxies,
 }
 
 impl Snapshot {
@@ -79,10 +77,10 @@ pub struct ListenerView {
     pub table: Table,
     /// Which of its connections are relayed as they are, and where to.
     pub l4: L4Table,
-    /// Whose PROXY header is believed.
-    pub trusted: TrustedProxies,
     /// How to terminate TLS; `None` is cleartext.
     pub tls: Option<ServerTls>,
+    /// Whose word about the client is believed.
+    pub trusted: TrustedProxies,
     /// Its counters.
     pub stats: Arc<ListenerStats>,
     /// Its open connections, over all workers and generations.

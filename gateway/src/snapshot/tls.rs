@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::BuildError;
-use crate::config::model::{Certificate, ListenerTls, TlsVersion, UpstreamTls};
+use crate::config::model::{Certificate, HttpVersions, ListenerTls, TlsVersion, UpstreamProtocol, UpstreamTls};
 
 /// What every generation's TLS settings share.
 pub struct Secrets {
@@ -45,12 +45,24 @@ impl Secrets {
 /// A listener's settings.
 #[derive(Clone)]
 pub struct ServerTls {
-    /// For handshakes.
-    pub config: Arc<ServerConfig>,
+    /// For handshakes, and for those of hosts that are offered one version of HTTP only.
+    all: Arc<ServerConfig>,
+    only_h1: Arc<ServerConfig>,
+    only_h2: Arc<ServerConfig>,
     certificates: Arc<BySni>,
 }
 
 impl ServerTls {
+    /// The settings for a handshake with a client that asks for `server_name`.
+    pub fn config_for(&self, server_name: Option<&str>) -> &Arc<ServerConfig> {
+        let shown = server_name.and_then(|name| self.certificates.find(name)).and_then(<[_]>::first);
+        match shown.map_or(self.certificates.default_http, |shown| shown.http) {
+            HttpVersions { h1: true, h2: true } => &self.all,
+            HttpVersions { h2: true, .. } => &self.only_h2,
+            HttpVersions { .. } => &self.only_h1,
+        }
+    }
+
     /// Whether a request for `host` came over a connection that was made to reach another one: the certificate that
     /// was chosen for `server_name` does not serve it (RFC 9110 §15.5.20). A client that was shown the default
     /// certificate has accepted whatever it got.
@@ -60,31 +72,45 @@ impl ServerTls {
         }
         let Some(shown) = self.certificates.find(server_name) else { return false };
         let of_host = std::str::from_utf8(host).ok().and_then(|host| self.certificates.find(host)).unwrap_or_default();
-        !of_host.iter().any(|key| shown.iter().any(|shown| Arc::ptr_eq(shown, key)))
+        !of_host.iter().any(|it| shown.iter().any(|shown| Arc::ptr_eq(&shown.key, &it.key)))
     }
 }
 
 /// The settings of a listener.
 pub(super) fn server(
     wanted: &ListenerTls,
+    http: Option<HttpVersions>,
     certificates: &[Certificate],
     secrets: &Secrets,
 ) -> Result<ServerTls, BuildError> {
-    let resolver = Arc::new(BySni::new(wanted, certificates, &secrets.provider)?);
+    let resolver = Arc::new(BySni::new(wanted, http, certificates, &secrets.provider)?);
     let mut config = ServerConfig::builder_with_provider(secrets.provider.clone())
         .with_protocol_versions(versions(wanted.min_version))
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?
         .with_no_client_auth()
         .with_cert_resolver(resolver.clone());
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Sessions live in tickets: a store would be one more thing that workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = secrets.tickets.clone();
-    Ok(ServerTls { config: Arc::new(config), certificates: resolver })
+    let offering = |versions: HttpVersions| {
+        let mut config = config.clone();
+        config.alpn_protocols = http.map_or_else(Vec::new, |_| alpn(versions));
+        Arc::new(config)
+    };
+    Ok(ServerTls {
+        all: offering(HttpVersions { h1: true, h2: true }),
+        only_h1: offering(HttpVersions { h1: true, h2: false }),
+        only_h2: offering(HttpVersions { h1: false, h2: true }),
+        certificates: resolver,
+    })
 }
 
 /// A cluster's settings.
-pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<ClientConfig>, BuildError> {
+pub(super) fn client(
+    wanted: &UpstreamTls,
+    protocol: UpstreamProtocol,
+    secrets: &Secrets,
+) -> Result<Arc<ClientConfig>, BuildError> {
     let builder = ClientConfig::builder_with_provider(secrets.provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?;
@@ -99,8 +125,19 @@ pub(super) fn client(wanted: &UpstreamTls, secrets: &Secrets) -> Result<Arc<Clie
             .with_custom_certificate_verifier(Arc::new(AcceptAny(secrets.provider.signature_verification_algorithms))),
     };
     let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn(match protocol {
+        UpstreamProtocol::H1 => HttpVersions { h1: true, h2: false },
+        UpstreamProtocol::H2 => HttpVersions { h1: false, h2: true },
+        UpstreamProtocol::Auto => HttpVersions { h1: true, h2: true },
+    });
     Ok(Arc::new(config))
+}
+
+/// Protocol names in the order of preference (RFC 9113 §3.2, RFC 7301).
+fn alpn(versions: HttpVersions) -> Vec<Vec<u8>> {
+    let h2 = versions.h2.then(|| b"h2".to_vec());
+    let h1 = versions.h1.then(|| b"http/1.1".to_vec());
+    h2.into_iter().chain(h1).collect()
 }
 
 fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -124,33 +161,50 @@ fn roots_from(pem: &[u8]) -> Result<RootCertStore, BuildError> {
 /// Chooses a certificate by the server name: exact, then wildcard, then the listener's first one.
 #[derive(Debug)]
 struct BySni {
-    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    exact: HashMap<String, Vec<Shown>>,
     /// By what follows the `*.`.
-    wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    wildcard: HashMap<String, Vec<Shown>>,
     default: Option<Arc<CertifiedKey>>,
+    default_http: HttpVersions,
+}
+
+/// A certificate for a name.
+#[derive(Clone, Debug)]
+struct Shown {
+    key: Arc<CertifiedKey>,
+    http: HttpVersions,
 }
 
 impl BySni {
-    fn new(wanted: &ListenerTls, certificates: &[Certificate], provider: &CryptoProvider) -> Result<BySni, BuildError> {
-        let mut resolver = BySni { exact: HashMap::new(), wildcard: HashMap::new(), default: None };
+    /// `http`: what the listener speaks; what it speaks is no HTTP when there is none.
+    fn new(
+        wanted: &ListenerTls,
+        http: Option<HttpVersions>,
+        certificates: &[Certificate],
+        provider: &CryptoProvider,
+    ) -> Result<BySni, BuildError> {
+        let http = http.unwrap_or_default();
+        let mut resolver = BySni { exact: HashMap::new(), wildcard: HashMap::new(), default: None, default_http: http };
         for id in &wanted.certificates {
             let certificate = &certificates[id.index()];
             let key = Arc::new(certified_key(certificate, provider)?);
+            let both = HttpVersions { h1: http.h1 && certificate.http.h1, h2: http.h2 && certificate.http.h2 };
             for host in &certificate.hosts {
                 let names = match host.strip_prefix("*.") {
                     Some(rest) => resolver.wildcard.entry(rest.to_ascii_lowercase()),
                     None => resolver.exact.entry(host.to_ascii_lowercase()),
                 };
-                names.or_default().push(key.clone());
+                names.or_default().push(Shown { key: key.clone(), http: both });
             }
             if resolver.default.is_none() && !wanted.strict_sni {
                 resolver.default = Some(key);
+                resolver.default_http = both;
             }
         }
         Ok(resolver)
     }
 
-    fn find(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+    fn find(&self, name: &str) -> Option<&[Shown]> {
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
     }
@@ -160,8 +214,8 @@ impl ResolvesServerCert for BySni {
     /// Of several certificates for one name (RSA and ECDSA, say), the first one that the client can verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or_default();
-        let usable = named.iter().find(|key| key.key.choose_scheme(hello.signature_schemes()).is_some());
-        usable.or(named.first()).or(self.default.as_ref()).cloned()
+        let usable = named.iter().find(|shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some());
+        usable.or(named.first()).map(|shown| &shown.key).or(self.default.as_ref()).cloned()
     }
 }
 

@@ -6,11 +6,13 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use rustls::{ClientConfig, ClientConnection, Connection, ProtocolVersion};
 
 use super::record::{feed, flush, halves};
 use super::stream::{Reader, Writer};
-use crate::net::{self, Until};
+use crate::net::{self, Buf, Until};
+use crate::snapshot::ServerTls;
 
 /// What the handshake settled.
 #[derive(Clone, Debug, Default)]
@@ -56,17 +58,54 @@ impl From<io::Error> for HandshakeError {
 
 /// Server side.
 pub async fn accept(
-    reader: net::Reader,
-    writer: net::Writer,
-    config: Arc<ServerConfig>,
+    mut reader: net::Reader,
+    mut writer: net::Writer,
+    settings: &ServerTls,
     until: &Until<'_>,
 ) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
-    let tls = ServerConnection::new(config).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+    let accepted = match hello(&mut reader, until).await? {
+        Ok(accepted) => accepted,
+        Err(refused) => return Err(refuse(refused, &mut writer, until).await),
+    };
+    let config = settings.config_for(accepted.client_hello().server_name()).clone();
+    let tls = match accepted.into_connection(config) {
+        Ok(tls) => tls,
+        Err(refused) => return Err(refuse(refused, &mut writer, until).await),
+    };
     let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
     let Connection::Server(server) = &tls else { unreachable!("made of a ServerConnection above") };
     let info = info(server.server_name().map(str::to_owned), &tls);
     let (reader, writer) = halves(reader, writer, tls);
     Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
+}
+
+type Refused = (rustls::Error, AcceptedAlert);
+
+/// Reads the ClientHello, which decides about the settings.
+async fn hello(reader: &mut net::Reader, until: &Until<'_>) -> Result<Result<Accepted, Refused>, HandshakeError> {
+    let mut acceptor = Acceptor::default();
+    loop {
+        if reader.data().is_empty() && reader.fill(until).await? == 0 {
+            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let mut data = reader.data();
+        let consumed = acceptor.read_tls(&mut data)?;
+        reader.consume(consumed);
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => return Ok(Ok(accepted)),
+            Err(refused) => return Ok(Err(refused)),
+        }
+    }
+}
+
+/// Sends the alert that says why, as far as the peer still listens.
+async fn refuse((error, mut alert): Refused, writer: &mut net::Writer, until: &Until<'_>) -> HandshakeError {
+    let mut records = Vec::new();
+    if alert.write_all(&mut records).is_ok() {
+        let _ = writer.send(Buf::copy_of(&records), until).await;
+    }
+    HandshakeError::Tls(error.to_string())
 }
 
 /// Client side.

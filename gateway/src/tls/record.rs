@@ -16,14 +16,14 @@ const BATCH: usize = 48 * 1024;
 pub struct TlsReader {
     pub(super) raw: net::Reader,
     pub(super) plain: Buf,
-    tls: Rc<RefCell<Connection>>,
+    pub(super) tls: Rc<RefCell<Connection>>,
     large: bool,
 }
 
 /// The sending half.
 pub struct TlsWriter {
     pub(super) raw: net::Writer,
-    tls: Rc<RefCell<Connection>>,
+    pub(super) tls: Rc<RefCell<Connection>>,
 }
 
 /// Joins a connection whose handshake is done with its socket.

@@ -151,6 +151,11 @@ impl Writer {
         self.socket().shutdown();
     }
 
+    /// Sends a FIN. Whoever has TLS has sent `close_notify` before.
+    pub(super) fn shutdown(&self) {
+        self.socket().shutdown();
+    }
+
     /// Aborts the connection (RST), so that the peer cannot take a cut stream for a complete one.
     pub fn abort(&self) {
         self.socket().abort();

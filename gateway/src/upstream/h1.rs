@@ -2,10 +2,11 @@
 
 use super::UpstreamError;
 use super::pool::Slot;
-use crate::http1::{BodyState, Sink, Source};
+use crate::http1::{BodyState, Framing, Sink, Source};
 use crate::net::Until;
+use crate::proto::h1::encode;
 use crate::proto::h1::parse::{self, HeadLimits};
-use crate::proto::head::{Method, ResponseHead};
+use crate::proto::head::{BodyLength, Method, RequestHead, ResponseHead};
 use crate::proto::limits;
 use crate::tls::{Reader, Writer};
 
@@ -30,10 +31,19 @@ impl Connection {
         self.reused
     }
 
-    /// Where the request goes out, and where the answer comes in.
-    pub fn split(&mut self) -> (Sink<'_>, Answer<'_>) {
-        let answer = Answer { reader: &mut self.reader, body: &mut self.body, keep_alive: &mut self.keep_alive };
-        (Sink::new(&mut self.writer), answer)
+    /// Begins a request: where its body goes, and where the answer comes from. The head is held until the body's first
+    /// bytes.
+    pub fn start(&mut self, head: &RequestHead, websocket: bool) -> (Sink<'_>, Answer<'_>) {
+        let framing = match head.body {
+            _ if websocket => Framing::Tunnel,
+            BodyLength::Streamed | BodyLength::UntilClose => Framing::Chunked,
+            BodyLength::Empty | BodyLength::Known(_) => Framing::Identity,
+        };
+        let mut sink = Sink::new(&mut self.writer);
+        sink.start(framing, |out| encode::request(head, out));
+        let (body, keep_alive) = (&mut self.body, &mut self.keep_alive);
+        let answer = Answer { reader: &mut self.reader, body, keep_alive, websocket };
+        (sink, answer)
     }
 
     /// Whether it can serve another request: the answer was read to its end, the origin keeps the connection, and it has
@@ -62,6 +72,8 @@ pub struct Answer<'a> {
     reader: &'a mut Reader,
     body: &'a mut BodyState,
     keep_alive: &'a mut bool,
+    /// Whether a 101 was asked for.
+    websocket: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -83,6 +95,11 @@ impl<'a> Answer<'a> {
                 self.reader.consume(parsed.consumed);
                 seen = 0;
                 match head.status {
+                    101 if self.websocket => {
+                        self.body.begin_tunnel();
+                        self.reader.adapt();
+                        return Ok(());
+                    }
                     // Nobody asked for a change of protocol: `upgrade` is a hop-by-hop field and was not sent.
                     101 => return Err(UpstreamError::Protocol("upstream_unexpected_upgrade")),
                     100..=199 => continue,

@@ -1,19 +1,23 @@
-//! The origin's side: connections, their pools, and the client half of HTTP/1.
+//! The origin's side: connections, their pools, and the client half of HTTP.
 
 mod dial;
 mod h1;
+mod h2;
 mod pool;
 
 pub use dial::dial;
-pub use h1::Connection;
-pub use pool::{Pools, Slot};
+pub use pool::{Pools, Slot, Wanted};
 
 use std::io;
 
-use crate::net::Passed;
+use crate::http1;
+use crate::http2;
+use crate::net::{Passed, Until};
+use crate::proto::head::{Method, RequestHead, ResponseHead};
+use crate::proto::websocket;
 
 /// What went wrong on the origin's side.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum UpstreamError {
     /// The worker has as many connections to the endpoint as it may.
     Overflow,
@@ -21,6 +25,9 @@ pub enum UpstreamError {
     Connect(String),
     /// No connection within `connect_timeout`.
     ConnectTimeout,
+    /// The origin has not looked at the request, and says so: REFUSED_STREAM, or a stream above a GOAWAY's last one (RFC
+    /// 9113 §8.7). It may be sent again, whatever it is.
+    Refused,
     /// The connection ended or was reset. `answered`: after the first byte of the answer.
     Closed {
         /// Whether any byte of the answer had come.
@@ -39,6 +46,109 @@ impl UpstreamError {
             (io::ErrorKind::TimedOut, Some(passed)) => UpstreamError::TimedOut(passed),
             (io::ErrorKind::InvalidData, _) => UpstreamError::Protocol("upstream_tls_error"),
             _ => UpstreamError::Closed { answered },
+        }
+    }
+}
+
+/// The right to send one request to an endpoint: a connection of HTTP/1, or a stream of HTTP/2.
+pub enum Connection {
+    /// HTTP/1
+    H1(Box<h1::Connection>),
+    /// HTTP/2
+    H2(Box<h2::Stream>),
+}
+
+impl Connection {
+    /// Whether the connection has served a request before this one.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Connection::H1(connection) => connection.is_reused(),
+            Connection::H2(stream) => stream.is_reused(),
+        }
+    }
+
+    /// Waits until it is known whether this connection can carry a WebSocket, and fails when it cannot.
+    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
+        match self {
+            Connection::H1(_) => Ok(()),
+            Connection::H2(stream) => stream.prepare_websocket(until).await,
+        }
+    }
+
+    /// Begins a request: where its body goes, and where the answer comes from. The head may be held until the body's first
+    /// bytes. `websocket`: it asks for one, and what would be the body is what the client says in it.
+    pub fn start(
+        &mut self,
+        head: &RequestHead,
+        websocket: bool,
+    ) -> Result<(RequestSink<'_>, Answer<'_>), UpstreamError> {
+        match self {
+            Connection::H1(connection) => {
+                let (sink, answer) = connection.start(head, websocket);
+                Ok((RequestSink::H1(sink), Answer::H1(answer)))
+            }
+            Connection::H2(stream) => {
+                let (sink, answer) = stream.start(head, websocket)?;
+                Ok((RequestSink::H2(sink), Answer::H2(answer)))
+            }
+        }
+    }
+}
+
+/// Where a request's body goes.
+pub enum RequestSink<'a> {
+    /// HTTP/1
+    H1(http1::Sink<'a>),
+    /// HTTP/2; `None` when the head was all there is.
+    H2(Option<&'a mut http2::Sink>),
+}
+
+/// Where an answer comes from.
+pub enum Answer<'a> {
+    /// HTTP/1
+    H1(h1::Answer<'a>),
+    /// HTTP/2
+    H2(h2::Answer<'a>),
+}
+
+/// Where an answer's body comes from.
+pub enum AnswerBody<'a> {
+    /// HTTP/1
+    H1(http1::Source<'a>),
+    /// HTTP/2
+    H2(Box<http2::Source>),
+}
+
+impl<'a> Answer<'a> {
+    /// Reads the head of the final answer; interim ones (1xx) are passed over.
+    pub async fn head(
+        &mut self,
+        method: &Method,
+        head: &mut ResponseHead,
+        until: &Until<'_>,
+    ) -> Result<(), UpstreamError> {
+        match self {
+            Answer::H1(answer) => answer.head(method, head, until).await,
+            Answer::H2(answer) => answer.head(head, until).await,
+        }
+    }
+
+    /// Whether the answer makes a WebSocket of the connection or stream. An error when it says so and cannot mean the
+    /// handshake that had this `key`.
+    pub fn accepts_websocket(&self, head: &ResponseHead, key: &[u8]) -> Result<bool, UpstreamError> {
+        match self {
+            Answer::H1(_) if head.status != 101 => Ok(false),
+            Answer::H1(_) if websocket::is_accepted(&head.headers, key) => Ok(true),
+            Answer::H1(_) => Err(UpstreamError::Protocol("upstream_websocket_accept_invalid")),
+            Answer::H2(_) => Ok(matches!(head.status, 200..=299)),
+        }
+    }
+
+    /// The answer's body, after its head.
+    pub fn body(self) -> AnswerBody<'a> {
+        match self {
+            Answer::H1(answer) => AnswerBody::H1(answer.body()),
+            Answer::H2(answer) => AnswerBody::H2(answer.body()),
         }
     }
 }

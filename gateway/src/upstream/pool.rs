@@ -1,39 +1,77 @@
 //! A worker's connections to each endpoint.
 //!
-//! Idle ones are kept last-in-first-out, so that the surplus of a burst grows old and is closed. Each has a receive in
-//! flight: a connection that the origin closed is seen without a system call, and the receive that was waiting brings
-//! the next answer.
+//! Idle ones of HTTP/1 are kept last-in-first-out, so that the surplus of a burst grows old and is closed. Each has a
+//! receive in flight: a connection that the origin closed is seen without a system call, and the receive that was waiting
+//! brings the next answer.
+//!
+//! Connections of HTTP/2 are shared. While one is being made, requests wait for it rather than making one each; it is made
+//! by a task of its own, so a request that is given up does not take it away from the others.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future as _;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use tokio::sync::Notify;
 
-use super::h1::Connection;
-use crate::config::model::Cluster;
+use super::{Connection, UpstreamError, h1, h2};
+use crate::config::model::{Cluster, ClusterId, UpstreamProtocol};
 use crate::metrics::registry::ClusterStats;
-use crate::snapshot::EndpointId;
+use crate::net::{self, Deadline, Timers, Until};
+use crate::proto::head::Scheme;
+use crate::snapshot::{ClusterView, EndpointId, EndpointView, Snapshot};
+use crate::tls;
 
 /// One worker's pools.
+#[derive(Clone, Default)]
+pub struct Pools(Rc<Shelves>);
+
 #[derive(Default)]
-pub struct Pools {
+struct Shelves {
     /// Hashed without a secret: the ids are our own.
     endpoints: RefCell<HashMap<EndpointId, Pool, FixedState>>,
 }
 
 #[derive(Default)]
 struct Pool {
-    /// Oldest first.
+    /// HTTP/1, oldest first.
     idle: Vec<Idle>,
+    /// HTTP/2.
+    shared: Vec<Rc<h2::Shared>>,
+    /// The HTTP/2 connection that is being made.
+    connecting: Option<Rc<Connecting>>,
+    /// What ALPN settled last time.
+    settled: Option<UpstreamProtocol>,
     open: Rc<Cell<u32>>,
 }
 
 struct Idle {
-    connection: Box<Connection>,
+    connection: Box<h1::Connection>,
     /// When it has been idle for long enough, in [`crate::net::now_ms`].
     expires: u64,
+}
+
+/// A connection that is being made.
+#[derive(Default)]
+struct Connecting {
+    done: Notify,
+    failed: RefCell<Option<UpstreamError>>,
+}
+
+impl Connecting {
+    async fn done(&self, deadline: &Deadline) -> Result<(), UpstreamError> {
+        let until = Until::only(deadline);
+        let mut done = pin!(self.done.notified());
+        std::future::poll_fn(|cx| match done.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
+        })
+        .await
+    }
 }
 
 /// The right to one open connection; given back when dropped.
@@ -51,18 +89,128 @@ impl Drop for Slot {
     }
 }
 
+/// What a connection is wanted for.
+pub struct Wanted<'a> {
+    /// The worker's number.
+    pub worker: usize,
+    /// The generation, which a connection that is being made keeps alive.
+    pub snapshot: &'a Rc<Arc<Snapshot>>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The endpoint.
+    pub endpoint: &'a EndpointView,
+    /// Whether the request can be sent again should the connection turn out to be closed.
+    pub repeatable: bool,
+    /// Whether a connection that has served a request before will do.
+    pub reuse: bool,
+    /// Sent before anything else on a new connection.
+    pub preamble: &'a [u8],
+    /// The worker's deadlines.
+    pub timers: &'a Timers,
+}
+
+impl Wanted<'_> {
+    fn settings(&self) -> &Cluster {
+        &self.snapshot.config.clusters[self.cluster.index()]
+    }
+
+    fn view(&self) -> &ClusterView {
+        self.snapshot.cluster(self.cluster)
+    }
+
+    fn slot(&self, slots: &Pools) -> Result<Slot, UpstreamError> {
+        let stats = &self.view().stats;
+        slots.slot(self.worker, self.endpoint.id, self.settings(), stats).ok_or_else(|| {
+            stats.shard(self.worker).pool_overflow.inc();
+            UpstreamError::Overflow
+        })
+    }
+}
+
 impl Pools {
-    /// An idle connection that is still good. A request that cannot be sent twice is worth asking the kernel, which knows
-    /// of a close a moment before our ring does.
-    pub fn take(&self, endpoint: EndpointId, repeatable: bool) -> Option<Box<Connection>> {
-        let mut endpoints = self.endpoints.borrow_mut();
-        let idle = &mut endpoints.get_mut(&endpoint)?.idle;
-        while let Some(mut idle) = idle.pop() {
-            if idle.connection.is_reusable() && (repeatable || !idle.connection.has_news()) {
-                return Some(idle.connection);
+    /// The right to send a request, before `deadline`: on a connection that is there, or on a new one. `slots` counts what
+    /// is open.
+    pub async fn get(
+        &self,
+        wanted: &Wanted<'_>,
+        slots: &Pools,
+        deadline: &Deadline,
+    ) -> Result<Connection, UpstreamError> {
+        let id = wanted.endpoint.id;
+        loop {
+            if wanted.reuse
+                && let Some(connection) = self.take(id, wanted.repeatable)
+            {
+                wanted.view().stats.shard(wanted.worker).connections_reused.inc();
+                return Ok(connection);
+            }
+            if self.protocol(wanted) == UpstreamProtocol::H1 {
+                return self.dial_h1(wanted, slots, deadline).await;
+            }
+            let connecting = self.connecting(wanted, slots)?;
+            connecting.done(deadline).await?;
+            if let Some(error) = &*connecting.failed.borrow() {
+                return Err(error.clone());
+            }
+            // A connection that nobody has used yet is as good as one of our own.
+            if let Some(stream) = self.stream(id) {
+                return Ok(stream);
             }
         }
-        None
+    }
+
+    /// An idle connection that is still good, or a stream. A request that cannot be sent twice is worth asking the kernel,
+    /// which knows of a close a moment before our ring does.
+    fn take(&self, endpoint: EndpointId, repeatable: bool) -> Option<Connection> {
+        let mut endpoints = self.0.endpoints.borrow_mut();
+        let pool = endpoints.get_mut(&endpoint)?;
+        while let Some(mut idle) = pool.idle.pop() {
+            if idle.connection.is_reusable() && (repeatable || !idle.connection.has_news()) {
+                return Some(Connection::H1(idle.connection));
+            }
+        }
+        pool.stream()
+    }
+
+    fn stream(&self, endpoint: EndpointId) -> Option<Connection> {
+        self.0.endpoints.borrow_mut().get_mut(&endpoint)?.stream()
+    }
+
+    /// What a new connection will speak, as far as is known.
+    fn protocol(&self, wanted: &Wanted<'_>) -> UpstreamProtocol {
+        let configured = wanted.settings().protocol;
+        if configured != UpstreamProtocol::Auto {
+            return configured;
+        }
+        let endpoints = self.0.endpoints.borrow();
+        endpoints.get(&wanted.endpoint.id).and_then(|pool| pool.settled).unwrap_or(UpstreamProtocol::Auto)
+    }
+
+    async fn dial_h1(
+        &self,
+        wanted: &Wanted<'_>,
+        slots: &Pools,
+        deadline: &Deadline,
+    ) -> Result<Connection, UpstreamError> {
+        let slot = wanted.slot(slots)?;
+        let dialled = super::dial(wanted.view(), wanted.endpoint, wanted.preamble, deadline).await;
+        let (reader, writer, _) = count(wanted, dialled)?;
+        Ok(Connection::H1(Box::new(h1::Connection::new(reader, writer, slot))))
+    }
+
+    /// The connection that is being made, by now.
+    fn connecting(&self, wanted: &Wanted<'_>, slots: &Pools) -> Result<Rc<Connecting>, UpstreamError> {
+        let mut endpoints = self.0.endpoints.borrow_mut();
+        if let Some(connecting) = endpoints.get(&wanted.endpoint.id).and_then(|pool| pool.connecting.clone()) {
+            return Ok(connecting);
+        }
+        drop(endpoints);
+        let slot = wanted.slot(slots)?;
+        let connecting = Rc::new(Connecting::default());
+        endpoints = self.0.endpoints.borrow_mut();
+        endpoints.entry(wanted.endpoint.id).or_default().connecting = Some(connecting.clone());
+        net::spawn(connect(self.clone(), Owned::of(wanted), slot, connecting.clone()));
+        Ok(connecting)
     }
 
     /// The right of this worker to open one more connection; `None` when it has `max_connections`.
@@ -73,7 +221,7 @@ impl Pools {
         cluster: &Cluster,
         stats: &Arc<ClusterStats>,
     ) -> Option<Slot> {
-        let mut endpoints = self.endpoints.borrow_mut();
+        let mut endpoints = self.0.endpoints.borrow_mut();
         let open = &endpoints.entry(endpoint).or_default().open;
         if open.get() >= cluster.max_connections {
             return None;
@@ -83,9 +231,14 @@ impl Pools {
         Some(Slot { endpoint, open: open.clone(), stats: stats.clone(), worker })
     }
 
-    /// Keeps a connection that [is reusable](Connection::is_reusable), or closes it when enough are kept.
-    pub fn put(&self, mut connection: Box<Connection>, cluster: &Cluster, now_ms: u64) {
-        let mut endpoints = self.endpoints.borrow_mut();
+    /// Keeps a connection that can serve another request, or closes it when enough are kept. `uploaded`: the request was
+    /// sent whole; behind half of one, the origin would take the next for the rest of it.
+    pub fn put(&self, connection: Connection, uploaded: bool, cluster: &Cluster, now_ms: u64) {
+        let Connection::H1(mut connection) = connection else { return };
+        if !uploaded || !connection.is_reusable() {
+            return;
+        }
+        let mut endpoints = self.0.endpoints.borrow_mut();
         // No pool: a reload took the endpoint away while the request ran.
         let Some(pool) = endpoints.get_mut(&connection.slot().endpoint) else { return };
         if pool.idle.len() >= cluster.max_idle_connections as usize {
@@ -98,13 +251,119 @@ impl Pools {
 
     /// Closes connections that have been idle for too long, or that the origin closed.
     pub fn sweep(&self, now_ms: u64) {
-        for pool in self.endpoints.borrow_mut().values_mut() {
+        for pool in self.0.endpoints.borrow_mut().values_mut() {
             pool.idle.retain_mut(|idle| idle.expires > now_ms && idle.connection.is_reusable());
+            pool.shared.retain(|shared| !shared.is_closed() && !shared.is_expired(now_ms));
         }
     }
 
     /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done.
     pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) {
-        self.endpoints.borrow_mut().retain(|endpoint, _| keep(*endpoint));
+        self.0.endpoints.borrow_mut().retain(|endpoint, _| keep(*endpoint));
     }
+}
+
+impl Pool {
+    /// A stream of the first connection that has room: the others grow idle.
+    fn stream(&mut self) -> Option<Connection> {
+        self.shared.retain(|shared| !shared.is_closed());
+        self.shared.iter().find_map(h2::Shared::stream).map(|stream| Connection::H2(Box::new(stream)))
+    }
+}
+
+/// What the task that connects needs of a [`Wanted`].
+struct Owned {
+    worker: usize,
+    snapshot: Rc<Arc<Snapshot>>,
+    cluster: ClusterId,
+    endpoint: EndpointView,
+    preamble: Box<[u8]>,
+    timers: Timers,
+}
+
+impl Owned {
+    fn of(wanted: &Wanted<'_>) -> Owned {
+        Owned {
+            worker: wanted.worker,
+            snapshot: wanted.snapshot.clone(),
+            cluster: wanted.cluster,
+            endpoint: wanted.endpoint.clone(),
+            preamble: wanted.preamble.into(),
+            timers: wanted.timers.clone(),
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            worker: self.worker,
+            snapshot: &self.snapshot,
+            cluster: self.cluster,
+            endpoint: &self.endpoint,
+            repeatable: true,
+            reuse: false,
+            preamble: &self.preamble,
+            timers: &self.timers,
+        }
+    }
+}
+
+/// Makes an HTTP/2 connection, or one of HTTP/1 where ALPN says so, and puts it where those who wait will find it.
+async fn connect(pools: Pools, owned: Owned, slot: Slot, connecting: Rc<Connecting>) {
+    let made = make(&owned, slot).await;
+    let mut endpoints = pools.0.endpoints.borrow_mut();
+    // No pool: a reload took the endpoint away meanwhile. Those who wait find that out for themselves.
+    if let Some(pool) = endpoints.get_mut(&owned.endpoint.id) {
+        pool.connecting = None;
+        match made {
+            Ok(Made::H2(shared)) => {
+                pool.settled = Some(UpstreamProtocol::H2);
+                pool.shared.push(shared);
+            }
+            Ok(Made::H1(connection)) => {
+                pool.settled = Some(UpstreamProtocol::H1);
+                let expires = net::now_ms().saturating_add(owned.wanted().settings().idle_timeout.as_millis() as u64);
+                pool.idle.push(Idle { connection, expires });
+            }
+            Err(error) => *connecting.failed.borrow_mut() = Some(error),
+        }
+    }
+    drop(endpoints);
+    connecting.done.notify_waiters();
+}
+
+enum Made {
+    H1(Box<h1::Connection>),
+    H2(Rc<h2::Shared>),
+}
+
+async fn make(owned: &Owned, slot: Slot) -> Result<Made, UpstreamError> {
+    let wanted = owned.wanted();
+    let settings = wanted.settings();
+    let deadline = owned.timers.deadline();
+    deadline.set(settings.connect_timeout);
+    let dialled = super::dial(wanted.view(), &owned.endpoint, &owned.preamble, &deadline).await;
+    let (reader, writer, info) = count(&wanted, dialled)?;
+    let settled = info.as_ref().and_then(|info| info.alpn.as_deref());
+    match (settings.protocol, settled) {
+        (UpstreamProtocol::H2, Some(b"h2")) | (UpstreamProtocol::Auto, Some(b"h2")) => {}
+        // Prior knowledge.
+        (UpstreamProtocol::H2, _) if info.is_none() => {}
+        (UpstreamProtocol::H2, _) => {
+            return Err(UpstreamError::Connect("the endpoint does not speak HTTP/2 (ALPN)".into()));
+        }
+        _ => return Ok(Made::H1(Box::new(h1::Connection::new(reader, writer, slot)))),
+    }
+    let scheme = if info.is_some() { Scheme::Https } else { Scheme::Http };
+    let io = tls::Stream::new(reader, writer);
+    Ok(Made::H2(h2::connect(io, scheme, settings, slot, &deadline).await?))
+}
+
+/// Counts what became of an attempt to connect.
+fn count<T>(wanted: &Wanted<'_>, dialled: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
+    let stats = wanted.view().stats.shard(wanted.worker);
+    match dialled {
+        Ok(_) => stats.connections_created.inc(),
+        Err(_) => stats.connect_failures.inc(),
+    }
+    dialled
 }

@@ -53,7 +53,7 @@ fn every_example_loads_without_a_warning() {
             Err(report) => panic!("{report}"),
         }
     }
-    assert!(examples >= 5);
+    assert!(examples >= 11);
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {
@@ -263,6 +263,167 @@ fn a_route_is_read_in_full() {
 }
 
 #[test]
+fn listeners_clusters_and_l4_routes_are_read_in_full() {
+    let config = config(
+        r#"
+        [gateway]
+        trusted_proxies = ["10.0.0.0/8"]
+        trusted_hops = 2
+        forwarded_header = true
+        [[certificate]]
+        name = "c"
+        chain = "certs/good.pem"
+        key = "certs/good.key"
+        http = ["h1"]
+        [[listener]]
+        name = "web"
+        address = "127.0.0.1:443"
+        http = ["h2"]
+        http2 = { max_concurrent_streams = 7, stream_window = 65535, connection_window = 2147483647 }
+        proxy_protocol = "require"
+        trusted_proxies = ["::ffff:192.0.2.0/120"]
+        [[listener]]
+        name = "pg"
+        address = "127.0.0.1:5432"
+        protocol = "tcp"
+        proxy_protocol = "accept"
+        [[cluster]]
+        name = "a"
+        endpoints = ["10.0.0.1:80"]
+        protocol = "auto"
+        max_streams = 9
+        tls = {}
+        [[cluster]]
+        name = "b"
+        endpoints = ["10.0.0.1:80"]
+        proxy_protocol = "v1"
+        [[l4_route]]
+        name = "l"
+        listeners = ["pg"]
+        clusters = [{ name = "a", weight = 1 }, { name = "b", weight = 0 }]
+        connect_attempts = 5
+        idle_timeout = "0s"
+        "#,
+    );
+    assert_eq!((config.gateway.trusted_hops, config.gateway.forwarded_header), (2, true));
+    assert_eq!(config.certificates[0].http, HttpVersions { h1: true, h2: false });
+    let [web, pg] = &config.listeners[..] else { panic!() };
+    assert_eq!(web.http, HttpVersions { h1: false, h2: true });
+    let http2 = Http2 { max_concurrent_streams: 7, stream_window: 65_535, connection_window: 2_147_483_647 };
+    assert_eq!((&web.http2, web.proxy_protocol), (&http2, ProxyProtocol::Require));
+    assert_eq!(web.trusted_proxies, ["192.0.2.0/24".parse().unwrap()], "in place of the gateway's");
+    assert_eq!((pg.protocol, pg.proxy_protocol), (ListenerProtocol::Tcp, ProxyProtocol::Accept));
+    assert_eq!(pg.trusted_proxies, config.gateway.trusted_proxies);
+    let [a, b] = &config.clusters[..] else { panic!() };
+    assert_eq!((a.protocol, a.max_streams, a.proxy_protocol), (UpstreamProtocol::Auto, 9, None));
+    assert_eq!((b.protocol, b.proxy_protocol), (UpstreamProtocol::H1, Some(ProxyVersion::V1)));
+    let share = |cluster, weight| WeightedCluster { cluster: ClusterId(cluster), weight };
+    let route = L4Route {
+        name: "l".into(),
+        listeners: vec![ListenerId(1)],
+        server_names: vec![],
+        without_server_name: false,
+        alpn: vec![],
+        clusters: vec![share(0, 1), share(1, 0)],
+        connect_attempts: 5,
+        idle_timeout: None,
+    };
+    assert_eq!(config.l4_routes, [route]);
+}
+
+/// `web` is http, `tls` http with TLS, then one of each other kind.
+const ONE_OF_EACH: &str = r#"
+    [[certificate]]
+    name = "c"
+    chain = "certs/good.pem"
+    key = "certs/good.key"
+    [[listener]]
+    name = "web"
+    address = "127.0.0.1:0"
+    [[listener]]
+    name = "tls"
+    address = "127.0.0.1:0"
+    tls = { certificates = ["c"] }
+    [[listener]]
+    name = "tcp"
+    address = "127.0.0.1:0"
+    protocol = "tcp"
+    [[listener]]
+    name = "tcp-tls"
+    address = "127.0.0.1:0"
+    protocol = "tcp"
+    tls = { certificates = ["c"] }
+    [[listener]]
+    name = "passthrough"
+    address = "127.0.0.1:0"
+    protocol = "tls_passthrough"
+    [[listener]]
+    name = "udp"
+    address = "127.0.0.1:0"
+    protocol = "udp"
+    [[cluster]]
+    name = "a"
+    endpoints = ["10.0.0.1:80"]
+"#;
+
+#[test]
+fn a_route_without_listeners_is_for_all_it_can_serve() {
+    let cases: [(&str, &[u32]); 5] = [
+        ("idle_timeout = \"1m\"", &[2, 3, 4, 5]),
+        ("server_names = [\"a.example.com\"]", &[1, 3, 4]),
+        ("without_server_name = true", &[3, 4]),
+        ("without_server_name = false\nidle_timeout = \"1m\"", &[2, 3, 4, 5]),
+        ("alpn = [\"h2\"]", &[3, 4]),
+    ];
+    for (keys, wanted) in cases {
+        let config = config(&format!("{ONE_OF_EACH}[[l4_route]]\nname = \"l\"\ncluster = \"a\"\n{keys}\n"));
+        let listeners: Vec<u32> = config.l4_routes[0].listeners.iter().map(|id| id.0).collect();
+        assert_eq!(listeners, wanted, "{keys}");
+    }
+    let config = config(&format!("{ONE_OF_EACH}[[route]]\nname = \"r\"\ncluster = \"a\"\n"));
+    assert_eq!(config.routes[0].listeners, [ListenerId(0), ListenerId(1)]);
+}
+
+#[test]
+fn connections_may_be_silent_for_an_hour_and_datagrams_for_a_minute() {
+    for (listener, wanted) in [("tcp", 3600), ("passthrough", 3600), ("udp", 60)] {
+        let route = format!("[[l4_route]]\nname = \"l\"\nlisteners = [\"{listener}\"]\ncluster = \"a\"\n");
+        let config = config(&format!("{ONE_OF_EACH}{route}"));
+        assert_eq!(config.l4_routes[0].idle_timeout, Some(Duration::from_secs(wanted)), "{listener}");
+    }
+}
+
+#[test]
+fn a_match_by_grpc_is_one_by_path_and_addresses_are_networks() {
+    let matcher = |text: &str| {
+        let text = format!("[[route]]\nname = \"r\"\nmatch = {{ {text} }}\nrespond = {{ status = 200 }}\n");
+        config(&text).routes.remove(0).matcher
+    };
+    let method = matcher("grpc = { service = \"a.b_2.C\", method = \"_Do1\" }");
+    assert_eq!(method.path, PathMatch::Exact("/a.b_2.C/_Do1".into()));
+    assert_eq!(matcher("grpc = { service = \"C\" }").path, PathMatch::Prefix("/C".into()));
+    let addresses = matcher("peer_ip = [\"192.0.2.1\"], client_ip = [\"::ffff:10.0.0.0/104\", \"2001:db8::/32\"]");
+    assert_eq!(addresses.peer_ip, ["192.0.2.1/32".parse().unwrap()]);
+    assert_eq!(addresses.client_ip, ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+}
+
+#[test]
+fn websockets_are_off_unless_the_route_says_so() {
+    let websocket = |keys: &str| {
+        let text =
+            format!("[[cluster]]\nname = \"a\"\nendpoints = []\n[[route]]\nname = \"r\"\ncluster = \"a\"\n{keys}\n");
+        config(&text).routes.remove(0).websocket
+    };
+    let idle = |seconds| Some(WebSocket { idle_timeout: Some(Duration::from_secs(seconds)) });
+    assert_eq!(websocket(""), None);
+    assert_eq!(websocket("websocket = false"), None);
+    assert_eq!(websocket("websocket = true"), idle(300));
+    assert_eq!(websocket("websocket = {}"), idle(300));
+    assert_eq!(websocket("websocket = { idle_timeout = \"7s\" }"), idle(7));
+    assert_eq!(websocket("websocket = { idle_timeout = \"0s\" }"), Some(WebSocket { idle_timeout: None }));
+}
+
+#[test]
 fn a_regex_matches_the_whole_text() {
     let config = config("[[route]]\nname = \"r\"\nmatch = { path_regex = \"/a|/b\" }\nrespond = { status = 200 }\n");
     let PathMatch::Regex(Pattern(regex)) = &config.routes[0].matcher.path else { panic!() };
@@ -300,7 +461,9 @@ fn sources_come_from_the_file_and_from_lists() {
 #[test]
 fn no_check_is_quadratic_in_the_number_of_routes() {
     let mut text = String::from("[[listener]]\nname = \"web\"\naddress = \"0.0.0.0:80\"\n");
+    text += "[[listener]]\nname = \"sni\"\naddress = \"0.0.0.0:443\"\nprotocol = \"tls_passthrough\"\n";
     for i in 0..10_000 {
+        text += &format!("[[l4_route]]\nname = \"l{i}\"\nserver_names = [\"s{i}.example.com\"]\ncluster = \"c{i}\"\n");
         text += &format!(
             "[[cluster]]\nname = \"c{i}\"\nendpoints = [\"10.0.0.1:80\"]\n\
              [[route]]\nname = \"r{i}\"\nhosts = [\"h{i}.example.com\"]\nmatch = {{ path_prefix = \"/p{i}\" }}\ncluster = \"c{i}\"\n"
@@ -314,7 +477,7 @@ fn no_check_is_quadratic_in_the_number_of_routes() {
     let mut files = MapFiles::default();
     files.add("gateway.toml", wrong);
     let report = files.load().unwrap_err();
-    assert_eq!(report.diagnostics.len(), 10_000);
+    assert_eq!(report.diagnostics.len(), 20_000);
     let bad = start.elapsed() - good;
 
     // This is a build without optimisations beside other tests; a quadratic check would take minutes.

@@ -14,6 +14,9 @@ pub struct IpMap<V> {
     v6: Borders<V>,
 }
 
+/// Networks without values.
+pub type IpSet = IpMap<()>;
+
 /// From each address on (up to the next one), this value.
 type Borders<V> = Vec<(u128, Option<V>)>;
 
@@ -34,6 +37,18 @@ impl<V: Copy + Ord> IpMap<V> {
         let borders = if ip.is_ipv4() { &self.v4 } else { &self.v6 };
         let after = borders.partition_point(|&(start, _)| start <= bits(ip));
         borders[..after].last().and_then(|&(_, value)| value)
+    }
+}
+
+impl IpSet {
+    /// The set of these networks.
+    pub fn of(networks: &[IpNet]) -> IpSet {
+        IpMap::build(networks.iter().map(|network| (*network, ())))
+    }
+
+    /// Whether the address is in one of them.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.get(ip).is_some()
     }
 }
 

@@ -1,0 +1,157 @@
+//! A client's HTTP/2 connection: requests beside one another, a task each.
+
+mod metered;
+mod stream;
+
+use std::cell::Cell;
+use std::future::Future as _;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use h2::Reason;
+use h2::server::{self, Connection};
+
+use crate::config::model::Listener;
+use crate::http2::{self, Frame};
+use crate::net::{Deadline, Until, now_ms};
+use crate::proto::limits;
+use crate::proxy::{ConnectionCx, WorkerCx};
+use crate::tls;
+use metered::Metered;
+use stream::Spare;
+
+/// What every HTTP/2 connection over cleartext begins with (RFC 9113 §3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Streams the client reset before they were accepted (CVE-2023-44487): as many as the h2 crate keeps by default.
+const PENDING_RESETS: usize = 20;
+
+/// Streams that the client's own violations made us reset (MadeYouReset, CVE-2025-8671). No client needs any.
+const PROVOKED_RESETS: usize = 100;
+
+/// What the tasks of a connection share.
+struct Shared {
+    worker: Rc<WorkerCx>,
+    connection: Rc<ConnectionCx>,
+    /// Requests in progress.
+    active: Cell<u32>,
+    /// Ends the connection when no request is in progress.
+    idle: Deadline,
+    /// Memory of requests that are done.
+    spare: Spare,
+}
+
+/// Serves requests until the client, the limits or an error end the connection.
+pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io: tls::Stream) {
+    let idle = worker.timers.deadline_in(connection.listener.group);
+    let shared = Rc::new(Shared { worker, connection, active: Cell::new(0), idle, spare: Spare::default() });
+    let metered = Metered::new(io);
+    let flood = metered.flood();
+    let Some(mut h2) = shake(&shared, metered).await else { return };
+    shared.rest();
+    let until = Until::only(&shared.idle);
+    let mut closing = pin!(shared.connection.listener.closed());
+    let (mut is_closing, mut is_calmed) = (false, false);
+    std::future::poll_fn(|cx| {
+        loop {
+            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                // Two GOAWAYs (RFC 9113 §6.8): one with no last stream, and when the client has seen it, the last one.
+                h2.graceful_shutdown();
+                shared.rest();
+            }
+            match h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => stream::spawn(&shared, request, respond),
+                Poll::Ready(Some(Err(error))) => {
+                    log::debug!("{}: HTTP/2 with {}: {error}", shared.listener(), shared.connection.peer.addr());
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => match flood.get() {
+                    Some(kind) if !is_calmed => {
+                        log::debug!("{}: {kind} from {}", shared.listener(), shared.connection.peer.addr());
+                        is_calmed = true;
+                        h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        shared.idle.set_at(now_ms() + limits::LINGER_MS);
+                    }
+                    _ => return until.poll_passed(cx).map(drop),
+                },
+            }
+        }
+    })
+    .await;
+    if !is_closing && !is_calmed && shared.active.get() == 0 {
+        goodbye(&shared, h2).await;
+    }
+}
+
+/// Reads the client's preface and settings within the time for a head.
+async fn shake(shared: &Shared, io: Metered) -> Option<Connection<Metered, Frame>> {
+    let (generation, id) = shared.connection.listener.generation();
+    let settings = &generation.config.listeners[id.index()];
+    shared.idle.set(settings.limits.header_timeout);
+    let until = Until::only(&shared.idle);
+    let mut handshake = pin!(builder(settings).handshake::<_, Frame>(io));
+    std::future::poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
+        Poll::Pending => until.poll_passed(cx).map(|_| None),
+    })
+    .await
+}
+
+fn builder(settings: &Listener) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(settings.http2.max_concurrent_streams)
+        .initial_window_size(settings.http2.stream_window)
+        .initial_connection_window_size(settings.http2.connection_window)
+        .max_header_list_size(settings.limits.header_bytes)
+        .max_send_buffer_size(http2::SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(PROVOKED_RESETS))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Says that nothing more is served, to a client that has been idle for too long.
+async fn goodbye(shared: &Shared, mut h2: Connection<Metered, Frame>) {
+    shared.idle.set_at(now_ms() + limits::LINGER_MS);
+    h2.abrupt_shutdown(Reason::NO_ERROR);
+    let until = Until::only(&shared.idle);
+    std::future::poll_fn(|cx| match h2.poll_closed(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => until.poll_passed(cx).map(drop),
+    })
+    .await;
+}
+
+impl Shared {
+    fn listener(&self) -> &str {
+        &self.connection.listener.name
+    }
+
+    /// A request begins.
+    fn enter(&self) {
+        self.active.set(self.active.get() + 1);
+        self.idle.clear();
+    }
+
+    /// A request has ended.
+    fn leave(&self) {
+        self.active.set(self.active.get() - 1);
+        self.rest();
+    }
+
+    /// When nothing is in progress, the time until the connection ends begins.
+    fn rest(&self) {
+        if self.active.get() > 0 {
+            return;
+        }
+        if self.connection.listener.is_closing() {
+            return self.idle.set_at(now_ms() + limits::LINGER_MS);
+        }
+        let (generation, id) = self.connection.listener.generation();
+        self.idle.set(generation.config.listeners[id.index()].limits.idle_timeout);
+    }
+}

@@ -1,0 +1,286 @@
+//! One request of an HTTP/2 connection.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Request;
+
+use super::Shared;
+use crate::http2::head::{self, HeadError};
+use crate::http2::{Frame, Sink, Source};
+use crate::net::{self, Buf, Until};
+use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
+use crate::proto::head::{BodyLength, Headers, Known, ResponseHead};
+use crate::proto::path;
+use crate::proxy::{
+    self, BodySink, BodySource, Downstream, Ending, Exchange, ProxyError, RequestBody, RequestCx, RequestTimers,
+    ResponseSink,
+};
+
+/// Memory of requests that are done, for those to come.
+#[derive(Default)]
+pub(super) struct Spare(RefCell<Vec<Box<Room>>>);
+
+/// Rooms a connection keeps: a browser's or a gRPC client's usual number of requests at once.
+const SPARE: usize = 16;
+
+struct Room {
+    exchange: Exchange,
+    timers: RequestTimers,
+}
+
+/// Serves a request in a task of its own.
+pub(super) fn spawn(shared: &Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Frame>) {
+    shared.enter();
+    net::spawn(serve(shared.clone(), request, respond));
+}
+
+async fn serve(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Frame>) {
+    let (worker, connection) = (&*shared.worker, &*shared.connection);
+    let mut room = shared.spare.take(&shared);
+    let (generation, listener) = connection.listener.generation();
+    let cx = RequestCx { generation, listener };
+    room.exchange.begin(Instant::now());
+    if worker.log.borrow().is_some() {
+        room.exchange.started_wall = SystemTime::now();
+    }
+    let read = read_head(&request, &cx, &mut room.exchange);
+    let mut stream = Stream::new(request.into_body(), respond);
+    let Room { exchange, timers } = &mut *room;
+    let request = proxy::Request { worker, connection, timers, cx, exchange };
+    let ending = match read {
+        Ok(()) => proxy::handle(request, &mut stream).await,
+        Err(error) => proxy::refuse(request, &mut stream, error).await,
+    };
+    if ending == Ending::Abort {
+        stream.reset();
+    }
+    // What is left of the request's body is of no use: dropping the stream says so to the client (RFC 9113 §8.1).
+    drop(stream);
+    shared.spare.put(room);
+    shared.leave();
+}
+
+fn read_head(request: &Request<RecvStream>, cx: &RequestCx, exchange: &mut Exchange) -> Result<(), ProxyError> {
+    let settings = cx.settings();
+    let refused = |error: HeadError| ProxyError::Head { status: error.status(), details: error.detail() };
+    let ended = request.body().is_end_stream();
+    let max_fields = usize::from(settings.limits.header_count);
+    exchange.request.version = crate::proto::head::Version::Http2;
+    let received = head::read_request(request, ended, max_fields, &mut exchange.request).map_err(refused)?;
+    exchange.understood = true;
+    exchange.client_keeps_alive = true;
+    exchange.expects_continue = received.expect_continue;
+    exchange.websocket = received.websocket.then_some(Ok(()));
+    path::normalise(&mut exchange.request.target, settings.path).map_err(|error| ProxyError::Path(error.detail()))
+}
+
+impl Spare {
+    fn take(&self, shared: &Shared) -> Box<Room> {
+        let spare = self.0.borrow_mut().pop();
+        spare.unwrap_or_else(|| {
+            let timers = RequestTimers::new(&shared.worker.timers);
+            Box::new(Room { exchange: Exchange::new(Instant::now()), timers })
+        })
+    }
+
+    fn put(&self, mut room: Box<Room>) {
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < SPARE {
+            room.exchange.rest();
+            room.timers.idle.clear();
+            room.timers.end.clear();
+            spare.push(room);
+        }
+    }
+}
+
+/// Both halves of a client's stream.
+struct Stream {
+    body: Source,
+    response: RefCell<Response>,
+}
+
+/// How far the response has come.
+enum Response {
+    /// Nothing is held.
+    Nothing(SendResponse<Frame>),
+    /// The head waits for what comes next.
+    Held(SendResponse<Frame>, http::Response<()>),
+    /// The head is out, and a body follows.
+    Body(Sink),
+    /// All is out.
+    Done(Option<h2::SendStream<Frame>>),
+}
+
+impl Stream {
+    fn new(body: RecvStream, respond: SendResponse<Frame>) -> Stream {
+        Stream { body: Source::new(body), response: RefCell::new(Response::Nothing(respond)) }
+    }
+
+    fn reset(&mut self) {
+        match &mut *self.response.borrow_mut() {
+            Response::Nothing(respond) | Response::Held(respond, _) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Response::Body(sink) => sink.reset(Reason::INTERNAL_ERROR),
+            Response::Done(Some(stream)) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Response::Done(None) => {}
+        }
+    }
+}
+
+impl Downstream for Stream {
+    fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
+        (Body { source: &mut self.body, response: &self.response }, Out { response: &self.response, sent: 0 })
+    }
+
+    fn accept_websocket(&mut self, head: &mut ResponseHead, _: &[u8]) -> (impl RequestBody, impl ResponseSink) {
+        head.status = 200;
+        head.headers.remove(&Known::SecWebsocketAccept);
+        let (body, mut out) =
+            (Body { source: &mut self.body, response: &self.response }, Out { response: &self.response, sent: 0 });
+        out.start(head, ResponseFraming { keep_alive: true, body: BodyFraming::UntilClose });
+        (body, out)
+    }
+}
+
+/// The request's body.
+struct Body<'a> {
+    source: &'a mut Source,
+    response: &'a RefCell<Response>,
+}
+
+impl BodySource for Body<'_> {
+    async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
+        self.source.next(until).await
+    }
+
+    fn trailers(&self) -> &Headers {
+        self.source.trailers()
+    }
+}
+
+impl RequestBody for Body<'_> {
+    fn is_done(&self) -> bool {
+        self.source.is_done()
+    }
+
+    fn has_data(&mut self) -> bool {
+        self.source.has_data()
+    }
+
+    fn received(&self) -> u64 {
+        self.source.received()
+    }
+
+    async fn broken(&mut self) -> io::Error {
+        std::future::poll_fn(|cx| match self.response.borrow_mut().poll_reset(cx) {
+            Poll::Ready(()) => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+impl Response {
+    /// Ready when the client wants no answer any more.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = match self {
+            Response::Nothing(respond) | Response::Held(respond, _) => respond.poll_reset(cx),
+            Response::Body(sink) => sink.stream().poll_reset(cx),
+            Response::Done(_) => return Poll::Pending,
+        };
+        reset.map(drop)
+    }
+
+    /// Sends the head where it is held; `end`: it is all there is.
+    fn open(&mut self, end: bool) -> io::Result<()> {
+        match std::mem::replace(self, Response::Done(None)) {
+            Response::Held(mut respond, head) => {
+                let stream = respond.send_response(head, end).map_err(io::Error::other)?;
+                *self = if end { Response::Done(Some(stream)) } else { Response::Body(Sink::new(stream)) };
+            }
+            other => *self = other,
+        }
+        Ok(())
+    }
+}
+
+/// Where the response goes.
+struct Out<'a> {
+    response: &'a RefCell<Response>,
+    sent: u64,
+}
+
+impl ResponseSink for Out<'_> {
+    fn start_continue(&mut self) {
+        if let Response::Nothing(respond) = &mut *self.response.borrow_mut() {
+            let mut interim = http::Response::new(());
+            *interim.status_mut() = http::StatusCode::CONTINUE;
+            // A client that is gone is found out by whoever waits for its body.
+            let _ = respond.send_informational(interim);
+        }
+    }
+
+    fn start(&mut self, head: &ResponseHead, framing: ResponseFraming) {
+        let length = match (framing.body, head.body) {
+            (BodyFraming::Length(length), _) => Some(length),
+            (BodyFraming::Bodyless, BodyLength::Known(length)) if head.status != 204 => Some(length),
+            _ => None,
+        };
+        let mut response = self.response.borrow_mut();
+        *response = match std::mem::replace(&mut *response, Response::Done(None)) {
+            Response::Nothing(respond) => Response::Held(respond, head::write_response(head, length)),
+            other => other,
+        };
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl BodySink for Out<'_> {
+    async fn ready(&mut self, until: &Until<'_>) -> io::Result<()> {
+        std::future::poll_fn(|cx| match &*self.response.borrow() {
+            Response::Body(sink) => sink.poll_ready(cx, until),
+            _ => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
+    async fn data(&mut self, frame: Buf, _: &Until<'_>) -> io::Result<()> {
+        self.sent += frame.len() as u64;
+        let mut response = self.response.borrow_mut();
+        response.open(false)?;
+        match &mut *response {
+            Response::Body(sink) => sink.data(frame),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    async fn flush(&mut self, _: &Until<'_>) -> io::Result<()> {
+        let mut response = self.response.borrow_mut();
+        response.open(false)?;
+        match &mut *response {
+            Response::Body(sink) => sink.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()> {
+        let wait = {
+            let mut response = self.response.borrow_mut();
+            response.open(trailers.is_empty())?;
+            match &mut *response {
+                Response::Body(sink) => sink.finish(trailers)?,
+                _ => false,
+            }
+        };
+        if wait { self.ready(until).await } else { Ok(()) }
+    }
+}

@@ -1,0 +1,33 @@
+//! HTTP/2 messages over streams of the `h2` crate, the same for both sides: heads ([`head`]), bodies in ([`Source`]) and
+//! out ([`Sink`]).
+
+pub mod head;
+
+mod frame;
+mod sink;
+mod source;
+
+pub use frame::Frame;
+pub use sink::{Flight, Sink};
+pub use source::Source;
+
+use std::io;
+
+use h2::Reason;
+
+/// Bytes of a stream that h2 holds for us at most: [`Sink`] gives it the next ones when these are written.
+pub const SEND_BUFFER: usize = 2 * crate::net::LARGE;
+
+/// The meaning of an error on a stream for whoever moves its body.
+///
+/// [`io::ErrorKind::InvalidData`]: what came is not HTTP/2. [`io::ErrorKind::ConnectionReset`]: the stream or the
+/// connection ended before the message did.
+fn to_io(error: h2::Error) -> io::Error {
+    let kind = match (error.is_library(), error.reason()) {
+        (true, Some(Reason::PROTOCOL_ERROR | Reason::FRAME_SIZE_ERROR | Reason::COMPRESSION_ERROR)) => {
+            io::ErrorKind::InvalidData
+        }
+        _ => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, error)
+}

@@ -1,0 +1,164 @@
+//! gRPC over HTTP, as its protocol document (`PROTOCOL-HTTP2.md`) defines it: what a gateway must know of it.
+
+use std::time::Duration;
+
+/// `grpc-status` of a call that took longer than its `grpc-timeout`.
+pub const DEADLINE_EXCEEDED: u8 = 4;
+
+/// Whether a `content-type` is gRPC's: `application/grpc`, a format after `+`, parameters after `;`. gRPC-Web is another
+/// protocol.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"application/grpc";
+    let Some((prefix, rest)) = content_type.split_at_checked(PREFIX.len()) else { return false };
+    prefix.eq_ignore_ascii_case(PREFIX) && matches!(rest, [] | [b'+' | b';' | b' ' | b'\t', ..])
+}
+
+/// A `grpc-timeout`: one to eight digits and a unit. `None` for anything else.
+pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// The `grpc-status` that says what an HTTP status says; for answers of the gateway's own, which gRPC clients get with
+/// HTTP status 200. Envoy's table, and that of gRPC's `http-grpc-status-mapping.md`.
+pub fn status_of_http(status: u16) -> u8 {
+    const UNKNOWN: u8 = 2;
+    const PERMISSION_DENIED: u8 = 7;
+    const UNIMPLEMENTED: u8 = 12;
+    const INTERNAL: u8 = 13;
+    const UNAVAILABLE: u8 = 14;
+    const UNAUTHENTICATED: u8 = 16;
+    match status {
+        400 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        429 | 502 | 503 | 504 => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
+/// Appends `text` as `grpc-message` has it: percent-encoded but for printable ASCII.
+pub fn encode_message(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        match byte {
+            b'%' | 0..b' ' | 0x7f.. => {
+                out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        let cases = [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/GRPC+json", true),
+            ("application/grpc; charset=utf-8", true),
+            ("application/grpc ;a=b", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grpcx", false),
+            ("application/json", false),
+            ("application/gr", false),
+            ("", false),
+        ];
+        for (content_type, expected) in cases {
+            assert_eq!(is_grpc(content_type.as_bytes()), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        let cases = [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("4m", Some(Duration::from_millis(4))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("00000006n", Some(Duration::from_nanos(6))),
+            ("0S", Some(Duration::ZERO)),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("100000000n", None),
+            ("S", None),
+            ("", None),
+            ("1", None),
+            ("1s", None),
+            ("1h", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1.5S", None),
+            (" 1S", None),
+            ("1 S", None),
+            ("1S ", None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(parse_timeout(value.as_bytes()), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn http_statuses_become_grpc_statuses() {
+        let table = [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (502, 14), (503, 14), (504, 14)];
+        for status in 100..=999 {
+            let expected = table.iter().find(|(http, _)| *http == status).map_or(2, |(_, grpc)| *grpc);
+            assert_eq!(status_of_http(status), expected, "{status}");
+        }
+    }
+
+    fn encoded(text: &str) -> String {
+        let mut out = Vec::new();
+        encode_message(text, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_printable_ascii() {
+        let cases = [
+            ("no healthy upstream", "no healthy upstream"),
+            ("100% ~\u{7f}", "100%25 ~%7F"),
+            ("a\r\nb\tc\0", "a%0D%0Ab%09c%00"),
+            ("caf\u{e9} \u{1f600}", "caf%C3%A9 %F0%9F%98%80"),
+            ("", ""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(encoded(text), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_can_be_decoded(text: String) {
+            let encoded = encoded(&text);
+            prop_assert!(encoded.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            let mut parts = encoded.split('%');
+            let mut decoded = parts.next().unwrap().as_bytes().to_vec();
+            for part in parts {
+                decoded.push(u8::from_str_radix(&part[..2], 16).unwrap());
+                decoded.extend_from_slice(&part.as_bytes()[2..]);
+            }
+            prop_assert_eq!(decoded, text.into_bytes());
+        }
+    }
+}

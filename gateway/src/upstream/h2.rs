@@ -1,0 +1,249 @@
+//! HTTP/2 to an origin: one connection, many requests.
+
+use std::cell::Cell;
+use std::future::Future as _;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use tokio::sync::Notify;
+
+use super::UpstreamError;
+use super::pool::Slot;
+use crate::config::model::Cluster;
+use crate::http2::{self, Frame, Sink, Source};
+use crate::net::{Deadline, Passed, Until, now_ms};
+use crate::proto::head::{RequestHead, ResponseHead, Scheme};
+use crate::proto::limits;
+use crate::tls;
+
+/// Bytes of answers on their way on one connection, and on one stream of it, before the client has taken them: what a
+/// stalled client makes us hold.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// A connection, as its requests share it.
+pub struct Shared {
+    sender: SendRequest<Frame>,
+    scheme: Scheme,
+    /// Requests in progress.
+    active: Cell<u32>,
+    /// Most of them: what the configuration allows, and less once the origin has refused one.
+    limit: Cell<u32>,
+    served: Cell<u64>,
+    /// When the last request ended, in [`now_ms`].
+    idle_since: Cell<u64>,
+    idle_timeout_ms: u64,
+    closed: Rc<Cell<bool>>,
+    settled: Rc<Settled>,
+}
+
+/// Whether the origin's settings have come. h2 does not say so; but they come before the answer to a PING (RFC 9113 §3.4).
+#[derive(Default)]
+struct Settled {
+    done: Cell<bool>,
+    changed: Notify,
+}
+
+impl Settled {
+    async fn wait(&self, until: &Until<'_>) -> Result<(), UpstreamError> {
+        let mut changed = pin!(self.changed.notified());
+        std::future::poll_fn(|cx| {
+            if self.done.get() || changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            until.poll_passed(cx).map(|_| Err(UpstreamError::TimedOut(until.passed().unwrap_or(Passed::End))))
+        })
+        .await
+    }
+
+    fn set(&self) {
+        self.done.set(true);
+        self.changed.notify_waiters();
+    }
+}
+
+/// The right to one request on a connection.
+pub struct Stream {
+    shared: Rc<Shared>,
+    sink: Option<Sink>,
+}
+
+/// The answer's half of a [`Stream`].
+pub struct Answer<'a> {
+    response: ResponseFuture,
+    body: Option<RecvStream>,
+    shared: &'a Shared,
+}
+
+/// Makes an HTTP/2 connection of a new one, and drives it until it ends. Ready once requests can be sent.
+pub(super) async fn connect(
+    io: tls::Stream,
+    scheme: Scheme,
+    settings: &Cluster,
+    slot: Slot,
+    deadline: &Deadline,
+) -> Result<Rc<Shared>, UpstreamError> {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(limits::RESPONSE_HEAD_BYTES as u32)
+        .initial_max_send_streams(settings.max_streams as usize)
+        .max_send_buffer_size(http2::SEND_BUFFER);
+    let handshake = builder.handshake::<_, Frame>(io);
+    let mut handshake = Box::pin(handshake);
+    let until = Until::only(deadline);
+    let shaken = std::future::poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result.map_err(|error| of_error(&error, false))),
+        Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
+    });
+    let (sender, mut connection) = shaken.await?;
+    let (closed, settled) = (Rc::new(Cell::new(false)), Rc::<Settled>::default());
+    if let Some(pings) = connection.ping_pong() {
+        crate::net::spawn(settle(pings, settled.clone()));
+    }
+    let shared = Shared {
+        sender,
+        scheme,
+        active: Cell::new(0),
+        limit: Cell::new(settings.max_streams),
+        served: Cell::new(0),
+        idle_since: Cell::new(now_ms()),
+        idle_timeout_ms: settings.idle_timeout.as_millis() as u64,
+        closed: closed.clone(),
+        settled,
+    };
+    crate::net::spawn(async move {
+        if let Err(error) = connection.await {
+            log::debug!("HTTP/2 connection to an origin: {error}");
+        }
+        closed.set(true);
+        drop(slot);
+    });
+    Ok(Rc::new(shared))
+}
+
+async fn settle(mut pings: PingPong, settled: Rc<Settled>) {
+    // A failure is the connection's, and found out there.
+    let _ = pings.ping(Ping::opaque()).await;
+    settled.set();
+}
+
+impl Shared {
+    /// Whether it takes no new requests any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Whether no request has been in progress for `idle_timeout`.
+    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
+        self.active.get() == 0 && now_ms.saturating_sub(self.idle_since.get()) >= self.idle_timeout_ms
+    }
+
+    /// The right to one more request, unless there are as many as there may be.
+    pub(super) fn stream(self: &Rc<Self>) -> Option<Stream> {
+        let limit = (self.limit.get() as usize).min(self.sender.current_max_send_streams());
+        if self.is_closed() || self.active.get() as usize >= limit {
+            return None;
+        }
+        self.active.set(self.active.get() + 1);
+        Some(Stream { shared: self.clone(), sink: None })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        shared.active.set(shared.active.get() - 1);
+        if shared.active.get() == 0 {
+            shared.idle_since.set(now_ms());
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the connection has served a request before this one.
+    pub fn is_reused(&self) -> bool {
+        self.shared.served.get() > 1
+    }
+
+    /// Waits for the origin's settings, which say whether it takes extended CONNECT (RFC 8441 §3).
+    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
+        self.shared.settled.wait(until).await?;
+        match self.shared.sender.is_extended_connect_protocol_enabled() {
+            true => Ok(()),
+            false => Err(UpstreamError::Protocol("upstream_has_no_extended_connect")),
+        }
+    }
+
+    /// Sends the head. A request without a body is complete with it.
+    pub fn start(
+        &mut self,
+        head: &RequestHead,
+        websocket: bool,
+    ) -> Result<(Option<&mut Sink>, Answer<'_>), UpstreamError> {
+        self.shared.served.set(self.shared.served.get() + 1);
+        let request = http2::head::write_request(head, self.shared.scheme, websocket)
+            .map_err(|_| UpstreamError::Protocol("http2.request_cannot_be_written"))?;
+        let ended = head.body.is_empty() && !websocket;
+        let mut sender = self.shared.sender.clone();
+        let sent = sender.send_request(request, ended);
+        let (response, stream) = sent.map_err(|error| self.shared.failed(&error))?;
+        self.sink = (!ended).then(|| Sink::new(stream));
+        Ok((self.sink.as_mut(), Answer { response, body: None, shared: &self.shared }))
+    }
+}
+
+impl Answer<'_> {
+    /// Reads the head of the final answer; h2 passes over interim ones.
+    pub async fn head(&mut self, head: &mut ResponseHead, until: &Until<'_>) -> Result<(), UpstreamError> {
+        let response = std::future::poll_fn(|cx| match std::pin::Pin::new(&mut self.response).poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(|error| self.shared.failed(&error))),
+            Poll::Pending => until.poll_passed(cx).map(|_| {
+                let passed = until.passed().unwrap_or(Passed::End);
+                Err(UpstreamError::TimedOut(passed))
+            }),
+        });
+        let response = response.await?;
+        until.progress();
+        http2::head::read_response(&response, response.body().is_end_stream(), head);
+        self.body = Some(response.into_body());
+        Ok(())
+    }
+
+    /// The answer's body, after its head.
+    pub fn body(self) -> Box<Source> {
+        let stream = self.body.expect("`head` has been awaited");
+        Box::new(Source::new(stream))
+    }
+}
+
+impl Shared {
+    /// The meaning of an error on a stream that has no answer yet, and what it says about the connection.
+    fn failed(&self, error: &h2::Error) -> UpstreamError {
+        if error.is_go_away() || error.is_io() {
+            self.closed.set(true);
+        }
+        if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
+            // It allows fewer than we thought; the next goes elsewhere.
+            self.limit.set(self.active.get().saturating_sub(1).max(1));
+        }
+        of_error(error, false)
+    }
+}
+
+fn of_error(error: &h2::Error, answered: bool) -> UpstreamError {
+    let refused = error.reason() == Some(Reason::REFUSED_STREAM) && error.is_reset();
+    // h2 gives the error of a GOAWAY to streams above its last one only.
+    if error.is_remote() && (refused || error.is_go_away()) {
+        UpstreamError::Refused
+    } else if error.is_library() {
+        UpstreamError::Protocol("http2.protocol_error")
+    } else {
+        UpstreamError::Closed { answered }
+    }
+}
