@@ -190,22 +190,21 @@ impl Conn {
         same
     }
 
+    /// Reads `length` bytes.
+    pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.take(length as u64, &mut |chunk| bytes.extend_from_slice(chunk)).expect("bytes before the end");
+        bytes
+    }
+
     /// Reads `length` bytes, as text.
     pub fn read_some(&mut self, length: usize) -> String {
-        let mut text = Vec::new();
-        self.take(length as u64, &mut |bytes| text.extend_from_slice(bytes)).expect("bytes before the end");
-        String::from_utf8_lossy(&text).into_owned()
+        String::from_utf8_lossy(&self.read_bytes(length)).into_owned()
     }
 
     /// The same connection for another thread to write to.
-    ///
-    /// # Panics
-    /// With TLS, whose two directions cannot be parted.
     pub fn clone_writer(&self) -> Conn {
-        match &self.stream {
-            Stream::Plain(tcp) => Conn::new(Stream::Plain(tcp.clone()), self.index),
-            Stream::Tls(_) => panic!("the writing half of a TLS connection"),
-        }
+        Conn::new(self.stream.clone(), self.index)
     }
 
     /// Reads a message's head.

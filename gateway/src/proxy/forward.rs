@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
@@ -121,6 +122,7 @@ async fn connection(
     endpoint: &EndpointView,
     reuse: bool,
 ) -> Result<Connection, ProxyError> {
+    let preamble = proxy_header(target.cluster, request.connection);
     let wanted = Wanted {
         worker: request.worker.worker,
         snapshot: &request.cx.generation,
@@ -128,7 +130,7 @@ async fn connection(
         endpoint,
         repeatable: is_repeatable(&request.exchange.request),
         reuse,
-        preamble: b"",
+        preamble: &preamble,
         timers: &request.worker.timers,
     };
     let timers = request.timers;

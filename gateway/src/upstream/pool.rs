@@ -163,7 +163,7 @@ impl Pools {
     /// which knows of a close a moment before our ring does.
     fn take(&self, endpoint: EndpointId, repeatable: bool) -> Option<Connection> {
         let mut endpoints = self.0.endpoints.borrow_mut();
-        let pool = endpoints.get_mut(&endpoint)?;
+        let pool = endpoints.entry(endpoint).or_default();
         while let Some(mut idle) = pool.idle.pop() {
             if idle.connection.is_reusable() && (repeatable || !idle.connection.has_news()) {
                 return Some(Connection::H1(idle.connection));
