@@ -11,7 +11,7 @@ use gateway_tests::conn::Framing;
 use gateway_tests::pattern::{self, Checker};
 use gateway_tests::ports::HeldPort;
 use gateway_tests::prelude::*;
-use gateway_tests::tls::TlsClient;
+use gateway_tests::tls::{TlsClient, TlsServer};
 
 /// Both loopback addresses, with a port that the kernel chooses.
 const LOOPBACKS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
@@ -347,4 +347,29 @@ fn tls_is_terminated_and_the_plaintext_relayed_with_both_ends_intact() {
         client.half_close();
         assert_eq!(client.end(), End::Closed);
     }
+}
+
+#[test]
+fn endpoints_with_tls_get_it_and_no_protocol_of_http_is_offered() {
+    let store = Store::new();
+    // This server ends a handshake that offers protocols and not this one.
+    let server = TlsServer::new(&store.issue("db", &["db.test"]), &["postgresql"]);
+    let origin = Script::start_tls(server, |mut conn| {
+        conn.send("ready");
+        conn.expect("query");
+        assert_eq!(conn.end(), End::Closed);
+        conn.send("rows");
+    });
+    let tls = format!("tls = {{ server_name = 'db.test', ca = '{}/ca.pem' }}", store.path().display());
+    let config = Config::new()
+        .listener("pg", "protocol = 'tcp'")
+        .cluster("db", &[origin.addr()], &tls)
+        .l4_route("db", "cluster = 'db'");
+    let gateway = Gateway::start(&config);
+    let mut client = connect(&gateway);
+    client.expect("ready");
+    client.send("query");
+    client.half_close();
+    client.expect("rows");
+    assert_eq!(client.end(), End::Closed);
 }
