@@ -81,7 +81,8 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
     match opening.fate {
         Fate::Http => {
             drop(generation);
-            speak(worker, connection, reader, writer, http).await;
+            // Boxed, so that a relay does not keep the room that HTTP needs; and the other way round below.
+            Box::pin(speak(worker, connection, reader, writer, http)).await;
         }
         Fate::Relay { route, .. } => {
             let client = Halves { reader, writer };

@@ -167,9 +167,10 @@ fn admit(
     let Ok(local) = writer.local_addr() else { return };
     let id = open.next_id(worker.worker);
     let accepted = Accepted { reader, writer, peer, local, id, place };
-    let serve = downstream::serve(worker.clone(), listener.clone(), accepted);
+    let (worker, listener) = (worker.clone(), listener.clone());
     net::spawn(async move {
-        serve.await;
+        // Made in here: a future that is moved in has its room twice, once to come in and once to run.
+        downstream::serve(worker, listener, accepted).await;
         drop(guard);
     });
 }
