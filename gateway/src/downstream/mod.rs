@@ -111,7 +111,8 @@ async fn speak(
         },
     };
     match is_h2 {
-        true => h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer)).await,
+        // Boxed, so that an idle connection of HTTP/1 does not keep the room that this needs.
+        true => Box::pin(h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer))).await,
         false => h1::serve(&worker, &connection, reader, writer).await,
     }
 }
