@@ -102,10 +102,6 @@ mod tests {
             Ok(())
         }
 
-        async fn ready(&mut self, _: &Until<'_>) -> io::Result<()> {
-            Ok(())
-        }
-
         async fn data(&mut self, frame: Buf, _: &Until<'_>) -> io::Result<()> {
             if self.deaf {
                 return Err(io::ErrorKind::BrokenPipe.into());
