@@ -53,6 +53,8 @@ pub struct Asked<'a> {
     method: String,
     /// Whether what is sent is in chunks.
     chunked: bool,
+    /// Whether what is being read is.
+    chunked_answer: bool,
 }
 
 enum End<'a> {
@@ -106,7 +108,7 @@ impl AnyClient {
             }
             AnyClient::H2(client) => End::H2(client.start(method, path, headers, false)),
         };
-        Asked { end, method: method.to_owned(), chunked }
+        Asked { end, method: method.to_owned(), chunked, chunked_answer: false }
     }
 
     /// Sends a request without a body.
@@ -119,7 +121,7 @@ impl AnyClient {
             }
             AnyClient::H2(client) => End::H2(client.start(method, path, headers, true)),
         };
-        Asked { end, method: method.to_owned(), chunked: false }
+        Asked { end, method: method.to_owned(), chunked: false, chunked_answer: false }
     }
 
     /// A request without a body, and its response.
@@ -238,26 +240,39 @@ impl Asked<'_> {
         }
     }
 
-    /// Reads the response's head and the first `count` bytes of its body, and no more.
-    pub fn beginning(&mut self, count: usize) -> u16 {
-        match &mut self.end {
+    /// Reads the response's head and the first `count` bytes of its body, and no more: status, bytes.
+    pub fn beginning_of(&mut self, count: usize) -> (u16, Vec<u8>) {
+        let status = match &mut self.end {
             End::H1(conn) => {
                 let head = conn.head().expect("a head");
-                conn.body(Framing::Length(count as u64), &mut |_| ()).expect("the body's beginning");
+                self.chunked_answer = head.framing(Framing::UntilClose) == Framing::Chunked;
                 head.start.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
             }
-            End::H2(stream) => {
-                let Ok(Event::Fields(fields)) = stream.next() else { panic!("no head") };
-                let mut seen = 0;
-                while seen < count {
-                    match stream.next() {
-                        Ok(Event::Data(bytes)) => seen += bytes.len(),
-                        other => panic!("{other:?} within the body's first {count} bytes"),
-                    }
+            End::H2(stream) => match stream.next() {
+                Ok(Event::Fields(fields)) => status_of(&fields),
+                other => panic!("{other:?} in place of a head"),
+            },
+        };
+        (status, self.some_of_the_body(count))
+    }
+
+    /// Reads the next bytes of a response's body; of a chunked one, chunks of which `count` is the sum.
+    pub fn some_of_the_body(&mut self, count: usize) -> Vec<u8> {
+        let mut some = Vec::new();
+        while some.len() < count {
+            match &mut self.end {
+                End::H1(conn) if self.chunked_answer => some.extend(conn.chunk().expect("a chunk")),
+                End::H1(conn) => {
+                    let framing = Framing::Length(count as u64);
+                    conn.body(framing, &mut |bytes| some.extend_from_slice(bytes)).expect("a part of the body");
                 }
-                status_of(&fields)
+                End::H2(stream) => match stream.next() {
+                    Ok(Event::Data(bytes)) => some.extend(bytes),
+                    other => panic!("{other:?} within the body"),
+                },
             }
         }
+        some
     }
 
     /// Gives the request up: closes the connection, or resets the stream.

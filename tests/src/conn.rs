@@ -294,6 +294,16 @@ impl Conn {
         }
     }
 
+    /// Reads one chunk of a chunked body.
+    pub fn chunk(&mut self) -> Result<Vec<u8>, ReadError> {
+        let line = self.line()?;
+        let size = u64::from_str_radix(&line, 16).map_err(|_| ReadError::Malformed(line))?;
+        let mut chunk = Vec::new();
+        self.take(size, &mut |bytes| chunk.extend_from_slice(bytes))?;
+        self.line()?;
+        Ok(chunk)
+    }
+
     fn chunks(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<Vec<(String, String)>, ReadError> {
         loop {
             let line = self.line()?;

@@ -4,6 +4,8 @@
 //! A panic is a finding. Beyond "does not panic": what was parsed means the same after encoding and parsing again, and
 //! the verdict does not depend on how the bytes were cut.
 
+mod edge;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,16 +18,22 @@ use h1::chunked::{self, ChunkError, Decoder};
 use h1::encode::{self, BodyFraming, ResponseFraming};
 use h1::parse::{self, HeadLimits, ParsedRequest, ParsedResponse, RequestError, ResponseError};
 
+pub use edge::{client_hello, forwarded, h2_meter, proxy_protocol};
+
 /// A target's name and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 9] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),
     ("route_path", route_path),
     ("config", config),
+    ("client_hello", client_hello),
+    ("proxy_protocol", proxy_protocol),
+    ("forwarded", forwarded),
+    ("h2_meter", h2_meter),
 ];
 
 /// Small, so that inputs of libFuzzer's usual size reach them.

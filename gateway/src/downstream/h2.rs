@@ -18,7 +18,7 @@ use crate::net::{Deadline, Until, now_ms};
 use crate::proto::limits;
 use crate::proxy::{ConnectionCx, WorkerCx};
 use crate::tls;
-use metered::Metered;
+use metered::{Meter, Metered};
 use stream::Spare;
 
 /// What every HTTP/2 connection over cleartext begins with (RFC 9113 §3.4).
@@ -38,6 +38,8 @@ struct Shared {
     active: Cell<u32>,
     /// Ends the connection when no request is in progress.
     idle: Deadline,
+    /// What the client may still ask for.
+    meter: Rc<Meter>,
     /// Memory of requests that are done.
     spare: Spare,
 }
@@ -45,9 +47,9 @@ struct Shared {
 /// Serves requests until the client, the limits or an error end the connection.
 pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io: tls::Stream) {
     let idle = worker.timers.deadline_in(connection.listener.group);
-    let shared = Rc::new(Shared { worker, connection, active: Cell::new(0), idle, spare: Spare::default() });
-    let metered = Metered::new(io);
-    let flood = metered.flood();
+    let (active, meter, spare) = (Cell::new(0), Meter::new(), Spare::default());
+    let metered = Metered::new(io, meter.clone());
+    let shared = Rc::new(Shared { worker, connection, active, idle, meter, spare });
     let Some(mut h2) = shake(&shared, metered).await else { return };
     shared.rest();
     let until = Until::only(&shared.idle);
@@ -68,9 +70,9 @@ pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Pending => match flood.get() {
-                    Some(kind) if !is_calmed => {
-                        log::debug!("{}: {kind} from {}", shared.listener(), shared.connection.peer.addr());
+                Poll::Pending => match shared.meter.flood() {
+                    Some(flood) if !is_calmed => {
+                        log::debug!("{}: {flood} from {}", shared.listener(), shared.connection.peer.addr());
                         is_calmed = true;
                         h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                         shared.idle.set_at(now_ms() + limits::LINGER_MS);

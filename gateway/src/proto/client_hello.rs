@@ -68,16 +68,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, HelloError> {
 impl HelloReader {
     /// As [`parse`]. `bytes` are all bytes from the stream's beginning: those of the call before, and more.
     pub fn parse(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, HelloError> {
-        let available = self.walk(bytes)?;
-        if available < MESSAGE_HEADER {
-            return check_size(bytes.len()).map(|()| None);
+        let window = &bytes[..bytes.len().min(limits::CLIENT_HELLO_BYTES)];
+        let available = self.walk(window)?;
+        if let Some(message) = message(window, available)? {
+            return parse_body(&message[MESSAGE_HEADER..]).ok_or(HelloError::Broken).map(Some);
         }
-        let length = message_length(bytes)?;
-        check_size(RECORD_HEADER + length)?;
-        if available < length {
-            return check_size(bytes.len()).map(|()| None);
-        }
-        parse_body(&message(bytes, length)[MESSAGE_HEADER..]).ok_or(HelloError::Broken).map(Some)
+        if window.len() < bytes.len() { Err(HelloError::TooLong) } else { Ok(None) }
     }
 
     /// Checks the records and counts the bytes of messages in them.
@@ -95,16 +91,12 @@ impl HelloReader {
             }
             self.message_bytes += fragment;
             self.record_at += RECORD_HEADER + fragment;
-            if self.message_bytes >= MESSAGE_HEADER && self.message_bytes >= message_length(bytes)? {
+            if message_length(bytes, self.message_bytes)?.is_some_and(|length| length <= self.message_bytes) {
                 // What follows the hello is not its business.
                 return Ok(self.message_bytes);
             }
         }
     }
-}
-
-fn check_size(bytes: usize) -> Result<(), HelloError> {
-    if bytes > limits::CLIENT_HELLO_BYTES { Err(HelloError::TooLong) } else { Ok(()) }
 }
 
 /// Decides by as few bytes as there are.
@@ -126,21 +118,29 @@ fn fragment_length(record: &[u8]) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([length[0], length[1]])))
 }
 
-/// Length of the message with its header, which may itself be in up to four records.
-fn message_length(bytes: &[u8]) -> Result<usize, HelloError> {
+/// Length of the message with its header, which may itself be in up to four records; `None` when it is not there yet.
+/// `available` counts the message's bytes in the records.
+fn message_length(bytes: &[u8], available: usize) -> Result<Option<usize>, HelloError> {
+    if available < MESSAGE_HEADER {
+        return Ok(None);
+    }
     let mut header = fragments(bytes).flatten().take(MESSAGE_HEADER);
     if header.next() != Some(&CLIENT_HELLO) {
         return Err(HelloError::Broken);
     }
-    Ok(MESSAGE_HEADER + header.fold(0, |length, byte| length << 8 | usize::from(*byte)))
+    let length = MESSAGE_HEADER + header.fold(0, |length, byte| length << 8 | usize::from(*byte));
+    if RECORD_HEADER + length > limits::CLIENT_HELLO_BYTES { Err(HelloError::TooLong) } else { Ok(Some(length)) }
 }
 
-/// The first `length` bytes in the records; the caller knows that there are so many.
-fn message(bytes: &[u8], length: usize) -> Cow<'_, [u8]> {
-    match fragments(bytes).next() {
+/// The message, when it is whole.
+fn message(bytes: &[u8], available: usize) -> Result<Option<Cow<'_, [u8]>>, HelloError> {
+    let Some(length) = message_length(bytes, available)?.filter(|length| *length <= available) else {
+        return Ok(None);
+    };
+    Ok(Some(match fragments(bytes).next() {
         Some(first) if first.len() >= length => Cow::Borrowed(&first[..length]),
         _ => Cow::Owned(fragments(bytes).flatten().take(length).copied().collect()),
-    }
+    }))
 }
 
 /// What is there of each record's payload.

@@ -1,28 +1,30 @@
 //! Limits what an HTTP/2 client may ask for without asking for anything: a scanner of frame headers over the plaintext
-//! that a connection receives, which keeps a budget.
+//! that a connection receives, which keeps two budgets.
 //!
 //! HTTP/2 has many frames that cost the server work and bring no request forward. Each known flood is made of them, and
-//! each has been answered by a counter of its own in every server. Here all of them draw on one budget:
+//! each has been answered by a counter of its own in every server. Here they all draw on one budget of *frames*, and
+//! what makes the gateway throw away a request it has begun draws on one of *streams*:
 //!
 //! | frame | costs | answers |
 //! |---|---|---|
 //! | PING | [`CHEAP`] | CVE-2019-9512, ping flood |
 //! | SETTINGS | [`SETTINGS_COST`]; an acknowledgement [`CHEAP`] | CVE-2019-9515, settings flood |
-//! | RST_STREAM of a stream younger than [`YOUNG_MS`] | [`DEAR`] | CVE-2023-44487, rapid reset |
-//! | RST_STREAM of an older one | [`CHEAP`] | CVE-2019-9514, reset flood |
-//! | HEADERS for a stream that was opened before, or without bytes | [`DEAR`] | CVE-2019-9514, -9516, CVE-2025-8671 |
+//! | RST_STREAM of a stream older than [`YOUNG_MS`] | [`CHEAP`] | CVE-2019-9514, reset flood |
 //! | CONTINUATION, small and not the last | [`DEAR`] | CVE-2024-27316, CVE-2024-30255, CVE-2019-9518 |
 //! | CONTINUATION else | [`CHEAP`] | the same |
 //! | DATA without bytes, not the last | [`DEAR`] | CVE-2019-9518, empty frames |
 //! | DATA of less than [`TINY_DATA`] bytes, or without bytes and the last | [`CHEAP`] | floods of small DATA |
-//! | WINDOW_UPDATE by 0 or by more than [`WINDOW_INCREMENT`] | [`DEAR`] | CVE-2025-8671, MadeYouReset |
-//! | WINDOW_UPDATE else | [`WINDOW_UPDATE_COST`] | CVE-2019-9511, -9517, dribbled windows |
+//! | WINDOW_UPDATE | [`WINDOW_UPDATE_COST`] | CVE-2019-9511, -9517, dribbled windows |
 //! | PRIORITY, unknown ones | [`CHEAP`] | CVE-2019-9513, resource loop |
 //! | PUSH_PROMISE, GOAWAY | [`DEAR`] | a client sends one GOAWAY |
-//! | other DATA | nothing | flow control bounds it |
+//! | other DATA, HEADERS that open a stream | nothing | flow control and `max_concurrent_streams` bound them |
+//! | RST_STREAM of a younger stream | [`DEAR`] of streams | CVE-2023-44487, rapid reset |
+//! | HEADERS for a stream opened before, or without bytes | [`DEAR`] of streams | CVE-2019-9514, -9516, CVE-2025-8671 |
+//! | WINDOW_UPDATE by 0 or by more than [`WINDOW_INCREMENT`] | [`DEAR`] of streams | CVE-2025-8671, MadeYouReset |
 //!
-//! and these fill it, up to [`BUDGET`]: time ([`REFILL_PER_MS`]), a new stream ([`STREAM_CREDIT`]) and each HEADERS or
-//! DATA frame that the gateway sends ([`SENT_CREDIT`]).
+//! Time fills both, up to [`BUDGET`], by [`REFILL_PER_MS`]. A new stream adds [`STREAM_CREDIT`] to frames, and each frame
+//! of an answer [`SENT_CREDIT`]; the head of an answer adds [`DEAR`] to streams: a request that was answered was none in
+//! vain.
 //!
 //! # Why no honest client trips it
 //!
@@ -31,8 +33,8 @@
 //! - Streams of tiny gRPC messages are free: a message has at least five bytes ([`TINY_DATA`]), however many there are.
 //! - A call that times out costs a RST_STREAM and perhaps an empty last DATA; its HEADERS paid for both. Only a reset
 //!   within [`YOUNG_MS`] of the request costs more: a browser that leaves a page cancels a hundred requests at most, few
-//!   of them that young, and could do so six times over on a full budget.
-//! - A stream that is reset once its answer has begun is paid by the answer.
+//!   of them that young, and could do so five times over on a full budget.
+//! - A stream that is reset once its answer has begun, and one that ends with trailers, is paid by the answer.
 //!
 //! # What it leaves to the `h2` crate
 //!
@@ -41,15 +43,14 @@
 
 use std::fmt;
 
-/// The budget, and what a connection begins with. What an attacker gets for it is worth a few milliseconds of one core;
-/// an honest client in its busiest second stays below a fifth.
+/// Either budget, and what a connection begins with. What an attacker gets for it is worth a few milliseconds of one
+/// core; an honest client in its busiest second stays below a quarter.
 pub const BUDGET: i32 = 5_000;
 
-/// Refill by time. A thousand cheap frames a second cost about a thousandth of a core.
+/// Refill of either by time: a thousand cheap frames a second, about a thousandth of a core, and a hundred streams.
 pub const REFILL_PER_MS: i32 = 1;
 
 /// For HEADERS that open a stream: for the two frames that end it without an answer, an empty DATA and a RST_STREAM.
-/// Not enough for a rapid reset.
 pub const STREAM_CREDIT: i32 = 2;
 
 /// For a HEADERS or DATA frame that the gateway sends: a PING and a WINDOW_UPDATE each for stream and connection.
@@ -61,8 +62,9 @@ pub const SENT_FRAME_BYTES: usize = 1 << 14;
 /// A frame that is parsed, and answered with a frame at most.
 pub const CHEAP: i32 = 1;
 
-/// A frame that honest clients send hardly ever, or that makes the gateway throw work away. A full budget allows about
-/// six hundred rapid resets, then about a hundred a second; Envoy ends a connection at five hundred in all.
+/// A frame that honest clients send hardly ever, or that makes the gateway throw work away. A full budget allows five
+/// hundred rapid resets, then a hundred a second besides answered requests; Envoy ends a connection at five hundred in
+/// all.
 pub const DEAR: i32 = 10;
 
 /// Changes the state of all streams. Clients send one or two, and up to eight more while a window grows by doubling.
@@ -87,11 +89,12 @@ pub const CONTINUATION_BYTES: u32 = 1024;
 /// enough even where every call passes it.
 pub const YOUNG_MS: u64 = 20;
 
-/// A client's budget.
+/// A client's budgets.
 #[derive(Clone, Debug)]
 pub struct FrameMeter {
-    budget: i32,
-    /// Until when time has refilled the budget.
+    frames: Budget,
+    streams: Budget,
+    /// Until when time has refilled them.
     refilled_ms: u64,
     /// Bytes to pass over: of a payload, or of the preface.
     skip: u32,
@@ -106,7 +109,10 @@ pub struct FrameMeter {
     period_ms: u64,
 }
 
-/// The client has overdrawn its budget: the connection ends with ENHANCE_YOUR_CALM (RFC 9113 §10.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Budget(i32);
+
+/// The client has overdrawn a budget: the connection ends with ENHANCE_YOUR_CALM (RFC 9113 §10.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flood {
     /// The frame that was one too many.
@@ -119,7 +125,8 @@ impl FrameMeter {
     /// For a connection whose bytes come from now on; `preface` says whether the client's preface is the first of them.
     pub fn new(preface: bool, now_ms: u64) -> FrameMeter {
         FrameMeter {
-            budget: BUDGET,
+            frames: Budget(BUDGET),
+            streams: Budget(BUDGET),
             refilled_ms: now_ms,
             skip: if preface { PREFACE_LEN } else { 0 },
             held: [0; FrameHead::LEN_MAX],
@@ -144,16 +151,23 @@ impl FrameMeter {
         }
     }
 
-    /// The gateway sends HEADERS, or DATA of so many bytes, on this connection.
-    pub fn sent(&mut self, bytes: usize) {
-        let frames = 1 + bytes / SENT_FRAME_BYTES;
-        // No more than fills it: nothing overflows.
-        self.earn(frames.min(BUDGET as usize) as i32 * SENT_CREDIT);
+    /// The gateway sends the head of an answer.
+    pub fn answered(&mut self) {
+        self.frames.earn(SENT_CREDIT);
+        self.streams.earn(DEAR);
+    }
+
+    /// The gateway sends DATA of so many bytes.
+    pub fn sent_data(&mut self, bytes: usize) {
+        // No more than fills the budget, so that nothing overflows.
+        let frames = (1 + bytes / SENT_FRAME_BYTES).min(BUDGET as usize) as i32;
+        self.frames.earn(frames * SENT_CREDIT);
     }
 
     fn pass_time(&mut self, now_ms: u64) {
         let passed = now_ms.saturating_sub(self.refilled_ms).min(BUDGET as u64) as i32;
-        self.earn(passed * REFILL_PER_MS);
+        self.frames.earn(passed * REFILL_PER_MS);
+        self.streams.earn(passed * REFILL_PER_MS);
         self.refilled_ms = now_ms.max(self.refilled_ms);
         match now_ms.saturating_sub(self.period_ms) / YOUNG_MS {
             0 => return,
@@ -188,30 +202,31 @@ impl FrameMeter {
         let is_new = frame.kind == HEADERS && frame.stream > self.newest;
         if is_new {
             self.newest = frame.stream;
-            self.earn(STREAM_CREDIT);
+            self.frames.earn(STREAM_CREDIT);
         }
-        let cost = match frame.kind {
-            DATA => frame.data_cost(),
-            HEADERS if is_new && frame.length > 0 => 0,
-            RST_STREAM if frame.stream <= self.newest_before[0] => CHEAP,
-            HEADERS | RST_STREAM | PUSH_PROMISE | GOAWAY => DEAR,
-            SETTINGS if frame.flags & ACK == 0 => SETTINGS_COST,
-            WINDOW_UPDATE if !(1..=WINDOW_INCREMENT).contains(&frame.increment()) => DEAR,
-            WINDOW_UPDATE => WINDOW_UPDATE_COST,
-            CONTINUATION if frame.flags & END_HEADERS == 0 && frame.length < CONTINUATION_BYTES => DEAR,
-            _ => CHEAP,
+        let wastes_stream = match frame.kind {
+            HEADERS => !is_new || frame.length == 0,
+            RST_STREAM => frame.stream > self.newest_before[0],
+            WINDOW_UPDATE => !(1..=WINDOW_INCREMENT).contains(&frame.increment()),
+            _ => false,
         };
-        self.budget -= cost;
-        if self.budget >= 0 {
-            return Ok(());
-        }
-        // No deeper: else the debt of a connection that goes on sending would overflow.
-        self.budget = -1;
-        Err(Flood { frame: frame.name() })
+        let pays = if wastes_stream { self.streams.spend(DEAR) } else { self.frames.spend(frame.cost()) };
+        if pays { Ok(()) } else { Err(Flood { frame: frame.name() }) }
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    fn earn(&mut self, credit: i32) {
+        self.0 = (self.0 + credit).min(BUDGET);
     }
 
-    fn earn(&mut self, credit: i32) {
-        self.budget = (self.budget + credit).min(BUDGET);
+    /// Whether that was there. One that is overdrawn stays so until it has earned again, but sinks no deeper: nothing
+    /// overflows.
+    fn spend(&mut self, cost: i32) -> bool {
+        self.0 = (self.0 - cost).max(-1);
+        self.0 >= 0
     }
 }
 
@@ -275,6 +290,19 @@ impl FrameHead {
 
     fn increment(&self) -> u32 {
         u32::from_be_bytes(self.payload) & !(1 << 31)
+    }
+
+    /// What it costs of the budget of frames.
+    fn cost(&self) -> i32 {
+        match self.kind {
+            DATA => self.data_cost(),
+            HEADERS => 0,
+            PUSH_PROMISE | GOAWAY => DEAR,
+            SETTINGS if self.flags & ACK == 0 => SETTINGS_COST,
+            WINDOW_UPDATE => WINDOW_UPDATE_COST,
+            CONTINUATION if self.flags & END_HEADERS == 0 && self.length < CONTINUATION_BYTES => DEAR,
+            _ => CHEAP,
+        }
     }
 
     fn data_cost(&self) -> i32 {

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
@@ -13,12 +12,9 @@ use crate::metrics::access_log::queue::LogSink;
 use crate::net::{Deadline, Timers};
 use crate::proto::date::imf_fixdate;
 use crate::proto::limits;
-use crate::snapshot::{ListenerView, Snapshot};
+use crate::snapshot::{Generation, ListenerView};
 use crate::tls::TlsInfo;
 use crate::upstream::Pools;
-
-/// A snapshot as a worker holds it: counted once between threads, and without atomics within one.
-pub type Generation = Rc<Arc<Snapshot>>;
 
 /// One worker's world.
 pub struct WorkerCx {

@@ -15,7 +15,8 @@ mod upgrade;
 
 use std::time::Instant;
 
-pub use cx::{ConnectionCx, Generation, ListenerCx, RequestCx, RequestTimers, WorkerCx};
+pub use crate::snapshot::Generation;
+pub use cx::{ConnectionCx, ListenerCx, RequestCx, RequestTimers, WorkerCx};
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
 pub use proxy_header::proxy_header;

@@ -8,6 +8,7 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,6 +43,9 @@ pub struct Snapshot {
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
 }
+
+/// A snapshot as a worker holds it: counted once between threads, and without atomics within one.
+pub type Generation = Rc<Arc<Snapshot>>;
 
 impl Snapshot {
     /// The listener of this name, if this generation has one.

@@ -23,7 +23,7 @@ use crate::config::model::{Cluster, ClusterId, UpstreamProtocol};
 use crate::metrics::registry::ClusterStats;
 use crate::net::{self, Deadline, Timers, Until};
 use crate::proto::head::Scheme;
-use crate::snapshot::{ClusterView, EndpointId, EndpointView, Snapshot};
+use crate::snapshot::{ClusterView, EndpointId, EndpointView, Generation};
 use crate::tls;
 
 /// One worker's pools.
@@ -94,7 +94,7 @@ pub struct Wanted<'a> {
     /// The worker's number.
     pub worker: usize,
     /// The generation, which a connection that is being made keeps alive.
-    pub snapshot: &'a Rc<Arc<Snapshot>>,
+    pub snapshot: &'a Generation,
     /// The cluster.
     pub cluster: ClusterId,
     /// The endpoint.
@@ -274,7 +274,7 @@ impl Pool {
 /// What the task that connects needs of a [`Wanted`].
 struct Owned {
     worker: usize,
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: Generation,
     cluster: ClusterId,
     endpoint: EndpointView,
     preamble: Box<[u8]>,

@@ -13,6 +13,8 @@ pub struct Served<'a> {
     end: Side<'a>,
     /// Whether the body has been read to its end.
     read: bool,
+    /// How much of the body has been read.
+    taken: u64,
     /// How the answer that was started ends.
     framing: Option<Framing>,
     finished: bool,
@@ -49,7 +51,7 @@ pub fn serve_h2(connection: &Connection, handler: &(impl Fn(&mut Served<'_>) + S
 
 impl<'a> Served<'a> {
     fn new(head: Head, end: Side<'a>) -> Served<'a> {
-        Served { head, end, read: false, framing: None, finished: false }
+        Served { head, end, read: false, taken: 0, framing: None, finished: false }
     }
 
     /// A request that came on a stream.
@@ -72,7 +74,13 @@ impl<'a> Served<'a> {
     /// Reads the body to its end, hands its pieces to `sink`, and returns the trailers.
     pub fn body(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<Fields, ReadError> {
         let trailers = match &mut self.end {
-            Side::H1(conn) => conn.body(self.head.framing(Framing::Empty), sink)?,
+            Side::H1(conn) => {
+                let rest = match self.head.framing(Framing::Empty) {
+                    Framing::Length(length) => Framing::Length(length - self.taken),
+                    other => other,
+                };
+                conn.body(rest, sink)?
+            }
             Side::H2(stream) => body_of(stream, sink)?,
         };
         self.read = true;
@@ -85,6 +93,7 @@ impl<'a> Served<'a> {
     /// When they do not come.
     pub fn some_of_the_body(&mut self, count: usize) -> Vec<u8> {
         let mut some = Vec::new();
+        self.taken += count as u64;
         match &mut self.end {
             Side::H1(conn) => {
                 let framing = Framing::Length(count as u64);

@@ -11,6 +11,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 
 use super::Shared;
+use super::metered::Meter;
 use crate::http2::head::{self, HeadError};
 use crate::http2::{Frame, Sink, Source};
 use crate::net::{self, Buf, Until};
@@ -24,7 +25,7 @@ use crate::proxy::{
 
 /// Memory of requests that are done, for those to come.
 #[derive(Default)]
-pub(super) struct Spare(RefCell<Vec<Box<Room>>>);
+pub(super) struct Spare(RefCell<Vec<Room>>);
 
 /// Rooms a connection keeps: a browser's or a gRPC client's usual number of requests at once.
 const SPARE: usize = 16;
@@ -50,8 +51,8 @@ async fn serve(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendRe
         room.exchange.started_wall = SystemTime::now();
     }
     let read = read_head(&request, &cx, &mut room.exchange);
-    let mut stream = Stream::new(request.into_body(), respond);
-    let Room { exchange, timers } = &mut *room;
+    let mut stream = Stream::new(request.into_body(), respond, shared.meter.clone());
+    let Room { exchange, timers } = &mut room;
     let request = proxy::Request { worker, connection, timers, cx, exchange };
     let ending = match read {
         Ok(()) => proxy::handle(request, &mut stream).await,
@@ -81,15 +82,15 @@ fn read_head(request: &Request<RecvStream>, cx: &RequestCx, exchange: &mut Excha
 }
 
 impl Spare {
-    fn take(&self, shared: &Shared) -> Box<Room> {
+    fn take(&self, shared: &Shared) -> Room {
         let spare = self.0.borrow_mut().pop();
         spare.unwrap_or_else(|| {
             let timers = RequestTimers::new(&shared.worker.timers);
-            Box::new(Room { exchange: Exchange::new(Instant::now()), timers })
+            Room { exchange: Exchange::new(Instant::now()), timers }
         })
     }
 
-    fn put(&self, mut room: Box<Room>) {
+    fn put(&self, mut room: Room) {
         let mut spare = self.0.borrow_mut();
         if spare.len() < SPARE {
             room.exchange.rest();
@@ -104,6 +105,7 @@ impl Spare {
 struct Stream {
     body: Source,
     response: RefCell<Response>,
+    meter: Rc<Meter>,
 }
 
 /// How far the response has come.
@@ -119,8 +121,13 @@ enum Response {
 }
 
 impl Stream {
-    fn new(body: RecvStream, respond: SendResponse<Frame>) -> Stream {
-        Stream { body: Source::new(body), response: RefCell::new(Response::Nothing(respond)) }
+    fn new(body: RecvStream, respond: SendResponse<Frame>, meter: Rc<Meter>) -> Stream {
+        Stream { body: Source::new(body), response: RefCell::new(Response::Nothing(respond)), meter }
+    }
+
+    fn halves(&mut self) -> (Body<'_>, Out<'_>) {
+        let body = Body { source: &mut self.body, response: &self.response };
+        (body, Out { response: &self.response, meter: &self.meter, sent: 0 })
     }
 
     fn reset(&mut self) {
@@ -135,14 +142,13 @@ impl Stream {
 
 impl Downstream for Stream {
     fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
-        (Body { source: &mut self.body, response: &self.response }, Out { response: &self.response, sent: 0 })
+        self.halves()
     }
 
     fn accept_websocket(&mut self, head: &mut ResponseHead, _: &[u8]) -> (impl RequestBody, impl ResponseSink) {
         head.status = 200;
         head.headers.remove(&Known::SecWebsocketAccept);
-        let (body, mut out) =
-            (Body { source: &mut self.body, response: &self.response }, Out { response: &self.response, sent: 0 });
+        let (body, mut out) = self.halves();
         out.start(head, ResponseFraming { keep_alive: true, body: BodyFraming::UntilClose });
         (body, out)
     }
@@ -213,6 +219,7 @@ impl Response {
 /// Where the response goes.
 struct Out<'a> {
     response: &'a RefCell<Response>,
+    meter: &'a Meter,
     sent: u64,
 }
 
@@ -237,6 +244,7 @@ impl ResponseSink for Out<'_> {
             Response::Nothing(respond) => Response::Held(respond, head::write_response(head, length)),
             other => other,
         };
+        self.meter.answered();
     }
 
     fn sent(&self) -> u64 {
@@ -255,6 +263,7 @@ impl BodySink for Out<'_> {
 
     async fn data(&mut self, frame: Buf, _: &Until<'_>) -> io::Result<()> {
         self.sent += frame.len() as u64;
+        self.meter.sent_data(frame.len());
         let mut response = self.response.borrow_mut();
         response.open(false)?;
         match &mut *response {

@@ -101,7 +101,8 @@ fn forwarded_names_the_client_where_there_is_no_x_forwarded_for() {
 
 #[test]
 fn with_trusted_hops_the_client_is_an_entry_counted_from_the_right() {
-    let cases: &[(&str, u32, &[(&str, &str)], &str)] = &[
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(&str, u32, Fields<'_>, &str)] = &[
         ("10.0.0.1", 1, &[("x-forwarded-for", "1.1.1.1, 2.2.2.2")], "2.2.2.2"),
         ("10.0.0.1", 2, &[("x-forwarded-for", "1.1.1.1, 2.2.2.2")], "1.1.1.1"),
         ("10.0.0.1", 2, &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2,")], "1.1.1.1"),

@@ -49,8 +49,6 @@ fn rounds(round: impl Fn(u32) -> Vec<u8>) -> u32 {
 #[test]
 fn each_flood_ends() {
     let (cheap, dear) = ((BUDGET / CHEAP) as u32, (BUDGET / DEAR) as u32);
-    // Each pays for its first frames from the credit of a new stream, which a full budget has no room for.
-    let rapid = (BUDGET / (DEAR - STREAM_CREDIT)) as u32;
     type Round = fn(u32) -> Vec<u8>;
     let floods: &[(&str, u32, Round)] = &[
         ("CVE-2019-9512 PING", cheap, |_| ping()),
@@ -58,10 +56,10 @@ fn each_flood_ends() {
         ("CVE-2019-9515 SETTINGS", 100, |_| settings()),
         ("CVE-2019-9515 empty SETTINGS", 100, |_| frame(SETTINGS, 0, 0, &[])),
         ("SETTINGS acknowledgements", cheap, |_| frame(SETTINGS, ACK, 0, &[])),
-        ("CVE-2023-44487 rapid reset", rapid, |n| [headers(id(n)), reset(id(n))].concat()),
+        ("CVE-2023-44487 rapid reset", dear, |n| [headers(id(n)), reset(id(n))].concat()),
         ("CVE-2019-9514 RST_STREAM of idle streams", dear, |n| reset(id(n))),
         ("CVE-2019-9514 HEADERS for one stream", dear + 1, |_| headers(1)),
-        ("CVE-2019-9516 HEADERS without bytes", rapid, |n| frame(HEADERS, END_HEADERS, id(n), &[])),
+        ("CVE-2019-9516 HEADERS without bytes", dear, |n| frame(HEADERS, END_HEADERS, id(n), &[])),
         ("CVE-2024-27316 CONTINUATION without bytes", dear, |_| frame(CONTINUATION, 0, 1, &[])),
         ("CVE-2024-27316 CONTINUATION", cheap, |_| frame(CONTINUATION, 0, 1, &[0; 1024])),
         ("CVE-2019-9518 DATA without bytes", dear, |_| data(1, 0)),
@@ -71,7 +69,7 @@ fn each_flood_ends() {
         ("DATA that ends a stream again and again", cheap, |_| end(1)),
         ("CVE-2025-8671 WINDOW_UPDATE by 0", dear, |_| window_update(1, 0)),
         ("CVE-2025-8671 WINDOW_UPDATE by 0, reserved bit", dear, |_| window_update(1, 1 << 31)),
-        ("CVE-2025-8671 WINDOW_UPDATE that overflows", rapid, |n| {
+        ("CVE-2025-8671 WINDOW_UPDATE that overflows", dear, |n| {
             [headers(id(n)), window_update(id(n), i32::MAX as u32)].concat()
         }),
         ("CVE-2025-8671 WINDOW_UPDATE cut short", dear, |_| frame(WINDOW_UPDATE, 0, 1, &[])),
@@ -97,6 +95,16 @@ fn a_flood_is_named_and_stays_one_until_time_has_paid() {
 }
 
 #[test]
+fn data_that_is_sent_does_not_pay_for_rapid_resets() {
+    let mut meter = FrameMeter::new(false, 0);
+    let rapid = (0..100_000).take_while(|&n| {
+        meter.sent_data(1 << 20);
+        meter.feed(&[headers(id(n)), reset(id(n))].concat(), 0).is_ok()
+    });
+    assert_eq!(rapid.count() as i32, BUDGET / DEAR);
+}
+
+#[test]
 fn resets_of_old_streams_are_cheap_and_of_young_ones_dear() {
     for (age_ms, cost) in [(0, DEAR), (YOUNG_MS - 1, DEAR), (2 * YOUNG_MS, CHEAP), (1_000_000, CHEAP)] {
         let mut meter = FrameMeter::new(false, 0);
@@ -104,9 +112,9 @@ fn resets_of_old_streams_are_cheap_and_of_young_ones_dear() {
         let opened_ms = 500;
         (0..=opened_ms).for_each(|ms| meter.feed(&headers(id(ms as u32)), ms).unwrap());
         meter.feed(&[], opened_ms + age_ms).unwrap();
-        assert_eq!(meter.budget, BUDGET);
+        assert_eq!((meter.frames, meter.streams), (Budget(BUDGET), Budget(BUDGET)));
         meter.feed(&reset(id(opened_ms as u32)), opened_ms + age_ms).unwrap();
-        assert_eq!(BUDGET - meter.budget, cost, "{age_ms} ms");
+        assert_eq!(2 * BUDGET - meter.frames.0 - meter.streams.0, cost, "{age_ms} ms");
     }
 }
 
@@ -128,12 +136,13 @@ impl Client {
     fn sends(&mut self, frames: &[Vec<u8>]) {
         for frame in frames {
             self.meter.feed(frame, self.now_ms).expect("an honest client");
-            self.lowest = self.lowest.min(self.meter.budget);
+            self.lowest = self.lowest.min(self.meter.frames.0).min(self.meter.streams.0);
         }
     }
 
-    fn gets(&mut self, frames: u32) {
-        (0..frames).for_each(|_| self.meter.sent(100));
+    fn gets_answer(&mut self) {
+        self.meter.answered();
+        self.meter.sent_data(100);
     }
 
     #[track_caller]
@@ -143,7 +152,7 @@ impl Client {
     }
 }
 
-const A_FIFTH: i32 = 5;
+const A_QUARTER: i32 = 4;
 
 #[test]
 fn grpc_streams_of_tiny_messages_are_free() {
@@ -152,7 +161,7 @@ fn grpc_streams_of_tiny_messages_are_free() {
     for n in 0..200_000 {
         client.sends(&[data(1, 5 + n % 46)]);
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -160,10 +169,10 @@ fn grpc_pings_and_windows_are_paid_by_what_they_answer() {
     let mut client = Client::new();
     client.sends(&[headers(1)]);
     for _ in 0..100_000 {
-        client.gets(1);
+        client.meter.sent_data(100);
         client.sends(&[ping(), window_update(1, 16_384), window_update(0, 16_384)]);
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -171,10 +180,10 @@ fn a_long_write_pays_for_the_windows_of_all_its_frames() {
     let mut client = Client::new();
     client.sends(&[headers(1)]);
     for _ in 0..10_000 {
-        client.meter.sent(1 << 20);
+        client.meter.sent_data(1 << 20);
         (0..64).for_each(|_| client.sends(&[window_update(1, 16_384), window_update(0, 16_384)]));
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -182,10 +191,10 @@ fn grpc_calls_and_first_answers_of_streams_cost_nothing() {
     let mut client = Client::new();
     for n in 0..100_000 {
         client.sends(&[headers(id(n)), data(id(n), 12), end(id(n))]);
-        client.gets(2);
+        client.gets_answer();
         client.sends(&[ping(), window_update(0, 100), reset(id(n))]);
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -197,7 +206,7 @@ fn calls_that_all_time_out_cost_nothing() {
         client.now_ms += 2 * YOUNG_MS;
         calls.for_each(|call| client.sends(&[reset(call)]));
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -210,7 +219,7 @@ fn a_browser_may_leave_a_page_as_soon_as_it_has_asked_for_it() {
         images.for_each(|image| client.sends(&[reset(image)]));
         client.now_ms += 1_000;
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -218,9 +227,9 @@ fn curl_widens_each_stream_and_uploads_end_with_trailers() {
     let mut client = Client::new();
     for n in 0..100_000 {
         client.sends(&[headers(id(n)), window_update(id(n), 1_048_510_465), data(id(n), 10_000), headers(id(n))]);
-        client.gets(2);
+        client.gets_answer();
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 #[test]
@@ -230,9 +239,9 @@ fn heads_of_several_frames_are_paid_by_their_answers() {
         let first = frame(HEADERS, 0, id(n), &[0; 16_384]);
         let middle = frame(CONTINUATION, 0, id(n), &[0; 16_384]);
         client.sends(&[first, middle, frame(CONTINUATION, END_HEADERS, id(n), &[0; 3])]);
-        client.gets(1);
+        client.gets_answer();
     }
-    client.used_at_most(A_FIFTH);
+    client.used_at_most(A_QUARTER);
 }
 
 proptest! {
@@ -257,7 +266,7 @@ proptest! {
             rest = after;
         }
         let _ = meter.feed(rest, 0);
-        prop_assert_eq!(meter.budget, frame_by_frame.budget);
+        prop_assert_eq!((meter.frames, meter.streams), (frame_by_frame.frames, frame_by_frame.streams));
         prop_assert_eq!(meter.newest, frame_by_frame.newest);
     }
 }
