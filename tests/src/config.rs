@@ -64,6 +64,11 @@ impl Config {
         self.tables(&format!("[[route]]\nname = '{name}'\n{lines}"))
     }
 
+    /// Adds a route of connections or datagrams.
+    pub fn l4_route(self, name: &str, lines: &str) -> Config {
+        self.tables(&format!("[[l4_route]]\nname = '{name}'\n{lines}"))
+    }
+
     /// Adds a certificate whose files are `NAME.pem` and `NAME.key` in `dir`.
     pub fn certificate(self, name: &str, dir: &Path) -> Config {
         let dir = dir.display();

@@ -182,6 +182,37 @@ impl Conn {
         self.taken += expected.len();
     }
 
+    /// Whether exactly what `bytes` says comes next; `false` also when the connection ends before.
+    pub fn try_expect(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let expected = bytes.as_ref();
+        while self.filled - self.taken < expected.len() {
+            if !matches!(self.fill(), Ok(1..)) {
+                return false;
+            }
+        }
+        let got = &self.buffer[self.taken..][..expected.len()];
+        let same = got == expected;
+        self.taken += expected.len();
+        same
+    }
+
+    /// Reads `length` bytes.
+    pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.take(length as u64, &mut |chunk| bytes.extend_from_slice(chunk)).expect("bytes before the end");
+        bytes
+    }
+
+    /// Reads `length` bytes, as text.
+    pub fn read_some(&mut self, length: usize) -> String {
+        String::from_utf8_lossy(&self.read_bytes(length)).into_owned()
+    }
+
+    /// The same connection for another thread to write to.
+    pub fn clone_writer(&self) -> Conn {
+        Conn::new(self.stream.clone(), self.index)
+    }
+
     /// Reads a message's head.
     pub fn head(&mut self) -> Result<Head, ReadError> {
         let start = match self.line() {

@@ -144,7 +144,7 @@ fn an_admin_address_that_is_taken_changes_nothing_and_says_what_to_do() {
     gateway.write_file("gateway.toml", &with_admin_at(taken.addr(), "new"));
     let response = gateway.admin_post("/reload");
     assert_eq!(response.status, 400, "{}", response.text());
-    for part in ["admin.address", &taken.addr().to_string(), "ss -ltnp"] {
+    for part in ["admin.address", &taken.addr().to_string(), "ss -lntup"] {
         assert!(response.text().contains(part), "{part:?} is missing in {:?}", response.text());
     }
     assert_eq!(generation(), before);

@@ -18,13 +18,13 @@ use tokio::sync::oneshot;
 
 use super::log_writer::{self, LogWriter};
 use super::resolve;
-use crate::config::model::{Cluster, Config};
+use crate::config::model::{Cluster, Config, Listener, ListenerProtocol};
 use crate::config::{self, Files, Loaded, Report};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
 use crate::metrics::render::{EndpointHealth, Extra};
-use crate::net;
+use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, Xdp, XdpError};
@@ -71,7 +71,7 @@ impl ReloadError {
     /// An address that cannot be had, and what to do about it.
     fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
         let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there, `ss -ltnp` shows which",
+            io::ErrorKind::AddrInUse => "; another program listens there, `ss -lntup` shows which",
             io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address, see `ip address`",
             io::ErrorKind::PermissionDenied => "; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
             _ => "",
@@ -93,6 +93,7 @@ pub struct Reloaded {
 
 /// A listener's sockets are bound to `actual`, for which the configuration says `wanted`.
 struct Bound {
+    transport: Transport,
     wanted: SocketAddr,
     actual: SocketAddr,
 }
@@ -294,23 +295,28 @@ impl Gateway {
     /// Binds what is new. Listeners that stay are not touched. A port that is ours already is not in use by somebody else:
     /// a listener may move from one address to all of them, or to another name.
     fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, ReloadError> {
-        let is_new =
-            |name: &String, wanted: SocketAddr| self.bound.get(name).is_none_or(|bound| bound.wanted != wanted);
-        let new = config.listeners.iter().filter(|listener| is_new(&listener.name, listener.address));
+        let is_bound = |bound: &Bound, listener: &Listener| {
+            bound.wanted == listener.address && bound.transport == transport(listener)
+        };
+        let new = config
+            .listeners
+            .iter()
+            .filter(|listener| self.bound.get(&listener.name).is_none_or(|bound| !is_bound(bound, listener)));
         new.map(|listener| {
             let what = format!("listener \"{}\"", listener.name);
             let cannot = |error| ReloadError::bind(&what, listener.address, &error);
-            let ours = self.bound.values().any(|bound| bound.actual.port() == listener.address.port());
+            let (transport, port) = (transport(listener), listener.address.port());
+            let ours = self.bound.values().any(|bound| bound.transport == transport && bound.actual.port() == port);
             if !ours {
-                net::check_unused(listener.address).map_err(cannot)?;
+                net::check_unused(listener.address, transport).map_err(cannot)?;
             }
-            let first = net::bind_reuseport(listener.address).map_err(cannot)?;
+            let first = net::bind_reuseport(listener.address, transport).map_err(cannot)?;
             let actual = net::bound_addr(&first).map_err(cannot)?;
             let mut sockets = vec![first];
             for _ in 1..self.workers.len() {
-                sockets.push(net::bind_reuseport(actual).map_err(cannot)?);
+                sockets.push(net::bind_reuseport(actual, transport).map_err(cannot)?);
             }
-            let bound = Bound { wanted: listener.address, actual };
+            let bound = Bound { transport, wanted: listener.address, actual };
             Ok(Prepared { name: listener.name.clone(), bound, sockets })
         })
         .collect()
@@ -327,7 +333,7 @@ impl Gateway {
         let ours = self.admin.as_ref().is_some_and(|bound| bound.actual.port() == wanted.port());
         let (socket, actual) =
             bind_admin(wanted, ours).map_err(|error| ReloadError::bind("admin.address", wanted, &error))?;
-        Ok((Some(Bound { wanted, actual }), AdminSocket::New(socket)))
+        Ok((Some(Bound { transport: Transport::Tcp, wanted, actual }), AdminSocket::New(socket)))
     }
 
     /// Opens the access log if it changed. `None`: it stays as it is.
@@ -467,11 +473,18 @@ impl Shared {
     }
 }
 
+fn transport(listener: &Listener) -> Transport {
+    match listener.protocol {
+        ListenerProtocol::Udp => Transport::Udp,
+        ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => Transport::Tcp,
+    }
+}
+
 fn bind_admin(address: SocketAddr, port_is_ours: bool) -> io::Result<(TcpListener, SocketAddr)> {
     if !port_is_ours {
-        net::check_unused(address)?;
+        net::check_unused(address, Transport::Tcp)?;
     }
-    let socket = std::net::TcpListener::from(net::bind_reuseport(address)?);
+    let socket = std::net::TcpListener::from(net::bind_reuseport(address, Transport::Tcp)?);
     socket.set_nonblocking(true)?;
     let actual = socket.local_addr()?;
     Ok((TcpListener::from_std(socket)?, actual))

@@ -104,8 +104,8 @@ async fn attempt(
     };
     let deadline = worker.timers.deadline();
     deadline.set(settings.connect_timeout);
-    match upstream::dial(view, endpoint, header, &deadline).await {
-        Ok((reader, writer, _)) => {
+    match upstream::dial_relay(view, endpoint, header, &deadline).await {
+        Ok((reader, writer)) => {
             stats.connections_created.inc();
             session.upstream_local = writer.local_addr().ok();
             Some(Ok(Origin { halves: Halves { reader, writer }, _slot: slot }))

@@ -5,6 +5,9 @@ mod h2;
 mod l4;
 mod opening;
 mod session;
+mod udp;
+
+pub use udp::serve_datagrams;
 
 use std::rc::Rc;
 
@@ -32,7 +35,7 @@ pub struct Accepted {
     pub local: std::net::SocketAddr,
     /// Its number.
     pub id: u64,
-    /// Its place under the listener's limits.
+    /// Its place under the listener's limits, for as long as it is open.
     pub place: Place,
 }
 
@@ -72,12 +75,14 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
         _ => (tls::Reader::Plain(accepted.reader), tls::Writer::Plain(accepted.writer), None),
     };
     drop(deadline);
+    let _place = accepted.place;
+    let http = settings.http;
     let connection = connection(listener, &opening, tls, accepted.id);
     match opening.fate {
         Fate::Http => {
-            let http = settings.http;
             drop(generation);
-            speak(worker, connection, reader, writer, http).await;
+            // Boxed, so that a relay does not keep the room that HTTP needs; and the other way round below.
+            Box::pin(speak(worker, connection, reader, writer, http)).await;
         }
         Fate::Relay { route, .. } => {
             let client = Halves { reader, writer };
@@ -108,7 +113,8 @@ async fn speak(
         },
     };
     match is_h2 {
-        true => h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer)).await,
+        // Boxed, so that an idle connection of HTTP/1 does not keep the room that this needs.
+        true => Box::pin(h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer))).await,
         false => h1::serve(&worker, &connection, reader, writer).await,
     }
 }

@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// Counts it and writes its line.
-    pub fn finish(self, worker: &WorkerCx, sni: Option<&str>, tls_version: Option<&'static str>) {
+    pub fn finish(&self, worker: &WorkerCx, sni: Option<&str>, tls_version: Option<&'static str>) {
         let (generation, id) = self.listener.generation();
         let listener = generation.listener(id).stats.shard(worker.worker);
         listener.bytes_received.add(self.received);

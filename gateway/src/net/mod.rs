@@ -25,11 +25,13 @@ mod ring;
 mod socket;
 mod tcp;
 mod timer;
+mod udp;
 mod until;
 
 pub use buf::{Buf, HEADROOM, LARGE, SMALL, TINY};
 pub use ring::{Probe, RingError, cores, pin_to_core, probe, spawn, start};
-pub use socket::{bind_reuseport, bound_addr, check_unused, raise_descriptor_limit};
+pub use socket::{Transport, bind_reuseport, bound_addr, check_unused, raise_descriptor_limit};
 pub use tcp::{Listener, Reader, Writer, connect};
 pub use timer::{Deadline, Timers, now_ms};
+pub use udp::{DATAGRAM, Datagram, UdpListener, UdpSocket};
 pub use until::{Passed, Until};

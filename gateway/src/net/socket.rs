@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
@@ -12,30 +12,72 @@ use super::op::SockAddr;
 /// Connections the kernel keeps for a worker that is busy. `net.core.somaxconn` (4096 by default) is the other limit.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// A listening socket that shares its address with the other workers' (`SO_REUSEPORT`).
-///
-/// `[::]` takes IPv4 too. Accepted connections inherit `TCP_NODELAY`.
-pub fn bind_reuseport(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+/// What a listening socket takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Transport {
+    fn socket(self, address: SocketAddr) -> io::Result<Socket> {
+        let (kind, protocol) = match self {
+            Transport::Tcp => (Type::STREAM, Protocol::TCP),
+            Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        };
+        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        Ok(socket)
     }
-    socket.set_reuse_address(true)?;
+}
+
+/// A listening socket that shares its address with the other workers' (`SO_REUSEPORT`): the kernel gives each of them the
+/// connections, or the datagrams, of some pairs of addresses and ports, always the same ones.
+///
+/// `[::]` takes IPv4 too. Accepted connections inherit `TCP_NODELAY`. Datagrams come with the address they were sent to.
+pub fn bind_reuseport(address: SocketAddr, transport: Transport) -> io::Result<OwnedFd> {
+    let socket = transport.socket(address)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    match transport {
+        Transport::Tcp => {
+            socket.set_reuse_address(true)?;
+            socket.set_tcp_nodelay(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+        }
+        Transport::Udp => {
+            tell_destination(&socket, address)?;
+            socket.bind(&address.into())?;
+        }
+    }
     Ok(socket.into())
+}
+
+/// Has the destination's address come with each datagram (ip(7), ipv6(7)).
+fn tell_destination(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let (level, option) = match address {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
+    let on: libc::c_int = 1;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value is a `c_int` of that length.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether nobody listens on the address. `SO_REUSEPORT` alone would let two processes of one user share it, each
 /// getting some of the connections.
-pub fn check_unused(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
+pub fn check_unused(address: SocketAddr, transport: Transport) -> io::Result<()> {
+    let socket = transport.socket(address)?;
+    // For TCP this is about connections that linger; for UDP it would be sharing.
+    socket.set_reuse_address(transport == Transport::Tcp)?;
     socket.bind(&address.into())
 }
 
@@ -54,7 +96,6 @@ pub(super) fn refuse_new(fd: RawFd) -> io::Result<()> {
 
 /// The address a listening socket got.
 pub fn bound_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
-    use std::os::fd::AsRawFd;
     local_addr(fd.as_raw_fd())
 }
 
@@ -76,6 +117,13 @@ pub fn raise_descriptor_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }
+}
+
+/// A socket connected to `address`, on a port that the kernel chooses.
+pub(super) fn datagram_to(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Transport::Udp.socket(address)?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
 }
 
 pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
@@ -146,17 +194,21 @@ mod tests {
 
     #[test]
     fn an_address_that_somebody_listens_on_is_seen_as_used() {
-        let listening = bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = bound_addr(&listening).unwrap();
-        assert_eq!(check_unused(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(listening);
-        check_unused(address).unwrap();
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let listening = bind_reuseport("127.0.0.1:0".parse().unwrap(), transport).unwrap();
+            let address = bound_addr(&listening).unwrap();
+            assert_eq!(check_unused(address, transport).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            drop(listening);
+            check_unused(address, transport).unwrap();
+        }
     }
 
     #[test]
     fn workers_share_an_address() {
-        let first = bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = bound_addr(&first).unwrap();
-        assert_eq!(bound_addr(&bind_reuseport(address).unwrap()).unwrap(), address);
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let first = bind_reuseport("127.0.0.1:0".parse().unwrap(), transport).unwrap();
+            let address = bound_addr(&first).unwrap();
+            assert_eq!(bound_addr(&bind_reuseport(address, transport).unwrap()).unwrap(), address);
+        }
     }
 }

@@ -72,17 +72,6 @@ impl L4Table {
         self.routes.len() > self.unnamed.len() || self.routes.iter().any(|route| !route.alpn.is_empty())
     }
 
-    /// Every protocol that some route asks for.
-    pub fn alpn(&self) -> Vec<Vec<u8>> {
-        let mut all: Vec<Vec<u8>> = Vec::new();
-        for name in self.routes.iter().flat_map(|route| &route.alpn) {
-            if !all.contains(name) {
-                all.push(name.clone());
-            }
-        }
-        all
-    }
-
     /// The first route that takes the connection.
     pub fn find(&self, query: L4Query<'_>) -> Option<L4RouteId> {
         let takes = |at: &&usize| match (&self.routes[**at].alpn[..], query) {
@@ -144,7 +133,6 @@ mod tests {
         ];
         let table = L4Table::build(&routes, ListenerId(0));
         assert!(table.needs_hello());
-        assert_eq!(table.alpn(), [b"h2".to_vec(), b"acme-tls/1".to_vec()]);
         let cases: &[(Option<&str>, &[&str], Option<u32>)] = &[
             (Some("a.test"), &["http/1.1", "h2"], Some(0)),
             (Some("a.test"), &["http/1.1"], Some(2)),

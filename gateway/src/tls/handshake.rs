@@ -108,16 +108,17 @@ async fn refuse((error, mut alert): Refused, writer: &mut net::Writer, until: &U
     HandshakeError::Tls(error.to_string())
 }
 
-/// Client side.
+/// Client side. `alpn`, which may be empty, is offered in place of what the settings say.
 pub async fn connect(
     reader: net::Reader,
     writer: net::Writer,
-    config: Arc<ClientConfig>,
+    (config, alpn): (Arc<ClientConfig>, Vec<Vec<u8>>),
     name: ServerName<'static>,
     until: &Until<'_>,
 ) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
     let server_name = name.to_str().into_owned();
-    let tls = ClientConnection::new(config, name).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+    let tls = ClientConnection::new_with_alpn(config, name, alpn);
+    let tls = tls.map_err(|error| HandshakeError::Tls(error.to_string()))?;
     let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
     let info = info(Some(server_name), &tls);
     let (reader, writer) = halves(reader, writer, tls);

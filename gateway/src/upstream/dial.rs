@@ -15,6 +15,28 @@ pub async fn dial(
     preamble: &[u8],
     deadline: &Deadline,
 ) -> Result<(tls::Reader, tls::Writer, Option<TlsInfo>), UpstreamError> {
+    let http = cluster.tls.as_ref().map_or_else(Vec::new, |config| config.alpn_protocols.clone());
+    dial_offering(http, cluster, endpoint, preamble, deadline).await
+}
+
+/// The same for a relay, which speaks no protocol of its own and so offers none (ALPN) where the cluster speaks TLS.
+pub async fn dial_relay(
+    cluster: &ClusterView,
+    endpoint: &EndpointView,
+    preamble: &[u8],
+    deadline: &Deadline,
+) -> Result<(tls::Reader, tls::Writer), UpstreamError> {
+    let (reader, writer, _) = dial_offering(Vec::new(), cluster, endpoint, preamble, deadline).await?;
+    Ok((reader, writer))
+}
+
+async fn dial_offering(
+    alpn: Vec<Vec<u8>>,
+    cluster: &ClusterView,
+    endpoint: &EndpointView,
+    preamble: &[u8],
+    deadline: &Deadline,
+) -> Result<(tls::Reader, tls::Writer, Option<TlsInfo>), UpstreamError> {
     let until = Until::only(deadline);
     let (reader, mut writer) = net::connect(endpoint.address, &until).await.map_err(|error| failed(&error))?;
     if !preamble.is_empty() {
@@ -23,7 +45,7 @@ pub async fn dial(
     let (Some(config), Some(name)) = (&cluster.tls, &endpoint.server_name) else {
         return Ok((tls::Reader::Plain(reader), tls::Writer::Plain(writer), None));
     };
-    let shaken = tls::connect(reader, writer, config.clone(), name.clone(), &until).await;
+    let shaken = tls::connect(reader, writer, (config.clone(), alpn), name.clone(), &until).await;
     let (reader, writer, info) = shaken.map_err(|error| match error {
         tls::HandshakeError::TimedOut => UpstreamError::ConnectTimeout,
         error => UpstreamError::Connect(format!("TLS error: {error}")),

@@ -5,7 +5,7 @@ mod h1;
 mod h2;
 mod pool;
 
-pub use dial::dial;
+pub use dial::{dial, dial_relay};
 pub use pool::{Pools, Slot, Wanted};
 
 use std::io;

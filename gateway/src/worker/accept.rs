@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::config::model::ProxyProtocol;
+use crate::config::model::{ListenerProtocol, ProxyProtocol};
 use crate::downstream::{self, Accepted};
 use crate::metrics::registry::ListenerStats;
 use crate::metrics::shard::Refusal;
-use crate::net::{self, Listener, Reader, Writer};
+use crate::net::{self, Listener, Reader, UdpListener, Writer};
 use crate::proxy::{ListenerCx, WorkerCx};
 use crate::snapshot::Place;
 
@@ -39,7 +39,13 @@ impl Acceptor {
     pub(super) fn start(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, socket: OwnedFd, open: Rc<Open>) -> Acceptor {
         let (stop, stopped) = oneshot::channel();
         open.accepting.set(open.accepting.get() + 1);
-        net::spawn(accept(worker, listener.clone(), Listener::new(socket), open, stopped));
+        let (generation, id) = listener.generation();
+        match generation.config.listeners[id.index()].protocol {
+            ListenerProtocol::Udp => net::spawn(receive(worker, listener.clone(), socket, open, stopped)),
+            ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => {
+                net::spawn(accept(worker, listener.clone(), Listener::new(socket), open, stopped));
+            }
+        }
         Acceptor { listener, stop }
     }
 
@@ -60,6 +66,11 @@ impl Open {
     fn next_id(&self, worker: usize) -> u64 {
         self.served.set(self.served.get() + 1);
         (worker as u64) << 48 | self.served.get()
+    }
+
+    fn stopped_accepting(&self) {
+        self.accepting.set(self.accepting.get() - 1);
+        self.changed.notify_one();
     }
 
     fn enter(&self) {
@@ -96,8 +107,24 @@ async fn accept(
     for accepted in socket.finish().await {
         admit(&worker, &listener, accepted, &open);
     }
-    open.accepting.set(open.accepting.get() - 1);
-    open.changed.notify_one();
+    open.stopped_accepting();
+}
+
+/// Takes datagrams in place of connections.
+async fn receive(
+    worker: Rc<WorkerCx>,
+    listener: Rc<ListenerCx>,
+    socket: OwnedFd,
+    open: Rc<Open>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let (number, ids, name) = (worker.worker, open.clone(), listener.name.clone());
+    let next_id = Box::new(move || ids.next_id(number));
+    match UdpListener::new(socket) {
+        Ok(socket) => downstream::serve_datagrams(worker, listener, socket, next_id, stopped).await,
+        Err(error) => log::error!("listener {name}: {error}"),
+    }
+    open.stopped_accepting();
 }
 
 /// Errors of one connection that was gone before it was accepted.
@@ -140,9 +167,10 @@ fn admit(
     let Ok(local) = writer.local_addr() else { return };
     let id = open.next_id(worker.worker);
     let accepted = Accepted { reader, writer, peer, local, id, place };
-    let serve = downstream::serve(worker.clone(), listener.clone(), accepted);
+    let (worker, listener) = (worker.clone(), listener.clone());
     net::spawn(async move {
-        serve.await;
+        // Made in here: a future that is moved in has its room twice, once to come in and once to run.
+        downstream::serve(worker, listener, accepted).await;
         drop(guard);
     });
 }

@@ -73,6 +73,14 @@ impl TlsClient {
         self.handshake(addr, server_name, |tcp| tcp)
     }
 
+    /// The same, with `first` sent ahead of the handshake.
+    pub fn connect_after(&self, first: &[u8], addr: SocketAddr, server_name: &str) -> io::Result<(Conn, Handshake)> {
+        self.handshake(addr, server_name, |mut tcp| {
+            tcp.write_all(first).expect("the first bytes");
+            tcp
+        })
+    }
+
     /// The same, with every byte of the handshake in a packet of its own.
     pub fn connect_bytewise(&self, addr: SocketAddr, server_name: &str) -> io::Result<(Conn, Handshake)> {
         self.handshake(addr, server_name, Bytewise)
