@@ -129,7 +129,11 @@ mod tests {
         for family in ALL {
             assert!(seen.insert(family.name), "{} twice", family.name);
             assert!(family.name.starts_with("gateway_"), "{}", family.name);
-            assert!(family.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", family.name);
+            assert!(
+                family.name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+                "{}",
+                family.name
+            );
             assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
             assert!(family.help.ends_with('.') || family.help.ends_with("label."), "{}", family.name);
         }
