@@ -38,6 +38,27 @@ impl Http {
     }
 }
 
+/// Makes four tests of each named function, which takes the `Pair { client, origin }` of its file: an [`Http`] each.
+#[macro_export]
+macro_rules! every_pair {
+    ($($case:ident)*) => {
+        $crate::every_pair!(h1_to_h1 H1 H1: $($case)*);
+        $crate::every_pair!(h1_to_h2 H1 H2: $($case)*);
+        $crate::every_pair!(h2_to_h1 H2 H1: $($case)*);
+        $crate::every_pair!(h2_to_h2 H2 H2: $($case)*);
+    };
+    ($module:ident $client:ident $origin:ident: $($case:ident)*) => {
+        mod $module {
+            use super::Pair;
+            use $crate::asked::Http;
+            $(#[test]
+            fn $case() {
+                super::$case(Pair { client: Http::$client, origin: Http::$origin });
+            })*
+        }
+    };
+}
+
 /// A client's connection.
 #[derive(Debug)]
 pub enum AnyClient {

@@ -2,7 +2,10 @@
 //!
 //! A test reads as a dialogue: it starts a [`Gateway`](crate::gateway::Gateway) from a [`Config`](config::Config), plays one
 //! end with a [`Conn`](conn::Conn) and the other with an [`Origin`](origin::Origin) or a
-//! [`Script`](origin::Script), and says what each must have seen. Three rules keep it fast and steady:
+//! [`Script`](origin::Script), and says what each must have seen. Where the version of HTTP makes no difference, the ends are
+//! an [`AnyClient`](asked::AnyClient) and a handler of [`Served`](origin::Served) requests; [`every_pair`] runs a test for
+//! all versions on both sides, and [`h2::Wire`] says what no well-behaved peer of HTTP/2 would. Three rules keep it fast and
+//! steady:
 //!
 //! - every port is chosen by the kernel ([`ports`] where a number has to be known before);
 //! - nothing sleeps: a test waits for an event, and each wait has a deadline ([`wait`]);

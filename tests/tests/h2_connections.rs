@@ -400,7 +400,7 @@ fn a_refused_stream_is_tried_again_even_when_it_is_a_post() {
     let count = refused.clone();
     let origin = h2_origin(move |connection, _| {
         while let Some((stream, _)) = connection.accept() {
-            if count.fetch_add(1, SeqCst) % 2 == 0 {
+            if count.fetch_add(1, SeqCst).is_multiple_of(2) {
                 stream.reset(code::REFUSED_STREAM);
             } else {
                 answer(&stream, b"at last");

@@ -86,7 +86,7 @@ fn flood(first: &[Frame], attack: impl Fn(u32) -> Vec<Frame>, codes: &[u32]) {
             (repetitions..repetitions + 20).flat_map(&attack).flat_map(|frame| frame.encode()).collect();
         alive = out.write_all(&packet).is_ok();
         repetitions += 20;
-        if repetitions % 2_000 == 0 {
+        if repetitions.is_multiple_of(2_000) {
             assert_eq!(bystander.get("/").text(), "a", "others are served meanwhile");
         }
     }

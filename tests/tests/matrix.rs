@@ -8,6 +8,7 @@ use gateway_tests::asked::host_of;
 use gateway_tests::certs::Store;
 use gateway_tests::client::HOST;
 use gateway_tests::conn::{Framing, Head};
+use gateway_tests::every_pair;
 use gateway_tests::h2::Options;
 use gateway_tests::origin::{Served, serve};
 use gateway_tests::pattern;
@@ -49,24 +50,6 @@ impl Pair {
             Http::H2 => "HTTP/2",
         }
     }
-}
-
-macro_rules! every_pair {
-    ($($case:ident)*) => {
-        every_pair!(h1_to_h1 H1 H1: $($case)*);
-        every_pair!(h1_to_h2 H1 H2: $($case)*);
-        every_pair!(h2_to_h1 H2 H1: $($case)*);
-        every_pair!(h2_to_h2 H2 H2: $($case)*);
-    };
-    ($module:ident $client:ident $origin:ident: $($case:ident)*) => {
-        mod $module {
-            use super::{Http, Pair};
-            $(#[test]
-            fn $case() {
-                super::$case(Pair { client: Http::$client, origin: Http::$origin });
-            })*
-        }
-    };
 }
 
 every_pair! {

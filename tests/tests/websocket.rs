@@ -4,12 +4,14 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use gateway_tests::client::request;
+use gateway_tests::every_pair;
 use gateway_tests::h2::{Client, Connection, Event, Options};
 use gateway_tests::pattern;
 use gateway_tests::prelude::*;
 use gateway_tests::websocket::{self, Tunnel, UPGRADE, extended_connect};
 use tungstenite::{Bytes, Message, WebSocket};
 
+/// What the client and what the origin speak.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     client: Http,
@@ -35,24 +37,6 @@ impl Pair {
     fn open(self, gateway: &Gateway) -> WebSocket<Tunnel> {
         self.connect(gateway).expect("a tunnel").client()
     }
-}
-
-macro_rules! every_pair {
-    ($($case:ident)*) => {
-        every_pair!(h1_to_h1 H1 H1: $($case)*);
-        every_pair!(h1_to_h2 H1 H2: $($case)*);
-        every_pair!(h2_to_h1 H2 H1: $($case)*);
-        every_pair!(h2_to_h2 H2 H2: $($case)*);
-    };
-    ($module:ident $client:ident $origin:ident: $($case:ident)*) => {
-        mod $module {
-            use super::{Http, Pair};
-            $(#[test]
-            fn $case() {
-                super::$case(Pair { client: Http::$client, origin: Http::$origin });
-            })*
-        }
-    };
 }
 
 every_pair! {

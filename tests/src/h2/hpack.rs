@@ -42,7 +42,7 @@ impl Inflate {
     pub fn decode(&mut self, block: &[u8]) -> Result<Fields, String> {
         let fields = self.0.decode(block).map_err(|e| format!("a header block that cannot be decoded: {e:?}"))?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(fields.into_iter().map(|(name, value)| (text(name.into()), text(value.into()))).collect())
+        Ok(fields.into_iter().map(|(name, value)| (text(name), text(value))).collect())
     }
 }
 

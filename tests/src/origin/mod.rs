@@ -13,7 +13,7 @@ use crate::tls::TlsServer;
 use crate::wait;
 
 pub use ordinary::Origin;
-pub use served::{Handler, Served, serve, serve_h2};
+pub use served::{Served, serve, serve_h2};
 
 mod ordinary;
 mod served;

@@ -67,7 +67,7 @@ impl Origin {
 
     /// The same with what it says of itself over HTTP/2.
     pub fn start_with(name: &str, options: Options) -> Origin {
-        Origin::with(name, options, |script| Script::start(script))
+        Origin::with(name, options, Script::start)
     }
 
     /// The same over TLS.

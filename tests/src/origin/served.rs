@@ -1,7 +1,5 @@
 //! One request at an origin, in whichever version it came.
 
-use std::sync::Arc;
-
 use crate::conn::{Conn, Framing, Head, ReadError};
 use crate::h2::frame::code;
 use crate::h2::{Connection, Event, Fields, Options, Stream};
@@ -227,6 +225,3 @@ fn body_of(stream: &Stream, sink: &mut dyn FnMut(&[u8])) -> Result<Fields, ReadE
         }
     }
 }
-
-/// What an origin does with each request.
-pub type Handler = Arc<dyn Fn(&mut Served<'_>) + Send + Sync>;
