@@ -136,7 +136,9 @@ impl Shared {
     /// A request begins.
     fn enter(&self) {
         self.active.set(self.active.get() + 1);
-        self.idle.clear();
+        if self.meter.flood().is_none() {
+            self.idle.clear();
+        }
     }
 
     /// A request has ended.
@@ -147,7 +149,8 @@ impl Shared {
 
     /// When nothing is in progress, the time until the connection ends begins.
     fn rest(&self) {
-        if self.active.get() > 0 {
+        // After a flood the time is set, and requests that end with the connection do not move it.
+        if self.active.get() > 0 || self.meter.flood().is_some() {
             return;
         }
         if self.connection.listener.is_closing() {

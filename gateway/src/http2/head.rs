@@ -6,6 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, uri};
 
 use crate::proto::authority;
+use crate::proto::h1::chunked::is_allowed_trailer;
 use crate::proto::head::{BodyLength, Headers, Known, Method, RequestHead, ResponseHead, Scheme, Version};
 
 /// Why a request's head is refused. What breaks the protocol itself, h2 has refused before.
@@ -219,9 +220,16 @@ pub fn write_response(head: &ResponseHead, length: Option<u64>) -> Response<()> 
 }
 
 /// Takes fields over as they are.
-pub(super) fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
+fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
     for (name, value) in fields {
         headers.append_raw(name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+/// Takes trailers over, but for fields that only a head may have.
+pub(super) fn read_trailers(fields: &HeaderMap, trailers: &mut Headers) {
+    for (name, value) in fields.iter().filter(|(name, _)| is_allowed_trailer(name.as_str().as_bytes())) {
+        trailers.append_raw(name.as_str().as_bytes(), value.as_bytes());
     }
 }
 

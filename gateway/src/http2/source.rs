@@ -91,7 +91,7 @@ impl Source {
                 }
                 State::Trailers => match self.stream.poll_trailers(cx) {
                     Poll::Ready(Ok(trailers)) => {
-                        trailers.iter().for_each(|trailers| head::read_fields(trailers, &mut self.trailers));
+                        trailers.iter().for_each(|trailers| head::read_trailers(trailers, &mut self.trailers));
                         self.state = State::Done;
                     }
                     Poll::Ready(Err(error)) => self.state = State::Failed(error),

@@ -14,7 +14,7 @@ use super::UpstreamError;
 use super::pool::Slot;
 use crate::config::model::Cluster;
 use crate::http2::{self, Frame, Sink, Source};
-use crate::net::{Deadline, Passed, Until, now_ms};
+use crate::net::{Deadline, Passed, Timers, Until, now_ms};
 use crate::proto::head::{RequestHead, ResponseHead, Scheme};
 use crate::proto::limits;
 use crate::tls;
@@ -38,6 +38,14 @@ pub struct Shared {
     idle_timeout_ms: u64,
     closed: Rc<Cell<bool>>,
     settled: Rc<Settled>,
+    /// Ends the connection some time after it has served its last request, whatever the origin does.
+    end: Rc<Deadline>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end.set_at(now_ms() + limits::LINGER_MS);
+    }
 }
 
 /// Whether the origin's settings have come. h2 does not say so; but they come before the answer to a PING (RFC 9113 §3.4).
@@ -85,6 +93,7 @@ pub(super) async fn connect(
     settings: &Cluster,
     slot: Slot,
     deadline: &Deadline,
+    timers: &Timers,
 ) -> Result<Rc<Shared>, UpstreamError> {
     let mut builder = client::Builder::new();
     builder
@@ -102,7 +111,7 @@ pub(super) async fn connect(
         Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
     });
     let (sender, mut connection) = shaken.await?;
-    let (closed, settled) = (Rc::new(Cell::new(false)), Rc::<Settled>::default());
+    let (closed, settled, end) = (Rc::new(Cell::new(false)), Rc::<Settled>::default(), Rc::new(timers.deadline()));
     if let Some(pings) = connection.ping_pong() {
         crate::net::spawn(settle(pings, settled.clone()));
     }
@@ -116,9 +125,16 @@ pub(super) async fn connect(
         idle_timeout_ms: settings.idle_timeout.as_millis() as u64,
         closed: closed.clone(),
         settled,
+        end: end.clone(),
     };
     crate::net::spawn(async move {
-        if let Err(error) = connection.await {
+        let (until, mut connection) = (Until::only(&end), pin!(connection));
+        let ended = std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            // It has said goodbye, and the origin does not close.
+            Poll::Pending => until.poll_passed(cx).map(|_| Ok(())),
+        });
+        if let Err(error) = ended.await {
             log::debug!("HTTP/2 connection to an origin: {error}");
         }
         closed.set(true);
