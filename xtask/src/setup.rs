@@ -4,7 +4,7 @@
 //! peers some tests fail, and both are said in one line.
 
 use crate::ebpf::{self, Compiler};
-use crate::shell::{Cmd, find, is_root, loud, root};
+use crate::shell::{Cmd, TOOLS, find, is_root, loud, root};
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, stdin};
 use std::path::Path;
@@ -85,7 +85,8 @@ pub fn ensure(sets: &[Set]) -> Result<()> {
                 }
             }
             Set::Peers => {
-                for error in [install(PEERS), nginx()].into_iter().filter_map(Result::err) {
+                let servers = SERVERS.iter().map(unpack);
+                for error in std::iter::once(install(PEERS)).chain(servers).filter_map(Result::err) {
                     loud(&format!("tests that need these programs will fail: {error:#}"));
                 }
             }
@@ -115,19 +116,30 @@ fn bpf() -> Result<()> {
         .run()
 }
 
-/// Debian's nginx package starts a server on port 80 when it is installed. The tests want only the program, so the
-/// package is unpacked into target/ and its libraries are installed: no service, and nothing to undo.
-fn nginx() -> Result<()> {
-    if find("nginx").is_some() {
+/// A program whose Debian package starts a server when it is installed. The tests want only the program, so the package is
+/// unpacked into target/ and its libraries are installed: no service, and nothing to undo.
+struct Server {
+    program: &'static str,
+    /// The package that has it; in some releases the first has it, in others the next.
+    packages: &'static [&'static str],
+}
+
+const SERVERS: &[Server] = &[
+    Server { program: "nginx", packages: &["nginx", "nginx-core", "nginx-light"] },
+    Server { program: "haproxy", packages: &["haproxy"] },
+];
+
+fn unpack(server: &Server) -> Result<()> {
+    let program = server.program;
+    if find(program).is_some() {
         return Ok(());
     }
     if !has_apt() {
-        bail!("nginx is missing: install it with your package manager");
+        bail!("{program} is missing: install it with your package manager");
     }
-    let tools = root().join("target/tools/nginx");
+    let tools = root().join(TOOLS);
     fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
-    // The program's package had other names in older releases.
-    for package in ["nginx", "nginx-core", "nginx-light"] {
+    for package in server.packages {
         apt_install(&libraries_of(package)?)?;
         Cmd::new("apt-get").args(["download", package]).dir(&tools).run()?;
         for file in fs::read_dir(&tools)?.collect::<Result<Vec<_>, _>>()? {
@@ -136,11 +148,11 @@ fn nginx() -> Result<()> {
                 fs::remove_file(file.path())?;
             }
         }
-        if find("nginx").is_some() {
+        if find(program).is_some() {
             return Ok(());
         }
     }
-    bail!("none of this release's nginx packages has the program")
+    bail!("none of this release's packages has {program}")
 }
 
 fn libraries_of(package: &str) -> Result<Vec<String>> {

@@ -135,6 +135,9 @@ pub fn loud(line: &str) {
     eprintln!("\n!!! {line}\n");
 }
 
+/// Where packages are unpacked that are not to be installed.
+pub const TOOLS: &str = "target/tools";
+
 /// `PATH`, then the places that hold what `setup` installs and that are often not in it.
 fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -146,7 +149,7 @@ fn search_path() -> OsString {
         "/usr/local/sbin".into(),
         "/usr/sbin".into(),
         "/sbin".into(),
-        root().join("target/tools/nginx/usr/sbin"),
+        root().join(TOOLS).join("usr/sbin"),
     ];
     env::join_paths(env::split_paths(&path).chain(more)).unwrap_or(path)
 }

@@ -240,11 +240,25 @@ pub(super) fn write_fields(headers: &Headers) -> HeaderMap {
         }
         values.extend_from_slice(value);
         let value = values.split().freeze();
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(value)) {
+        let name = own_name(known).map_or_else(|| HeaderName::from_bytes(name), Ok);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value)) {
             map.append(name, value);
         }
     }
     map
+}
+
+/// Names that the gateway adds to every message and the `http` crate does not know: as constants they need no allocation.
+fn own_name(known: Known) -> Option<HeaderName> {
+    match known {
+        Known::XEnvoyExpectedRqTimeoutMs => Some(HeaderName::from_static("x-envoy-expected-rq-timeout-ms")),
+        Known::XEnvoyUpstreamServiceTime => Some(HeaderName::from_static("x-envoy-upstream-service-time")),
+        Known::XForwardedFor => Some(HeaderName::from_static("x-forwarded-for")),
+        Known::XForwardedHost => Some(HeaderName::from_static("x-forwarded-host")),
+        Known::XForwardedProto => Some(HeaderName::from_static("x-forwarded-proto")),
+        Known::XRequestId => Some(HeaderName::from_static("x-request-id")),
+        _ => None,
+    }
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
