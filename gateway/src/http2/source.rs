@@ -112,7 +112,7 @@ impl Source {
 
 fn append(gathered: &mut Buf, bytes: &[u8]) {
     if !gathered.is_allocated() {
-        *gathered = Buf::take(if bytes.len() + 2 * HEADROOM > SMALL { LARGE } else { SMALL });
+        *gathered = Buf::take_to_fill(if bytes.len() + 2 * HEADROOM > SMALL { LARGE } else { SMALL });
     } else if gathered.room() < bytes.len() {
         gathered.reserve(LARGE / 2);
     }
