@@ -122,7 +122,8 @@ fn a_header_of_somebody_who_is_not_trusted_is_not_believed() {
         let gateway = Gateway::start(&config);
         for header in [v1(addr("192.0.2.1:1"), addr(VIP)), v2(addr("192.0.2.1:1"), addr(VIP), &[])] {
             let mut conn = gateway.connect();
-            conn.send([header.as_slice(), client::request("GET", "/headers", "").as_bytes()].concat());
+            // Who must send a header and may not is reset at once, perhaps before this is written.
+            let _ = conn.try_send([header.as_slice(), client::request("GET", "/headers", "").as_bytes()].concat());
             match mode {
                 "require" => assert_eq!(conn.end(), End::Reset),
                 // To HTTP it is a request line that is none.
@@ -182,8 +183,10 @@ fn the_header_comes_before_tls() {
 #[test]
 fn haproxy_in_front_is_understood_in_both_versions() {
     let origin = Script::start(|mut conn| {
-        conn.send("hello");
-        conn.expect("bye");
+        // Who only looks whether HAProxy listens is relayed too, and says nothing.
+        if conn.try_send("hello") && conn.try_expect("bye") {
+            conn.send("seen");
+        }
     });
     let config = Config::new()
         .listener("pg", "protocol = 'tcp'\nproxy_protocol = 'require'\ntrusted_proxies = ['127.0.0.1/32']")
@@ -195,6 +198,7 @@ fn haproxy_in_front_is_understood_in_both_versions() {
         let mut conn = Conn::connect(proxy.addr());
         conn.expect("hello");
         conn.send("bye");
+        conn.expect("seen");
     }
 }
 
