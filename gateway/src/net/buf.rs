@@ -25,7 +25,7 @@ pub(super) const OVERHEAD: usize = HEADROOM + TAILROOM;
 const KEPT: usize = 256;
 
 /// Large buffers of a worker that bodies may fill at once: what is pooled, in use. More bodies than that come in small
-/// ones until others have moved on. Thousands of streams whose peers have stopped then hold 16 KiB each, and not 128.
+/// ones until others have moved on. Thousands of streams whose peers have stopped then hold 16 to 32 KiB each, and not 128.
 const FILLED: usize = KEPT;
 
 /// The sizes that are pooled.

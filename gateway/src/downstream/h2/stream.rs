@@ -11,9 +11,8 @@ use h2::{Reason, RecvStream};
 use http::Request;
 
 use super::Shared;
-use super::metered::Meter;
 use crate::http2::head::{self, HeadError};
-use crate::http2::{Frame, Sink, Source};
+use crate::http2::{Frame, Meter, Sink, Source};
 use crate::net::{self, Buf, Until};
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Headers, Known, ResponseHead};
