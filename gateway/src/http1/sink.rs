@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Buf, SMALL, Until};
+use crate::net::{Buf, SMALL, SpliceTo, Until};
 use crate::proto::h1::chunked::{self, LAST_CHUNK};
 use crate::proto::head::Headers;
 use crate::tls::Writer;
@@ -70,6 +70,17 @@ impl<'a> Sink<'a> {
         }
         self.flush(until).await?;
         self.writer.send(frame, until).await
+    }
+
+    /// The socket's half and the count of payload bytes, where this is a tunnel's end with nothing but TCP below it and
+    /// nothing is held.
+    pub fn splice_to(&mut self) -> Option<SpliceTo<'_>> {
+        match (self.framing, &mut *self.writer) {
+            (Framing::Tunnel, Writer::Plain(writer)) if self.held.is_empty() => {
+                Some(SpliceTo { writer, sent: &mut self.sent })
+            }
+            _ => None,
+        }
     }
 
     /// Sends what is held.

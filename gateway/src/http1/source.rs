@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Buf, TINY, Until};
+use crate::net::{Buf, SpliceFrom, TINY, Until};
 use crate::proto::h1::chunked::Decoder;
 use crate::proto::head::{BodyLength, Headers};
 use crate::tls::Reader;
@@ -116,6 +116,14 @@ impl<'a> Source<'a> {
             self.reader.expect_large(false);
         }
         Ok(frame)
+    }
+
+    /// The socket's half and the count of payload bytes, where this is a tunnel's end with nothing but TCP below it.
+    pub fn splice_from(&mut self) -> Option<SpliceFrom<'_>> {
+        match (&self.state.framing, &mut *self.reader) {
+            (Framing::Tunnel, Reader::Plain(reader)) => Some(SpliceFrom { reader, received: &mut self.state.received }),
+            _ => None,
+        }
     }
 
     /// Waits for the connection to break; see [`Reader::broken`].

@@ -12,6 +12,10 @@
 //! * **An idle connection holds a [`TINY`] buffer**, in the receive that will bring its next request. A poll operation would
 //!   hold none, and cost each request a second operation; cancelling receives of connections that stay idle costs the
 //!   kernel a search of all operations for each.
+//! * **A large stream is spliced.** Where both ends are plain TCP, nobody needs to look at its bytes, and they move through
+//!   a pipe without being copied ([`splice`]). splice(2) waits unless the descriptor is `O_NONBLOCK`, so both sockets become
+//!   that with their first large stream, and stay so: the ring does the waiting, with a poll operation where a receive or
+//!   a send says `EAGAIN`.
 //! * **Deadlines cost a store.** A [`Deadline`] is set by writing one cell; the worker's timer task finds out late and
 //!   once ([`timer`]).
 //! * **Everything has a limit**, written where it is defined: ring entries, pooled buffers, backlog.
@@ -23,6 +27,7 @@ mod buf;
 mod op;
 mod ring;
 mod socket;
+mod splice;
 mod tcp;
 mod timer;
 mod udp;
@@ -31,6 +36,7 @@ mod until;
 pub use buf::{Buf, HEADROOM, LARGE, SMALL, TINY};
 pub use ring::{Probe, RingError, cores, pin_to_core, probe, spawn, start};
 pub use socket::{Transport, bind_reuseport, bound_addr, check_unused, raise_descriptor_limit};
+pub use splice::{SpliceError, SpliceFrom, SpliceTo, splice};
 pub use tcp::{Listener, Reader, Writer, connect};
 pub use timer::{Deadline, Timers, now_ms};
 pub use udp::{DATAGRAM, Datagram, UdpListener, UdpSocket};

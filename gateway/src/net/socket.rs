@@ -130,6 +130,11 @@ pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
     with(fd, |socket| socket.local_addr())?.as_socket().ok_or_else(not_inet)
 }
 
+/// Sets `O_NONBLOCK`.
+pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+    with(fd, |socket| socket.set_nonblocking(true))
+}
+
 /// Drops the connection with a reset, at once, and ends what is in flight on it. `SO_LINGER` would do the same only at the
 /// last close, which an operation in flight delays behind an orderly shutdown.
 pub(super) fn abort(fd: RawFd) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::buf::{Buf, LARGE, OVERHEAD, SMALL, TINY};
-use super::op::{self, Expect, Fd, Op, SockAddr};
+use super::op::{self, Completion, Expect, Fd, Op, SockAddr};
 use super::socket;
 use super::until::Until;
 
@@ -21,7 +21,7 @@ const ROOM: usize = 2 * 1024;
 
 /// Splits a connected socket into its halves; `size` is what its messages usually need.
 fn halves(fd: OwnedFd, size: usize) -> (Reader, Writer) {
-    let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false) });
+    let socket = Rc::new(Socket { fd: Fd::new(fd), busy: Cell::new(false), nonblocking: Cell::new(false) });
     let (buf, next) = (Buf::default(), Next { size, expect: Expect::Now, adaptive: false });
     let reader = Reader { socket: socket.clone(), buf, pending: Pending::Nothing, size, next };
     (reader, Writer { socket, pending: None, writable: None })
@@ -47,9 +47,19 @@ pub(super) struct Socket {
     pub(super) fd: Fd,
     /// A half was dropped with an operation in flight.
     busy: Cell<bool>,
+    nonblocking: Cell<bool>,
 }
 
 impl Socket {
+    /// Has system calls on the descriptor end rather than wait, from now on: splice(2) looks at nothing else.
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        if !self.nonblocking.get() {
+            socket::set_nonblocking(self.fd.raw())?;
+            self.nonblocking.set(true);
+        }
+        Ok(())
+    }
+
     fn shutdown(&self, how: libc::c_int) {
         // SAFETY: the descriptor is open as long as `self` is. A failure means that the peer was faster.
         unsafe { libc::shutdown(self.fd.raw(), how) };
@@ -181,12 +191,37 @@ impl Reader {
                     });
                     self.buf = buf;
                     match received {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            self.pending = Pending::Poll(op::poll(&self.socket.fd, libc::POLLIN));
+                        }
                         Err(error) if is_retry(&error) => {}
                         other => return Poll::Ready(other),
                     }
                 }
             }
         }
+    }
+
+    /// Waits, with no receive in flight, until one would find bytes, an end or an error.
+    pub(super) async fn readable(&mut self, until: &Until<'_>) -> io::Result<()> {
+        debug_assert!(self.is_at_rest());
+        self.pending = Pending::Poll(op::poll(&self.socket.fd, libc::POLLIN));
+        if let Pending::Poll(op) = &mut self.pending {
+            let (result, ()) = wait_for(op, until).await?;
+            self.pending = Pending::Nothing;
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Whether there are no bytes here, and no operation that will bring some.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.buf.is_empty() && matches!(self.pending, Pending::Nothing)
+    }
+
+    /// The next bytes are probably few and long in coming.
+    pub(super) fn expect_little(&mut self) {
+        self.next = Next { size: TINY, expect: Expect::Later, adaptive: true };
     }
 
     /// Whether the kernel has bytes, an end or an error for us that the receive in flight has not told of yet. Asks the
@@ -234,33 +269,31 @@ impl Writer {
     /// Sends the whole buffer. After an error, a passed deadline or a dropped future the connection can only be closed:
     /// nobody knows how much of the buffer went out.
     pub async fn send(&mut self, buf: Buf, until: &Until<'_>) -> io::Result<()> {
-        if buf.is_empty() {
-            return Ok(());
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let op = self.pending.insert(op::send(&self.socket.fd, rest));
+            let (result, buf) = wait_for(op, until).await?;
+            (self.pending, rest) = (None, buf);
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    rest.consume(n as usize);
+                    until.progress();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room(until).await?,
+                Err(error) if is_retry(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.pending = Some(op::send(&self.socket.fd, buf));
-        std::future::poll_fn(|cx| match self.poll_flush(cx, until) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => until.poll_passed(cx).map(Err),
-        })
-        .await
+        Ok(())
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, until: &Until<'_>) -> Poll<io::Result<()>> {
-        while let Some(op) = &mut self.pending {
-            let (result, mut buf) = ready!(op.poll(cx));
-            self.pending = None;
-            match result {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => buf.consume(n as usize),
-                Err(error) if is_retry(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            until.progress();
-            if !buf.is_empty() {
-                self.pending = Some(op::send(&self.socket.fd, buf));
-            }
-        }
-        Poll::Ready(Ok(()))
+    /// Waits until the socket takes bytes, or has an error to tell of.
+    pub(super) async fn room(&mut self, until: &Until<'_>) -> io::Result<()> {
+        let op = self.writable.get_or_insert_with(|| op::poll(&self.socket.fd, libc::POLLOUT));
+        let (result, ()) = wait_for(op, until).await?;
+        self.writable = None;
+        result.map(drop)
     }
 
     /// Tells the peer that nothing more comes (FIN); the other direction stays open.
@@ -287,9 +320,18 @@ impl Drop for Writer {
     }
 }
 
+/// The operation's completion, unless a deadline passes first: then it stays in flight.
+async fn wait_for<T: Unpin>(op: &mut Op<T>, until: &Until<'_>) -> io::Result<Completion<T>> {
+    std::future::poll_fn(|cx| match op.poll(cx) {
+        Poll::Ready(completion) => Poll::Ready(Ok(completion)),
+        Poll::Pending => until.poll_passed(cx).map(Err),
+    })
+    .await
+}
+
 /// Results that say nothing about the connection: try again.
 fn is_retry(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED))
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECANCELED))
 }
 
 /// One worker's socket of a listener.

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use crate::http1;
-use crate::net::{Buf, Until};
+use crate::net::{self, Buf, LARGE, SpliceError, SpliceFrom, SpliceTo, Until};
 use crate::proto::head::Headers;
 use crate::upstream::{AnswerBody, RequestSink};
 
@@ -22,6 +22,10 @@ pub trait BodySource {
     async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>>;
     /// The trailers; complete at the end.
     fn trailers(&self) -> &Headers;
+    /// The socket, where the rest of this body may be spliced from it: a tunnel over plain TCP.
+    fn splice_from(&mut self) -> Option<SpliceFrom<'_>> {
+        None
+    }
 }
 
 /// Where a body goes to. What is written may be held until [`BodySink::flush`] or [`BodySink::finish`].
@@ -35,6 +39,10 @@ pub trait BodySink {
     async fn flush(&mut self, until: &Until<'_>) -> io::Result<()>;
     /// Ends the body.
     async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()>;
+    /// The socket, where bytes may be spliced to it now: a tunnel over plain TCP that holds nothing.
+    fn splice_to(&mut self) -> Option<SpliceTo<'_>> {
+        None
+    }
 }
 
 /// Which side a pump failed on.
@@ -70,11 +78,25 @@ pub async fn pump(
             Some(frame) if frame.len() as u64 > left => return Err(PumpError::TooLong),
             Some(frame) => {
                 left -= frame.len() as u64;
+                let is_stream = frame.capacity() == LARGE && frame.room() == 0;
                 sink.data(frame, until).await.map_err(PumpError::Sink)?;
+                if is_stream {
+                    splice(source, sink, until).await?;
+                }
             }
             None => return sink.finish(source.trailers(), until).await.map_err(PumpError::Sink),
         }
     }
+}
+
+/// Moves more of a large stream without looking at it, where both sides allow that. No tunnel has a limit to count it under.
+async fn splice(source: &mut impl BodySource, sink: &mut impl BodySink, until: &Until<'_>) -> Result<(), PumpError> {
+    let (Some(from), Some(to)) = (source.splice_from(), sink.splice_to()) else { return Ok(()) };
+    // Boxed, so that a tunnel that carries no stream keeps no room for it.
+    Box::pin(net::splice(from, to, until)).await.map_err(|error| match error {
+        SpliceError::From(error) => PumpError::Source(error),
+        SpliceError::To(error) => PumpError::Sink(error),
+    })
 }
 
 /// The future's result, if it has one already.
@@ -92,6 +114,10 @@ impl BodySource for http1::Source<'_> {
 
     fn trailers(&self) -> &Headers {
         http1::Source::trailers(self)
+    }
+
+    fn splice_from(&mut self) -> Option<SpliceFrom<'_>> {
+        http1::Source::splice_from(self)
     }
 }
 
@@ -111,6 +137,10 @@ impl BodySink for http1::Sink<'_> {
     async fn finish(&mut self, trailers: &Headers, until: &Until<'_>) -> io::Result<()> {
         http1::Sink::finish(self, trailers, until).await
     }
+
+    fn splice_to(&mut self) -> Option<SpliceTo<'_>> {
+        http1::Sink::splice_to(self)
+    }
 }
 
 impl BodySource for AnswerBody<'_> {
@@ -125,6 +155,13 @@ impl BodySource for AnswerBody<'_> {
         match self {
             AnswerBody::H1(source) => source.trailers(),
             AnswerBody::H2(source) => source.trailers(),
+        }
+    }
+
+    fn splice_from(&mut self) -> Option<SpliceFrom<'_>> {
+        match self {
+            AnswerBody::H1(source) => source.splice_from(),
+            AnswerBody::H2(_) => None,
         }
     }
 }
@@ -161,6 +198,13 @@ impl BodySink for RequestSink<'_> {
                 false => Ok(()),
             },
             RequestSink::H2(None) => Ok(()),
+        }
+    }
+
+    fn splice_to(&mut self) -> Option<SpliceTo<'_>> {
+        match self {
+            RequestSink::H1(sink) => sink.splice_to(),
+            RequestSink::H2(_) => None,
         }
     }
 }
