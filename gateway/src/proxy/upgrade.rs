@@ -44,7 +44,6 @@ pub(super) async fn attempt(
     let sent_at = Instant::now();
     let timers = request.timers;
     let handshake = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
-    connection.prepare_websocket(&handshake).await?;
     let (mut sink, mut answer) = connection.start(&request.exchange.request, true)?;
     sink.flush(&handshake).await.map_err(|_| UpstreamError::Closed { answered: false })?;
     {

@@ -8,7 +8,6 @@ use std::task::Poll;
 
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use tokio::sync::Notify;
 
 use super::UpstreamError;
 use super::pool::Slot;
@@ -37,7 +36,6 @@ pub struct Shared {
     idle_since: Cell<u64>,
     idle_timeout_ms: u64,
     closed: Rc<Cell<bool>>,
-    settled: Rc<Settled>,
     /// Ends the connection some time after it has served its last request, whatever the origin does.
     end: Rc<Deadline>,
 }
@@ -45,31 +43,6 @@ pub struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.end.set_at(now_ms() + limits::LINGER_MS);
-    }
-}
-
-/// Whether the origin's settings have come. h2 does not say so; but they come before the answer to a PING (RFC 9113 §3.4).
-#[derive(Default)]
-struct Settled {
-    done: Cell<bool>,
-    changed: Notify,
-}
-
-impl Settled {
-    async fn wait(&self, until: &Until<'_>) -> Result<(), UpstreamError> {
-        let mut changed = pin!(self.changed.notified());
-        std::future::poll_fn(|cx| {
-            if self.done.get() || changed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            until.poll_passed(cx).map(|_| Err(UpstreamError::TimedOut(until.passed().unwrap_or(Passed::End))))
-        })
-        .await
-    }
-
-    fn set(&self) {
-        self.done.set(true);
-        self.changed.notify_waiters();
     }
 }
 
@@ -111,10 +84,8 @@ pub(super) async fn connect(
         Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
     });
     let (sender, mut connection) = shaken.await?;
-    let (closed, settled, end) = (Rc::new(Cell::new(false)), Rc::<Settled>::default(), Rc::new(timers.deadline()));
-    if let Some(pings) = connection.ping_pong() {
-        crate::net::spawn(settle(pings, settled.clone()));
-    }
+    let (closed, end) = (Rc::new(Cell::new(false)), Rc::new(timers.deadline()));
+    let pings = connection.ping_pong();
     let shared = Shared {
         sender,
         scheme,
@@ -124,7 +95,6 @@ pub(super) async fn connect(
         idle_since: Cell::new(now_ms()),
         idle_timeout_ms: settings.idle_timeout.as_millis() as u64,
         closed: closed.clone(),
-        settled,
         end: end.clone(),
     };
     crate::net::spawn(async move {
@@ -140,13 +110,22 @@ pub(super) async fn connect(
         closed.set(true);
         drop(slot);
     });
+    if let Some(pings) = pings {
+        settle(pings, &until).await?;
+    }
     Ok(Rc::new(shared))
 }
 
-async fn settle(mut pings: PingPong, settled: Rc<Settled>) {
-    // A failure is the connection's, and found out there.
-    let _ = pings.ping(Ping::opaque()).await;
-    settled.set();
+/// Waits for the origin's settings: how many requests it takes at once, and whether extended CONNECT (RFC 8441 §3). Without
+/// them a burst on a new connection would be refused. h2 does not say when they have come, but they come before the answer
+/// to a PING (RFC 9113 §3.4).
+async fn settle(mut pings: PingPong, until: &Until<'_>) -> Result<(), UpstreamError> {
+    let mut pong = pin!(pings.ping(Ping::opaque()));
+    std::future::poll_fn(|cx| match pong.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result.map(drop).map_err(|error| of_error(&error, false))),
+        Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
+    })
+    .await
 }
 
 impl Shared {
@@ -187,21 +166,15 @@ impl Stream {
         self.shared.served.get() > 1
     }
 
-    /// Waits for the origin's settings, which say whether it takes extended CONNECT (RFC 8441 §3).
-    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
-        self.shared.settled.wait(until).await?;
-        match self.shared.sender.is_extended_connect_protocol_enabled() {
-            true => Ok(()),
-            false => Err(UpstreamError::Protocol("upstream_has_no_extended_connect")),
-        }
-    }
-
     /// Sends the head. A request without a body is complete with it.
     pub fn start(
         &mut self,
         head: &RequestHead,
         websocket: bool,
     ) -> Result<(Option<&mut Sink>, Answer<'_>), UpstreamError> {
+        if websocket && !self.shared.sender.is_extended_connect_protocol_enabled() {
+            return Err(UpstreamError::Protocol("upstream_has_no_extended_connect"));
+        }
         self.shared.served.set(self.shared.served.get() + 1);
         let request = http2::head::write_request(head, self.shared.scheme, websocket)
             .map_err(|_| UpstreamError::Protocol("http2.request_cannot_be_written"))?;
