@@ -30,6 +30,8 @@ pub enum HeadError {
     Length,
     /// An expectation other than `100-continue` (RFC 9110 §10.1.1).
     Expectation,
+    /// A field name with a quote, which no token has (RFC 9110 §5.6.2) and the `http` crate lets pass.
+    Name,
 }
 
 impl HeadError {
@@ -55,6 +57,7 @@ impl HeadError {
             HeadError::Protocol => "http2.protocol_not_supported",
             HeadError::Length => "http2.invalid_content_length",
             HeadError::Expectation => "http2.unsupported_expectation",
+            HeadError::Name => "http2.invalid_header_name",
         }
     }
 }
@@ -153,6 +156,7 @@ fn read_request_fields(
                 }
                 cookies.extend_from_slice(value.as_bytes());
             }
+            _ if !is_token(name) => return Err(HeadError::Name),
             _ => head.headers.append_raw(name.as_str().as_bytes(), value.as_bytes()),
         }
     }
@@ -218,9 +222,14 @@ pub fn write_response(head: &ResponseHead, length: Option<u64>) -> Response<()> 
     response
 }
 
-/// Takes fields over as they are.
+/// Whether an HTTP/1 peer reads this name as one: all else that is no token's, h2 has refused.
+fn is_token(name: &HeaderName) -> bool {
+    !name.as_str().contains('"')
+}
+
+/// Takes fields over as they are, but those with a name that HTTP/1 does not know.
 pub(super) fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
-    for (name, value) in fields {
+    for (name, value) in fields.iter().filter(|(name, _)| is_token(name)) {
         headers.append_raw(name.as_str().as_bytes(), value.as_bytes());
     }
 }
