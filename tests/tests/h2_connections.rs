@@ -212,6 +212,7 @@ fn violations_end_the_stream_or_the_connection_and_reach_no_origin() {
         ("a value with NUL", with(&[("x", "a\0b")])),
         ("a name with a colon", with(&[("x:y", "1")])),
         ("a name with a space", with(&[("x y", "1")])),
+        ("a name with a quote", with(&[("x\"y", "1")])),
         ("another host", with(&[("host", "b")])),
         ("two hosts", [&usual[..3], &[("host", "a"), ("host", "b")]].concat()),
         ("no host", usual[..3].to_vec()),

@@ -98,8 +98,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Frame>, 
     let ended = request.body().is_end_stream();
     let mut asked = RequestHead::default();
     let read = head::read_request(&request, ended, HEADER_COUNT, &mut asked);
-    let mut response = ResponseHead::default();
-    response.status = match read {
+    let status = match read {
         Ok(_) => {
             check_request(&asked);
             200
@@ -109,6 +108,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Frame>, 
             error.status()
         }
     };
+    let response = ResponseHead { status, ..ResponseHead::default() };
     let mut body = Source::new(request.into_body());
     loop {
         match body.next(&until).await {
