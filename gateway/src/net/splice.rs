@@ -206,3 +206,20 @@ async fn in_time(until: &Until<'_>) -> io::Result<()> {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_has_a_limit_of_pipes_and_keeps_few_that_are_empty() {
+        let mut pipes: Vec<Pipe> = (0..PIPES).map_while(|_| Pipe::take()).collect();
+        assert_eq!(pipes.len(), PIPES, "this test needs {} descriptors", 2 * PIPES);
+        assert!(Pipe::take().is_none());
+        // As after an error, with bytes in it.
+        drop(pipes.pop());
+        pipes.push(Pipe::take().expect("the place of the one that was closed"));
+        pipes.into_iter().for_each(Pipe::give_back);
+        assert_eq!((OPEN.get(), FREE.with_borrow(Vec::len)), (KEPT, KEPT));
+    }
+}
