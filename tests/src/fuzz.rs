@@ -5,6 +5,7 @@
 //! the verdict does not depend on how the bytes were cut.
 
 mod edge;
+mod h2_connection;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,12 +20,13 @@ use h1::encode::{self, BodyFraming, ResponseFraming};
 use h1::parse::{self, HeadLimits, ParsedRequest, ParsedResponse, RequestError, ResponseError};
 
 pub use edge::{client_hello, forwarded, h2_meter, proxy_protocol};
+pub use h2_connection::h2_connection;
 
 /// A target's name and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),
@@ -34,6 +36,7 @@ pub const TARGETS: [Target; 9] = [
     ("proxy_protocol", proxy_protocol),
     ("forwarded", forwarded),
     ("h2_meter", h2_meter),
+    ("h2_connection", h2_connection),
 ];
 
 /// Small, so that inputs of libFuzzer's usual size reach them.

@@ -11,7 +11,7 @@ use gateway_tests::process::Process;
 use gateway_tests::wait;
 
 /// What the output of a command must contain: of the first command of the banner with this in it.
-const EXPECTED: [(&str, &[&str]); 15] = [
+const EXPECTED: [(&str, &[&str]); 18] = [
     ("/?[1-4]", &["Hello from blue: GET /", "Hello from green: GET /"]),
     ("/canary?", &["Hello from blue: GET /canary"]),
     ("host: green.demo.localhost", &["Hello from green: GET /"]),
@@ -30,8 +30,11 @@ const EXPECTED: [(&str, &[&str]); 15] = [
     ("/slow/3000", &["HTTP/1.1 504 Gateway Timeout", "upstream request timeout"]),
     ("/echo", &["transfer-encoding: chunked", "hello"]),
     ("/bytes/", &["100000000"]),
-    ("https://green.demo.localhost", &["Hello from green: GET /"]),
+    ("curl -k https://green.demo.localhost", &["Hello from green: GET /"]),
     ("/secure", &["HTTP/1.1 308", "location: https://", "Hello from "]),
+    ("--http2 ", &["HTTP/2 200", "Hello from green: GET /"]),
+    ("--http2-prior-knowledge", &["HTTP/2 200", "grpc-status: 12"]),
+    ("/relayed", &["Hello from ", ": GET /relayed"]),
     ("/reload", &[r#""changed":true"#]),
     ("/config", &[r#""green""#]),
     ("gateway_route_requests_total", &[r#"route="teapot""#]),

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes};
-use gateway_tests::h2::{Client, Event};
+use gateway_tests::h2::frame::code;
+use gateway_tests::h2::{Client, Connection, Event, Options};
 use gateway_tests::ports::{HeldPort, any_port};
 use gateway_tests::prelude::*;
 use gateway_tests::process::Process;
@@ -322,6 +323,28 @@ fn the_gateway_keeps_the_deadline() {
     assert_eq!(status, "4", "DEADLINE_EXCEEDED");
     assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(9), "took {took:?}");
     lab.wait_given_up();
+}
+
+#[test]
+fn a_deadline_that_passes_in_the_answer_cancels_the_stream() {
+    let origin = Script::start(|conn| {
+        let connection = Connection::server(conn.into_stream(), Options::default());
+        let (stream, _) = connection.accept().expect("a call");
+        stream.send_fields(&[(":status", "200"), ("content-type", "application/grpc")], false);
+        stream.send_data(b"\0\0\0\0\0", false);
+        connection.wait_end();
+    });
+    let gateway = Gateway::start(
+        &Config::new()
+            .listener("web", "")
+            .cluster("origin", &[origin.addr()], "protocol = 'h2'\nidle_timeout = '300ms'")
+            .route("all", "cluster = 'origin'\ntimeout = '0s'"),
+    );
+    let client = Client::connect(gateway.addr("web"));
+    let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "300m")];
+    let stream = client.start("POST", "/test.Echo/Hang", &headers, true);
+    let end = std::iter::from_fn(|| stream.next().ok()).find(|event| matches!(event, Event::End | Event::Reset(_)));
+    assert_eq!(end, Some(Event::Reset(code::CANCEL)));
 }
 
 /// Reads a call to its end: `grpc-status` and `grpc-message`, wherever they are.

@@ -212,6 +212,7 @@ fn violations_end_the_stream_or_the_connection_and_reach_no_origin() {
         ("a value with NUL", with(&[("x", "a\0b")])),
         ("a name with a colon", with(&[("x:y", "1")])),
         ("a name with a space", with(&[("x y", "1")])),
+        ("a name with a quote", with(&[("x\"y", "1")])),
         ("another host", with(&[("host", "b")])),
         ("two hosts", [&usual[..3], &[("host", "a"), ("host", "b")]].concat()),
         ("no host", usual[..3].to_vec()),
@@ -537,4 +538,71 @@ fn nginx_serves_as_an_http2_origin_over_tls() {
     let tls = format!("tls = {{ server_name = 'origin.test', ca = '{dir}/ca.pem' }}");
     let gateway = to_h2(nginx.addr(), &tls);
     assert_eq!(gateway.get("/").text(), "HTTP/2.0");
+}
+
+#[test]
+fn bytes_behind_an_answer_without_a_body_do_not_pass_for_the_next_answer() {
+    let origin = h2_origin(|connection, _| {
+        while let Some((stream, _)) = connection.accept() {
+            stream.send_fields(&[(":status", "204")], false);
+            stream.send_data(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", true);
+        }
+    });
+    let gateway = to_h2(origin.addr(), "");
+    let mut conn = gateway.connect();
+    conn.send(client::request("GET", "/", ""));
+    while let Ok(answer) = conn.try_response_to("GET") {
+        assert_eq!(answer.status, 204);
+    }
+    let client = Client::connect(gateway.addr("web"));
+    match client.try_ask("GET", "/", &[], b"") {
+        Ok(answer) => assert_eq!((answer.status, answer.text()), (204, "")),
+        Err(error) => assert!(matches!(error, ReadError::Reset(_)), "{error:?}"),
+    }
+}
+
+#[test]
+fn fields_of_a_head_are_no_trailers() {
+    const TRAILERS: [(&str, &str); 3] = [("content-length", "7"), ("x-forwarded-for", "192.0.2.1"), ("x-sum", "1")];
+    let origin = Script::start(|conn| {
+        gateway_tests::origin::serve(conn, &Options::default(), &|served: &mut Served<'_>| {
+            let trailers = served.body(&mut |_| ()).expect("a request");
+            served.answer(200, &[], format!("{trailers:?}").as_bytes());
+        });
+    });
+    let gateway = Gateway::in_front_of(origin.addr());
+    let client = Client::connect(gateway.addr("web"));
+    let stream = client.start("POST", "/", &[], false);
+    stream.send_data(b"body", false);
+    stream.send_fields(&TRAILERS, true);
+    let mut seen = Vec::new();
+    response(&stream, &mut |bytes| seen.extend_from_slice(bytes)).expect("a response");
+    assert_eq!(String::from_utf8_lossy(&seen), r#"[("x-sum", "1")]"#);
+
+    let origin = h2_origin(|connection, _| {
+        while let Some((stream, _)) = connection.accept() {
+            stream.send_fields(&[(":status", "200")], false);
+            stream.send_data(b"body", false);
+            stream.send_fields(&TRAILERS, true);
+        }
+    });
+    let gateway = to_h2(origin.addr(), "");
+    assert_eq!(gateway.get("/").trailers, [("x-sum".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn a_connection_that_the_origin_does_not_close_is_closed() {
+    let (done, hold) = std::sync::mpsc::channel::<()>();
+    let hold = Mutex::new(hold);
+    let origin = h2_origin(move |connection, _| {
+        answer(&connection.accept().expect("a request").0, b"a");
+        connection.wait_end();
+        let _ = hold.lock().unwrap().recv();
+    });
+    let gateway = to_h2(origin.addr(), "idle_timeout = '300ms'");
+    assert_eq!(gateway.get("/").text(), "a");
+    let active = || gateway.metrics().sum("gateway_cluster_connections_active", &[("cluster", "origin")]);
+    assert_eq!(active(), 1.0);
+    wait::until_true("the connection to be given up", || active() == 0.0);
+    drop(done);
 }

@@ -377,3 +377,29 @@ fn an_origin_without_extended_connect_is_not_asked() {
         assert!(status >= 500, "{status}");
     }
 }
+
+#[test]
+fn a_client_that_leaves_during_the_handshake_is_noticed() {
+    for client in [Http::H1, Http::H2] {
+        let origin = Script::start(|mut conn| {
+            conn.head().expect("a handshake");
+            conn.end();
+        });
+        let gateway = Pair { client, origin: Http::H1 }.gateway(&origin);
+        let opened = || origin.open() == 1;
+        if client == Http::H1 {
+            let mut conn = gateway.connect();
+            conn.send(request("GET", "/chat", UPGRADE));
+            wait::until_true("the handshake to reach the origin", opened);
+            conn.reset();
+        } else {
+            let client = Client::connect(gateway.addr("web"));
+            let stream = client.connection.open(&extended_connect("websocket", "/chat"), false);
+            wait::until_true("the handshake to reach the origin", opened);
+            stream.reset(8);
+        }
+        let start = Instant::now();
+        origin.wait_finished(1);
+        assert!(start.elapsed() < Duration::from_secs(5), "only the route's timeout ended it");
+    }
+}

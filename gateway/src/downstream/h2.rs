@@ -1,6 +1,5 @@
 //! A client's HTTP/2 connection: requests beside one another, a task each.
 
-mod metered;
 mod stream;
 
 use std::cell::Cell;
@@ -10,25 +9,19 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use h2::Reason;
-use h2::server::{self, Connection};
+use h2::server::Connection;
 
-use crate::config::model::Listener;
-use crate::http2::{self, Frame};
+use crate::http2::{self, Frame, Meter};
 use crate::net::{Deadline, Until, now_ms};
 use crate::proto::limits;
 use crate::proxy::{ConnectionCx, WorkerCx};
 use crate::tls;
-use metered::{Meter, Metered};
 use stream::Spare;
+
+type Metered = http2::Metered<tls::Stream>;
 
 /// What every HTTP/2 connection over cleartext begins with (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Streams the client reset before they were accepted (CVE-2023-44487): as many as the h2 crate keeps by default.
-const PENDING_RESETS: usize = 20;
-
-/// Streams that the client's own violations made us reset (MadeYouReset, CVE-2025-8671). No client needs any.
-const PROVOKED_RESETS: usize = 100;
 
 /// What the tasks of a connection share.
 struct Shared {
@@ -94,26 +87,12 @@ async fn shake(shared: &Shared, io: Metered) -> Option<Connection<Metered, Frame
     let settings = &generation.config.listeners[id.index()];
     shared.idle.set(settings.limits.header_timeout);
     let until = Until::only(&shared.idle);
-    let mut handshake = pin!(builder(settings).handshake::<_, Frame>(io));
+    let mut handshake = pin!(http2::builder(&settings.http2, settings.limits.header_bytes).handshake::<_, Frame>(io));
     std::future::poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
         Poll::Pending => until.poll_passed(cx).map(|_| None),
     })
     .await
-}
-
-fn builder(settings: &Listener) -> server::Builder {
-    let mut builder = server::Builder::new();
-    builder
-        .max_concurrent_streams(settings.http2.max_concurrent_streams)
-        .initial_window_size(settings.http2.stream_window)
-        .initial_connection_window_size(settings.http2.connection_window)
-        .max_header_list_size(settings.limits.header_bytes)
-        .max_send_buffer_size(http2::SEND_BUFFER)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(Some(PROVOKED_RESETS))
-        .enable_connect_protocol();
-    builder
 }
 
 /// Says that nothing more is served, to a client that has been idle for too long.
@@ -136,7 +115,9 @@ impl Shared {
     /// A request begins.
     fn enter(&self) {
         self.active.set(self.active.get() + 1);
-        self.idle.clear();
+        if self.meter.flood().is_none() {
+            self.idle.clear();
+        }
     }
 
     /// A request has ended.
@@ -147,7 +128,8 @@ impl Shared {
 
     /// When nothing is in progress, the time until the connection ends begins.
     fn rest(&self) {
-        if self.active.get() > 0 {
+        // After a flood the time is set, and requests that end with the connection do not move it.
+        if self.active.get() > 0 || self.meter.flood().is_some() {
             return;
         }
         if self.connection.listener.is_closing() {

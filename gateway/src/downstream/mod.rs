@@ -56,8 +56,9 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
             Ok(opening) => opening,
             Err(Unopened::Gone) => return,
             Err(Unopened::Refused(refusal)) => {
-                accepted.writer.abort();
-                return stats.refused.of(refusal).inc();
+                // Counted first: whoever sees the reset finds it in the metrics.
+                stats.refused.of(refusal).inc();
+                return accepted.writer.abort();
             }
         },
     };

@@ -6,6 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, uri};
 
 use crate::proto::authority;
+use crate::proto::h1::chunked::is_allowed_trailer;
 use crate::proto::head::{BodyLength, Headers, Known, Method, RequestHead, ResponseHead, Scheme, Version};
 
 /// Why a request's head is refused. What breaks the protocol itself, h2 has refused before.
@@ -30,6 +31,8 @@ pub enum HeadError {
     Length,
     /// An expectation other than `100-continue` (RFC 9110 §10.1.1).
     Expectation,
+    /// A field name with a quote, which no token has (RFC 9110 §5.6.2) and the `http` crate lets pass.
+    Name,
 }
 
 impl HeadError {
@@ -55,6 +58,7 @@ impl HeadError {
             HeadError::Protocol => "http2.protocol_not_supported",
             HeadError::Length => "http2.invalid_content_length",
             HeadError::Expectation => "http2.unsupported_expectation",
+            HeadError::Name => "http2.invalid_header_name",
         }
     }
 }
@@ -153,6 +157,7 @@ fn read_request_fields(
                 }
                 cookies.extend_from_slice(value.as_bytes());
             }
+            _ if !is_token(name) => return Err(HeadError::Name),
             _ => head.headers.append_raw(name.as_str().as_bytes(), value.as_bytes()),
         }
     }
@@ -218,10 +223,23 @@ pub fn write_response(head: &ResponseHead, length: Option<u64>) -> Response<()> 
     response
 }
 
-/// Takes fields over as they are.
-pub(super) fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
-    for (name, value) in fields {
+/// Whether an HTTP/1 peer reads this name as one: all else that is no token's, h2 has refused.
+fn is_token(name: &HeaderName) -> bool {
+    !name.as_str().contains('"')
+}
+
+/// Takes fields over as they are, but those with a name that HTTP/1 does not know.
+fn read_fields(fields: &HeaderMap, headers: &mut Headers) {
+    for (name, value) in fields.iter().filter(|(name, _)| is_token(name)) {
         headers.append_raw(name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+/// Takes trailers over, but for fields that only a head may have.
+pub(super) fn read_trailers(fields: &HeaderMap, trailers: &mut Headers) {
+    let is_allowed = |name: &HeaderName| is_token(name) && is_allowed_trailer(name.as_str().as_bytes());
+    for (name, value) in fields.iter().filter(|(name, _)| is_allowed(name)) {
+        trailers.append_raw(name.as_str().as_bytes(), value.as_bytes());
     }
 }
 

@@ -4,10 +4,14 @@
 pub mod head;
 
 mod frame;
+mod metered;
+mod server;
 mod sink;
 mod source;
 
 pub use frame::Frame;
+pub use metered::{Meter, Metered};
+pub use server::builder;
 pub use sink::{Flight, Sink};
 pub use source::Source;
 

@@ -91,7 +91,7 @@ impl Source {
                 }
                 State::Trailers => match self.stream.poll_trailers(cx) {
                     Poll::Ready(Ok(trailers)) => {
-                        trailers.iter().for_each(|trailers| head::read_fields(trailers, &mut self.trailers));
+                        trailers.iter().for_each(|trailers| head::read_trailers(trailers, &mut self.trailers));
                         self.state = State::Done;
                     }
                     Poll::Ready(Err(error)) => self.state = State::Failed(error),
@@ -112,7 +112,7 @@ impl Source {
 
 fn append(gathered: &mut Buf, bytes: &[u8]) {
     if !gathered.is_allocated() {
-        *gathered = Buf::take(if bytes.len() + 2 * HEADROOM > SMALL { LARGE } else { SMALL });
+        *gathered = Buf::take_to_fill(if bytes.len() + 2 * HEADROOM > SMALL { LARGE } else { SMALL });
     } else if gathered.room() < bytes.len() {
         gathered.reserve(LARGE / 2);
     }

@@ -1,6 +1,6 @@
 //! Pooled byte buffers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Capacity for what a client sends next: an idle connection waits with one of these, so ten thousand of them hold 10 MiB.
 /// It takes an API call's head whole; a browser's, with its cookies, comes in two receives.
@@ -24,12 +24,18 @@ pub(super) const OVERHEAD: usize = HEADROOM + TAILROOM;
 /// Free buffers a worker keeps of each size; above it they go back to the allocator. 256 × 64 KiB = 16 MiB at most.
 const KEPT: usize = 256;
 
+/// Large buffers of a worker that bodies may fill at once: what is pooled, in use. More bodies than that come in small
+/// ones until others have moved on. Thousands of streams whose peers have stopped then hold 16 to 32 KiB each, and not 128.
+const FILLED: usize = KEPT;
+
 /// The sizes that are pooled.
 const SIZES: [usize; 3] = [TINY, SMALL, LARGE];
 
 thread_local! {
     /// Free buffers, by the index of their size.
     static POOL: RefCell<[Vec<Vec<u8>>; 3]> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new()]) };
+    /// Large buffers in use.
+    static LARGE_IN_USE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A byte buffer with room in front, given back to the worker's pool when dropped.
@@ -41,6 +47,8 @@ pub struct Buf {
     bytes: Vec<u8>,
     start: usize,
     init: usize,
+    /// Counted among the large ones in use, whatever it has grown to.
+    is_counted: bool,
 }
 
 impl Buf {
@@ -52,7 +60,18 @@ impl Buf {
         let mut bytes = pooled.unwrap_or_else(|| vec![0; SIZES[class]]);
         let init = bytes.len();
         bytes.truncate(HEADROOM);
-        Buf { bytes, start: HEADROOM, init }
+        let is_counted = SIZES[class] == LARGE;
+        if is_counted {
+            LARGE_IN_USE.set(LARGE_IN_USE.get() + 1);
+        }
+        Buf { bytes, start: HEADROOM, init, is_counted }
+    }
+
+    /// As [`Buf::take`], for what comes from a peer and may wait for another: a [`SMALL`] one in place of a [`LARGE`] one
+    /// while as many of those are in use as may be.
+    pub fn take_to_fill(capacity: usize) -> Buf {
+        let is_scarce = LARGE_IN_USE.get() >= FILLED;
+        Buf::take(if is_scarce { capacity.min(SMALL) } else { capacity })
     }
 
     /// A buffer with a copy of `content`.
@@ -190,6 +209,9 @@ impl Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
+        if self.is_counted {
+            LARGE_IN_USE.set(LARGE_IN_USE.get() - 1);
+        }
         let (capacity, init) = (self.bytes.capacity(), self.init.max(self.bytes.len()));
         let Some(class) = SIZES.iter().position(|size| capacity == *size) else {
             return;
@@ -260,6 +282,23 @@ mod tests {
         buf.prepend(&[b'p'; HEADROOM * 2]);
         assert_eq!(buf.len(), HEADROOM * 2 + 4);
         assert!(buf.as_slice().ends_with(b"ptail"));
+    }
+
+    #[test]
+    fn large_buffers_to_fill_are_scarce_and_come_back() {
+        let mut filled: Vec<Buf> = (0..FILLED).map(|_| Buf::take_to_fill(LARGE)).collect();
+        assert!(filled.iter().all(|buf| buf.capacity() == LARGE));
+        // A growing one stays one of them, and a small one does not become one.
+        filled[0].extend(&[0; LARGE]);
+        let mut small = Buf::take_to_fill(LARGE);
+        assert_eq!((small.capacity(), Buf::take_to_fill(TINY).capacity()), (SMALL, TINY));
+        assert_eq!(Buf::take(LARGE).capacity(), LARGE, "for what cannot do with less");
+        small.extend(&[0; LARGE]);
+        drop(small);
+        assert_eq!(Buf::take_to_fill(LARGE).capacity(), SMALL);
+        drop(filled);
+        assert_eq!(LARGE_IN_USE.get(), 0);
+        assert_eq!(Buf::take_to_fill(LARGE).capacity(), LARGE);
     }
 
     #[test]

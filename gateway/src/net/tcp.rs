@@ -242,7 +242,7 @@ impl Reader {
         let size = self.next.size;
         match buf.is_empty() {
             true if buf.capacity() == size => {}
-            true => buf = Buf::take(size),
+            true => buf = Buf::take_to_fill(size),
             false => buf.reserve(ROOM),
         }
         self.pending = Pending::Receive(op::recv(&self.socket.fd, buf, expect));

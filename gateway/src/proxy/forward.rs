@@ -15,7 +15,7 @@ use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::grpc;
-use crate::proto::h1::encode::ResponseFraming;
+use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Known, RequestHead};
 use crate::snapshot::{ClusterView, EndpointView};
 use crate::upstream::{AnswerBody, Connection, Pools, UpstreamError, Wanted};
@@ -225,7 +225,10 @@ pub(super) async fn relay(
     response.start(&exchange.response, framing);
     exchange.responded = true;
     let result = {
-        let mut download = pin!(pump(&mut answer, response, u64::MAX, until));
+        // HTTP/2 frames say nothing of whether an answer may have a body; to a client of HTTP/1, bytes behind such a head
+        // are the next answer.
+        let limit = if framing.body == BodyFraming::Bodyless { 0 } else { u64::MAX };
+        let mut download = pin!(pump(&mut answer, response, limit, until));
         let mut uploading = true;
         std::future::poll_fn(|cx| {
             if uploading && let Poll::Ready(result) = upload.as_mut().poll(cx) {
@@ -300,10 +303,13 @@ impl<'a> Request<'a> {
             (_, Some(Passed::End)) => (Flag::UpstreamRequestTimeout, "response_timeout"),
             (_, Some(Passed::Idle)) => (Flag::StreamIdleTimeout, "stream_idle_timeout"),
             (PumpError::Sink(_), None) => (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+            (PumpError::TooLong, None) => {
+                (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
+            }
             (PumpError::Source(error), None) if error.kind() == io::ErrorKind::InvalidData => {
                 (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
             }
-            (PumpError::Source(_) | PumpError::TooLong, None) => {
+            (PumpError::Source(_), None) => {
                 (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
             }
         };

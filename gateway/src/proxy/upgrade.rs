@@ -4,7 +4,9 @@
 //! origin: what the gateway takes for a tunnel's bytes, an origin that refused would read as requests (CVE-2026-2833).
 
 use std::cell::Cell;
+use std::future::Future as _;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::forward::{Target, relay};
@@ -42,12 +44,18 @@ pub(super) async fn attempt(
     let sent_at = Instant::now();
     let timers = request.timers;
     let handshake = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
-    connection.prepare_websocket(&handshake).await?;
     let (mut sink, mut answer) = connection.start(&request.exchange.request, true)?;
     sink.flush(&handshake).await.map_err(|_| UpstreamError::Closed { answered: false })?;
     {
         let exchange = &mut *request.exchange;
-        answer.head(&exchange.request.method, &mut exchange.response, &handshake).await?;
+        let (mut client_in, _) = downstream.split();
+        let mut gone = pin!(client_in.broken());
+        let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &handshake));
+        std::future::poll_fn(|cx| match gone.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(ProxyError::ClientGone)),
+            Poll::Pending => head.as_mut().poll(cx).map_err(ProxyError::from),
+        })
+        .await?;
     }
     request.exchange.upstream_time = Some(sent_at.elapsed());
     let key = request.exchange.request.headers.get(&Known::SecWebsocketKey).unwrap_or_default().to_vec();

@@ -19,6 +19,10 @@ use crate::net::{Buf, SMALL};
 /// system call that its own sending takes.
 const GATHERED: usize = 4 * 1024;
 
+/// Bytes after which whoever reads lets others have a turn. The h2 crate reads for as long as there is something, and what
+/// it makes of that (the interim answers of an origin, say) waits in memory for tasks that would not run.
+const TURN: usize = 64 * 1024;
+
 /// What is discarded of the peer's bytes after our end of the stream, so that it gets to read the last of ours.
 const LINGER: usize = crate::proto::limits::LINGER_BYTES;
 
@@ -28,6 +32,8 @@ pub struct Stream {
     writer: Writer,
     out: Buf,
     drained: bool,
+    /// Bytes read without a pause.
+    turn: usize,
     shutdown: Shutdown,
 }
 
@@ -44,7 +50,7 @@ impl Stream {
     /// Joins the halves. Bytes that the reader holds come first.
     pub fn new(mut reader: Reader, writer: Writer) -> Stream {
         reader.adapt();
-        Stream { reader, writer, out: Buf::default(), drained: false, shutdown: Shutdown::Open }
+        Stream { reader, writer, out: Buf::default(), drained: false, turn: 0, shutdown: Shutdown::Open }
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -119,7 +125,16 @@ const MOST_PARTS: usize = 7;
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_receive(cx, room)
+        let this = self.get_mut();
+        if this.turn >= TURN {
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = room.filled().len();
+        let received = this.poll_receive(cx, room);
+        this.turn = if received.is_ready() { this.turn + room.filled().len() - before } else { 0 };
+        received
     }
 }
 

@@ -73,7 +73,7 @@ impl TlsReader {
                 other => return Some(other.map(<[u8]>::len)),
             };
             if !self.plain.is_allocated() {
-                self.plain = Buf::take(if self.large || self.raw.expects_large() { LARGE } else { SMALL });
+                self.plain = Buf::take_to_fill(if self.large || self.raw.expects_large() { LARGE } else { SMALL });
             }
             self.plain.reserve(1);
             let n = chunk.len().min(self.plain.room());

@@ -8,13 +8,12 @@ use std::task::Poll;
 
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use tokio::sync::Notify;
 
 use super::UpstreamError;
 use super::pool::Slot;
 use crate::config::model::Cluster;
 use crate::http2::{self, Frame, Sink, Source};
-use crate::net::{Deadline, Passed, Until, now_ms};
+use crate::net::{Deadline, Passed, Timers, Until, now_ms};
 use crate::proto::head::{RequestHead, ResponseHead, Scheme};
 use crate::proto::limits;
 use crate::tls;
@@ -37,31 +36,13 @@ pub struct Shared {
     idle_since: Cell<u64>,
     idle_timeout_ms: u64,
     closed: Rc<Cell<bool>>,
-    settled: Rc<Settled>,
+    /// Ends the connection some time after it has served its last request, whatever the origin does.
+    end: Rc<Deadline>,
 }
 
-/// Whether the origin's settings have come. h2 does not say so; but they come before the answer to a PING (RFC 9113 §3.4).
-#[derive(Default)]
-struct Settled {
-    done: Cell<bool>,
-    changed: Notify,
-}
-
-impl Settled {
-    async fn wait(&self, until: &Until<'_>) -> Result<(), UpstreamError> {
-        let mut changed = pin!(self.changed.notified());
-        std::future::poll_fn(|cx| {
-            if self.done.get() || changed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            until.poll_passed(cx).map(|_| Err(UpstreamError::TimedOut(until.passed().unwrap_or(Passed::End))))
-        })
-        .await
-    }
-
-    fn set(&self) {
-        self.done.set(true);
-        self.changed.notify_waiters();
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end.set_at(now_ms() + limits::LINGER_MS);
     }
 }
 
@@ -85,6 +66,7 @@ pub(super) async fn connect(
     settings: &Cluster,
     slot: Slot,
     deadline: &Deadline,
+    timers: &Timers,
 ) -> Result<Rc<Shared>, UpstreamError> {
     let mut builder = client::Builder::new();
     builder
@@ -102,10 +84,8 @@ pub(super) async fn connect(
         Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
     });
     let (sender, mut connection) = shaken.await?;
-    let (closed, settled) = (Rc::new(Cell::new(false)), Rc::<Settled>::default());
-    if let Some(pings) = connection.ping_pong() {
-        crate::net::spawn(settle(pings, settled.clone()));
-    }
+    let (closed, end) = (Rc::new(Cell::new(false)), Rc::new(timers.deadline()));
+    let pings = connection.ping_pong();
     let shared = Shared {
         sender,
         scheme,
@@ -115,22 +95,37 @@ pub(super) async fn connect(
         idle_since: Cell::new(now_ms()),
         idle_timeout_ms: settings.idle_timeout.as_millis() as u64,
         closed: closed.clone(),
-        settled,
+        end: end.clone(),
     };
     crate::net::spawn(async move {
-        if let Err(error) = connection.await {
+        let (until, mut connection) = (Until::only(&end), pin!(connection));
+        let ended = std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            // It has said goodbye, and the origin does not close.
+            Poll::Pending => until.poll_passed(cx).map(|_| Ok(())),
+        });
+        if let Err(error) = ended.await {
             log::debug!("HTTP/2 connection to an origin: {error}");
         }
         closed.set(true);
         drop(slot);
     });
+    if let Some(pings) = pings {
+        settle(pings, &until).await?;
+    }
     Ok(Rc::new(shared))
 }
 
-async fn settle(mut pings: PingPong, settled: Rc<Settled>) {
-    // A failure is the connection's, and found out there.
-    let _ = pings.ping(Ping::opaque()).await;
-    settled.set();
+/// Waits for the origin's settings: how many requests it takes at once, and whether extended CONNECT (RFC 8441 §3). Without
+/// them a burst on a new connection would be refused. h2 does not say when they have come, but they come before the answer
+/// to a PING (RFC 9113 §3.4).
+async fn settle(mut pings: PingPong, until: &Until<'_>) -> Result<(), UpstreamError> {
+    let mut pong = pin!(pings.ping(Ping::opaque()));
+    std::future::poll_fn(|cx| match pong.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result.map(drop).map_err(|error| of_error(&error, false))),
+        Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
+    })
+    .await
 }
 
 impl Shared {
@@ -171,21 +166,15 @@ impl Stream {
         self.shared.served.get() > 1
     }
 
-    /// Waits for the origin's settings, which say whether it takes extended CONNECT (RFC 8441 §3).
-    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
-        self.shared.settled.wait(until).await?;
-        match self.shared.sender.is_extended_connect_protocol_enabled() {
-            true => Ok(()),
-            false => Err(UpstreamError::Protocol("upstream_has_no_extended_connect")),
-        }
-    }
-
     /// Sends the head. A request without a body is complete with it.
     pub fn start(
         &mut self,
         head: &RequestHead,
         websocket: bool,
     ) -> Result<(Option<&mut Sink>, Answer<'_>), UpstreamError> {
+        if websocket && !self.shared.sender.is_extended_connect_protocol_enabled() {
+            return Err(UpstreamError::Protocol("upstream_has_no_extended_connect"));
+        }
         self.shared.served.set(self.shared.served.get() + 1);
         let request = http2::head::write_request(head, self.shared.scheme, websocket)
             .map_err(|_| UpstreamError::Protocol("http2.request_cannot_be_written"))?;

@@ -67,14 +67,6 @@ impl Connection {
         }
     }
 
-    /// Waits until it is known whether this connection can carry a WebSocket, and fails when it cannot.
-    pub async fn prepare_websocket(&mut self, until: &Until<'_>) -> Result<(), UpstreamError> {
-        match self {
-            Connection::H1(_) => Ok(()),
-            Connection::H2(stream) => stream.prepare_websocket(until).await,
-        }
-    }
-
     /// Begins a request: where its body goes, and where the answer comes from. The head may be held until the body's first
     /// bytes. `websocket`: it asks for one, and what would be the body is what the client says in it.
     pub fn start(

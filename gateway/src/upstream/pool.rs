@@ -365,7 +365,7 @@ async fn make(owned: &Owned, slot: Slot) -> Result<Made, UpstreamError> {
     }
     let scheme = if info.is_some() { Scheme::Https } else { Scheme::Http };
     let io = tls::Stream::new(reader, writer);
-    Ok(Made::H2(h2::connect(io, scheme, settings, slot, &deadline).await?))
+    Ok(Made::H2(h2::connect(io, scheme, settings, slot, &deadline, &owned.timers).await?))
 }
 
 /// Counts what became of an attempt to connect.

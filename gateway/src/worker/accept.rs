@@ -148,8 +148,8 @@ fn admit(
     stats.connections.inc();
     let source = peer.ip().to_canonical();
     if generation.access.verdict(source).is_some() {
-        writer.abort();
-        return stats.refused.of(Refusal::AccessDenied).inc();
+        stats.refused.of(Refusal::AccessDenied).inc();
+        return writer.abort();
     }
     let settings = &generation.config.listeners[id.index()];
     // Whom a trusted proxy's connection counts for is not known before its PROXY header has come.
@@ -158,8 +158,8 @@ fn admit(
     let place = match Place::take(&view.open, source, settings.limits.connections, of_source) {
         Ok(place) => place,
         Err(too_many) => {
-            writer.abort();
-            return stats.refused.of(too_many.into()).inc();
+            stats.refused.of(too_many.into()).inc();
+            return writer.abort();
         }
     };
     let guard = Admitted::new(view.stats.clone(), worker.worker, open.clone());

@@ -16,7 +16,7 @@ pub(super) struct Banner<'a> {
 
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Addresses { http, https, admin } = self.addresses;
+        let Addresses { http, https, tcp, admin } = self.addresses;
         self.title(f, "The demo runs. Copy commands from here into another terminal.")?;
         writeln!(f, "HTTP on {http}, HTTPS on {https}; behind them two origins, blue and green.")?;
 
@@ -50,6 +50,25 @@ impl fmt::Display for Banner<'_> {
         let name = format!("https://green.demo.localhost:{}/", https.port());
         self.command(f, "by server name", format_args!("curl -k {name}"))?;
         self.command(f, "redirect from HTTP", format_args!("curl -k -i -L http://{http}/secure"))?;
+
+        self.title(f, "Other protocols")?;
+        self.command(
+            f,
+            "HTTP/2 over TLS, by ALPN; the origins speak HTTP/1.1",
+            format_args!("curl -k -i --http2 {name}"),
+        )?;
+        self.command(
+            f,
+            "HTTP/2 in the clear, and a gRPC call that no route takes: its status is in gRPC's terms",
+            format_args!(
+                "curl -i --http2-prior-knowledge -H 'content-type: application/grpc' -d '' http://{http}/demo.Service/Call"
+            ),
+        )?;
+        self.command(
+            f,
+            "a TCP relay: the origin gets what the client sends, byte for byte",
+            format_args!("curl http://{tcp}/relayed"),
+        )?;
 
         self.title(f, "Operation")?;
         let [_, second, third] = GREEN_SHARES;

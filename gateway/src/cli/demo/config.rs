@@ -39,6 +39,7 @@ impl DemoFiles {
             ("<http>", addresses.http.to_string()),
             ("<https>", addresses.https.to_string()),
             ("<https-port>", addresses.https.port().to_string()),
+            ("<tcp>", addresses.tcp.to_string()),
             ("<admin>", addresses.admin.to_string()),
             ("<blue>", origins.blue.to_string()),
             ("<green>", origins.green.to_string()),
@@ -98,7 +99,7 @@ mod tests {
 
     fn files() -> DemoFiles {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let addresses = Addresses { http: address(1), https: address(2), admin: address(3) };
+        let addresses = Addresses { http: address(1), https: address(2), tcp: address(6), admin: address(3) };
         DemoFiles::new(&addresses, &Origins { blue: address(4), green: address(5) }, None).unwrap()
     }
 

@@ -38,6 +38,7 @@ pub fn run() -> Result<(), ReloadError> {
 struct Addresses {
     http: SocketAddr,
     https: SocketAddr,
+    tcp: SocketAddr,
     admin: SocketAddr,
 }
 
@@ -45,8 +46,13 @@ impl Addresses {
     /// The usual ports, or others where those are taken. The numbers must be known before the gateway binds them: the
     /// redirect and the lab's listeners name them. So each port is tried, and free again for a moment.
     fn choose() -> io::Result<Addresses> {
-        let [http, https, admin] = [try_port(8080)?, try_port(8443)?, try_port(9901)?];
-        Ok(Addresses { http: http.local_addr()?, https: https.local_addr()?, admin: admin.local_addr()? })
+        let [http, https, tcp, admin] = [try_port(8080)?, try_port(8443)?, try_port(9000)?, try_port(9901)?];
+        Ok(Addresses {
+            http: http.local_addr()?,
+            https: https.local_addr()?,
+            tcp: tcp.local_addr()?,
+            admin: admin.local_addr()?,
+        })
     }
 }
 

@@ -11,9 +11,8 @@ use h2::{Reason, RecvStream};
 use http::Request;
 
 use super::Shared;
-use super::metered::Meter;
 use crate::http2::head::{self, HeadError};
-use crate::http2::{Frame, Sink, Source};
+use crate::http2::{Frame, Meter, Sink, Source};
 use crate::net::{self, Buf, Until};
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Headers, Known, ResponseHead};
@@ -68,7 +67,9 @@ async fn serve(
         Err(error) => Box::pin(proxy::refuse(request, &mut stream, error)).await,
     };
     if ending == Ending::Abort {
-        stream.reset();
+        // A gRPC client takes CANCEL at its own deadline for what it is, and INTERNAL_ERROR for a fault of the server's.
+        let is_expired = exchange.grpc_deadline.is_some_and(|due| due <= net::now_ms());
+        stream.reset(if is_expired { Reason::CANCEL } else { Reason::INTERNAL_ERROR });
     }
     // What is left of the request's body is of no use: dropping the stream says so to the client (RFC 9113 §8.1).
     drop(stream);
@@ -139,11 +140,11 @@ impl Stream {
         (body, Out { response: &self.response, meter: &self.meter, sent: 0 })
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, reason: Reason) {
         match &mut *self.response.borrow_mut() {
-            Response::Nothing(respond) | Response::Held(respond, _) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Response::Body(sink) => sink.reset(Reason::INTERNAL_ERROR),
-            Response::Done(Some(stream)) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Response::Nothing(respond) | Response::Held(respond, _) => respond.send_reset(reason),
+            Response::Body(sink) => sink.reset(reason),
+            Response::Done(Some(stream)) => stream.send_reset(reason),
             Response::Done(None) => {}
         }
     }

@@ -212,8 +212,9 @@ fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (is_field && value.iter().all(|&byte| is_value_byte(byte))).then(|| (name, value.trim_ascii()))
 }
 
-/// A field that the gateway knows belongs in a head.
-fn is_allowed_trailer(name: &[u8]) -> bool {
+/// Whether a field may be a trailer, whatever the version of HTTP. One that the gateway knows belongs in a head: whoever
+/// merges trailers into it would frame, route or trust by it (RFC 9110 §6.5.1).
+pub fn is_allowed_trailer(name: &[u8]) -> bool {
     let mut lower = [0; LONGEST_KNOWN];
     let Some(lower) = lower.get_mut(..name.len()) else { return true };
     lower.copy_from_slice(name);

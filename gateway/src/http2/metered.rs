@@ -10,49 +10,49 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::now_ms;
 use crate::proto::h2_meter::{Flood, FrameMeter};
-use crate::tls;
 
 /// A connection's meter, as its socket and its requests share it.
-pub(super) struct Meter {
+pub struct Meter {
     frames: RefCell<FrameMeter>,
     flood: Cell<Option<Flood>>,
 }
 
 impl Meter {
     /// Nothing has been read yet, the preface included.
-    pub(super) fn new() -> Rc<Meter> {
+    pub fn new() -> Rc<Meter> {
         Rc::new(Meter { frames: RefCell::new(FrameMeter::new(true, now_ms())), flood: Cell::new(None) })
     }
 
     /// What was one too many, once it was.
-    pub(super) fn flood(&self) -> Option<Flood> {
+    pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
     }
 
     /// The head of an answer is sent.
-    pub(super) fn answered(&self) {
+    pub fn answered(&self) {
         self.frames.borrow_mut().answered();
     }
 
     /// So many bytes of an answer are sent.
-    pub(super) fn sent_data(&self, bytes: usize) {
+    pub fn sent_data(&self, bytes: usize) {
         self.frames.borrow_mut().sent_data(bytes);
     }
 }
 
 /// A client's connection with a meter on what it sends. After a flood nothing more is read.
-pub(super) struct Metered {
-    io: tls::Stream,
+pub struct Metered<IO> {
+    io: IO,
     meter: Rc<Meter>,
 }
 
-impl Metered {
-    pub(super) fn new(io: tls::Stream, meter: Rc<Meter>) -> Metered {
+impl<IO> Metered<IO> {
+    /// Counts with `meter` what `io` receives.
+    pub fn new(io: IO, meter: Rc<Meter>) -> Metered<IO> {
         Metered { io, meter }
     }
 }
 
-impl AsyncRead for Metered {
+impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.meter.flood.get().is_some() {
@@ -70,7 +70,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
     }
