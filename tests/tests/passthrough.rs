@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use gateway_tests::certs::{Leaf, Store};
+use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::proxy_header::v1;
 use gateway_tests::tls::{TlsClient, TlsServer};
@@ -212,7 +213,10 @@ fn the_client_behind_a_proxy_is_told_to_the_backend_ahead_of_its_hello() {
         }
     });
     let config = Config::new()
-        .listener("tls", "protocol = 'tls_passthrough'\nproxy_protocol = 'require'\ntrusted_proxies = ['127.0.0.1/32']")
+        .listener(
+            "tls",
+            &format!("protocol = 'tls_passthrough'\nproxy_protocol = 'require'\ntrusted_proxies = ['{}']", loopback()),
+        )
         .cluster("db", &[origin.addr()], "proxy_protocol = 'v1'")
         .l4_route("db", "server_names = ['db.test']\ncluster = 'db'");
     let gateway = Gateway::start(&config);

@@ -6,6 +6,7 @@ use gateway_tests::certs::Store;
 use gateway_tests::client;
 use gateway_tests::haproxy::Haproxy;
 use gateway_tests::nginx::Nginx;
+use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::proxy_header::{SIGNATURE, v1, v2, v2_local};
 use gateway_tests::stream::Stream;
@@ -23,7 +24,7 @@ fn addr(text: &str) -> SocketAddr {
 /// A listener `web` that trusts the loopback, in front of an origin that shows what it gets.
 fn web(mode: &str, origin: &Origin, more: &str) -> Config {
     Config::new()
-        .listener("web", &format!("proxy_protocol = '{mode}'\ntrusted_proxies = ['127.0.0.0/8']\n{more}"))
+        .listener("web", &format!("proxy_protocol = '{mode}'\ntrusted_proxies = ['{}']\n{more}", loopback()))
         .cluster("origin", &[origin.addr()], "")
         .route("all", "cluster = 'origin'")
 }
@@ -41,13 +42,14 @@ fn forwarded_for(conn: &mut Conn) -> String {
 fn a_trusted_proxys_header_says_who_the_client_is() {
     let origin = Origin::start("a");
     let v6 = (addr("[2001:db8::7]:40000"), addr("[2001:db8::1]:443"));
+    let peer = loopback().to_string();
     let headers = [
         (v1(addr(CLIENT), addr(VIP)), "198.51.100.7"),
         (v2(addr(CLIENT), addr(VIP), &[(5, b"id"), (0xEA, b"\x01vpce")]), "198.51.100.7"),
         (v1(v6.0, v6.1), "2001:db8::7"),
         (v2(v6.0, v6.1, &[]), "2001:db8::7"),
-        (v2_local(), "127.0.0.1"),
-        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (v2_local(), peer.as_str()),
+        (b"PROXY UNKNOWN\r\n".to_vec(), peer.as_str()),
     ];
     for mode in ["accept", "require"] {
         let gateway = Gateway::start(&web(mode, &origin, ""));
@@ -71,7 +73,7 @@ fn a_trusted_proxys_header_says_who_the_client_is() {
 fn accept_takes_connections_without_a_header_and_require_resets_them() {
     let origin = Origin::start("a");
     let gateway = Gateway::start(&web("accept", &origin, ""));
-    assert_eq!(forwarded_for(&mut gateway.connect()), "127.0.0.1");
+    assert_eq!(forwarded_for(&mut gateway.connect()), loopback().to_string());
     let mut post = gateway.connect();
     assert_eq!(post.request("POST", "/echo", "", b"PROXY").text(), "PROXY", "P is not yet PROXY");
 
@@ -137,7 +139,7 @@ fn a_header_of_somebody_who_is_not_trusted_is_not_believed() {
             }
         }
         if mode == "accept" {
-            assert_eq!(forwarded_for(&mut gateway.connect()), "127.0.0.1");
+            assert_eq!(forwarded_for(&mut gateway.connect()), loopback().to_string());
         }
     }
     assert_eq!(origin.requests(), 1);
@@ -196,7 +198,7 @@ fn haproxy_in_front_is_understood_in_both_versions() {
         }
     });
     let config = Config::new()
-        .listener("pg", "protocol = 'tcp'\nproxy_protocol = 'require'\ntrusted_proxies = ['127.0.0.1/32']")
+        .listener("pg", &format!("protocol = 'tcp'\nproxy_protocol = 'require'\ntrusted_proxies = ['{}']", loopback()))
         .cluster("db", &[origin.addr()], "")
         .l4_route("db", "cluster = 'db'");
     let gateway = Gateway::start(&config);
@@ -269,8 +271,11 @@ fn a_chain_of_proxies_keeps_the_clients_ends_in_version_2() {
         .certificate("site", store.path())
         .listener(
             "pg",
-            "protocol = 'tcp'\ntls = { certificates = ['site'] }\nproxy_protocol = 'require'\n\
-             trusted_proxies = ['127.0.0.1/32']",
+            &format!(
+                "protocol = 'tcp'\ntls = {{ certificates = ['site'] }}\nproxy_protocol = 'require'\n\
+                 trusted_proxies = ['{}']",
+                loopback()
+            ),
         )
         .cluster("db", &[origin.addr()], "proxy_protocol = 'v2'")
         .l4_route("db", "cluster = 'db'");
@@ -287,7 +292,7 @@ fn a_chain_of_proxies_keeps_the_clients_ends_in_version_2() {
 #[test]
 fn nginx_understands_what_endpoints_are_told() {
     let nginx =
-        Nginx::start_with("proxy_protocol", "location / { return 200 $proxy_protocol_addr:$proxy_protocol_port; }");
+        Nginx::start_with("proxy_protocol", "location / { return 200 \"$proxy_protocol_addr $proxy_protocol_port\"; }");
     for version in ["v1", "v2"] {
         let config = Config::new()
             .listener("relay", "protocol = 'tcp'")
@@ -295,6 +300,7 @@ fn nginx_understands_what_endpoints_are_told() {
             .l4_route("nginx", "listeners = ['relay']\ncluster = 'nginx'");
         let gateway = Gateway::start(&config);
         let mut conn = Conn::connect(gateway.addr("relay"));
-        assert_eq!(conn.get("/").text(), conn.local_addr().to_string(), "{version}");
+        let client = conn.local_addr();
+        assert_eq!(conn.get("/").text(), format!("{} {}", client.ip(), client.port()), "{version}");
     }
 }
