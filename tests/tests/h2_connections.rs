@@ -335,11 +335,15 @@ fn a_stream_that_nobody_reads_does_not_stop_the_others() {
 
 /// One worker, so that there is one pool; a gateway that speaks HTTP/2 to `addr`.
 fn to_h2(addr: std::net::SocketAddr, cluster: &str) -> Gateway {
+    to_h2_with(addr, cluster, "")
+}
+
+fn to_h2_with(addr: std::net::SocketAddr, cluster: &str, route: &str) -> Gateway {
     let config = Config::new()
         .gateway("workers = 1")
         .listener("web", "")
         .cluster("origin", &[addr], &format!("protocol = 'h2'\n{cluster}"))
-        .route("all", "cluster = 'origin'");
+        .route("all", &format!("cluster = 'origin'\n{route}"));
     Gateway::start(&config)
 }
 
@@ -493,6 +497,49 @@ fn an_unused_connection_is_closed_after_its_time() {
     assert_eq!(gateway.get("/").status, 200);
     assert_eq!(origin.open(), 1);
     wait::until_true("the connection to be closed", || origin.open() == 0);
+}
+
+#[test]
+fn a_connection_that_fell_silent_gets_no_more_requests() {
+    let origin = Script::start(|conn| {
+        if conn.index > 0 {
+            let connection = Connection::server(conn.into_stream(), Options::default());
+            while let Some((stream, _)) = connection.accept() {
+                answer(&stream, b"another");
+            }
+            return;
+        }
+        let mut wire = Wire::new(conn.into_stream());
+        wire.accept(&[]);
+        wire.until("a request", |frame| frame.kind == kind::HEADERS);
+        while wire.try_frame().is_ok() {}
+    });
+    let gateway = to_h2_with(origin.addr(), "", "timeout = '300ms'");
+    assert_eq!(gateway.get("/").status, 504);
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").text(), "another");
+    }
+    assert_eq!(origin.connections(), 2);
+    origin.wait_finished(1);
+}
+
+#[test]
+fn a_connection_on_which_one_request_took_too_long_serves_others() {
+    let origin = h2_origin(|connection, index| {
+        let mut slow = Vec::new();
+        while let Some((stream, fields)) = connection.accept() {
+            if fields.contains(&(":path".into(), "/slow".into())) {
+                slow.push(stream);
+            } else {
+                answer(&stream, index.to_string().as_bytes());
+            }
+        }
+    });
+    let gateway = to_h2_with(origin.addr(), "", "timeout = '300ms'");
+    assert_eq!(gateway.get("/slow").status, 504);
+    // Until the PING is answered, the next request may go elsewhere.
+    wait::until_true("the connection to be used again", || gateway.get("/").text() == "0");
+    assert!(origin.connections() <= 2);
 }
 
 #[test]
