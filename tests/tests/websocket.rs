@@ -1,6 +1,7 @@
 //! WebSockets, for every pair of HTTP versions, and what tries to pass for one.
 
 use std::io::{Read, Write};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use gateway_tests::client::request;
@@ -401,5 +402,31 @@ fn a_client_that_leaves_during_the_handshake_is_noticed() {
         let start = Instant::now();
         origin.wait_finished(1);
         assert!(start.elapsed() < Duration::from_secs(5), "only the route's timeout ended it");
+    }
+}
+
+#[test]
+fn a_client_of_http2_that_leaves_after_its_last_word_is_noticed() {
+    for http in [Http::H1, Http::H2] {
+        let (heard, hears) = mpsc::channel();
+        let (over, is_over) = mpsc::channel::<()>();
+        let is_over = Mutex::new(is_over);
+        // Hears all, and neither answers nor ends its direction.
+        let origin = Script::start(move |conn| {
+            websocket::serve(conn, &|_, mut tunnel| {
+                tunnel.read_to_end(&mut Vec::new()).expect("the client's end");
+                heard.send(()).expect("a test that waits");
+                let _ = is_over.lock().unwrap().recv();
+            });
+        });
+        let gateway = Pair { client: Http::H2, origin: http }.gateway(&origin);
+        let mut tunnel = websocket::connect(Http::H2, gateway.addr("web"), "/chat").expect("a tunnel");
+        tunnel.half_close();
+        hears.recv().expect("the origin hears the end");
+        let active = || gateway.metrics().sum("gateway_listener_requests_active", &[("listener", "web")]);
+        assert_eq!(active(), 1.0);
+        drop(tunnel);
+        wait::until_true("the tunnel to end", || active() == 0.0);
+        drop(over);
     }
 }
