@@ -9,6 +9,7 @@ mod udp;
 
 pub use udp::serve_datagrams;
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use crate::config::model::HttpVersions;
@@ -18,7 +19,6 @@ use crate::net::{self, Until};
 use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
 use crate::snapshot::Place;
 use crate::tls::{self, TlsInfo};
-use crate::upstream::Pools;
 
 use l4::Halves;
 use opening::{Fate, Opening, Unopened};
@@ -155,7 +155,7 @@ fn connection(listener: Rc<ListenerCx>, opening: &Opening, tls: Option<TlsInfo>,
         passing_name: opening.server_name.clone().filter(|_| tls.is_none()),
         tls,
         id,
-        pools: Pools::default(),
+        pools: OnceCell::new(),
         listener,
     }
 }

@@ -286,7 +286,7 @@ impl<'a> Request<'a> {
     fn pools(&self, cluster: &Cluster) -> &'a Pools {
         match cluster.proxy_protocol {
             None => &self.worker.pools,
-            Some(_) => &self.connection.pools,
+            Some(_) => self.connection.pools.get_or_init(|| self.worker.pools.private()),
         }
     }
 
