@@ -45,11 +45,12 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
     let view = generation.listener(id);
     let settings = &generation.config.listeners[id.index()];
     let stats = view.stats.shard(worker.worker);
-    let (deadline, reads_first) = (worker.timers.deadline(), opening::is_needed(settings, view));
-    if reads_first || view.tls.is_some() {
+    let reads_first = opening::is_needed(settings, view);
+    let deadline = (reads_first || view.tls.is_some()).then(|| worker.timers.deadline());
+    let until = deadline.as_ref().map_or_else(Until::never, |deadline| {
         deadline.set(settings.limits.handshake_timeout);
-    }
-    let until = Until::only(&deadline);
+        Until::only(deadline)
+    });
     let opening = match reads_first {
         false => opening::unread(settings, view, &accepted),
         true => match Box::pin(opening::read(&generation, settings, view, &mut accepted, &until)).await {

@@ -75,7 +75,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::net::{Buf, Deadline, Timers};
+    use crate::net::{Buf, Timers};
     use crate::proto::head::Headers;
 
     /// What a side sends, step by step; it is silent while there is no step.
@@ -179,15 +179,11 @@ mod tests {
         }
     }
 
-    fn never() -> Deadline {
-        Timers::default().deadline()
-    }
-
     #[test]
     fn each_direction_ends_by_itself() {
         let pair = Pair::default();
         pair.client.0.steps.borrow_mut().extend([Ok(Some("ping")), Ok(None)]);
-        let ended = pair.run(&Until::only(&never()), |pair| {
+        let ended = pair.run(&Until::never(), |pair| {
             assert_eq!(pair.heard(), (String::new(), "ping!".into()));
             pair.origin.0.steps.borrow_mut().extend([Ok(Some("pong")), Ok(None)]);
         });
@@ -200,18 +196,18 @@ mod tests {
         let reset = || Err(io::ErrorKind::ConnectionReset.into());
         let pair = Pair::default();
         pair.client.0.steps.borrow_mut().push_back(reset());
-        let ended = pair.run(&Until::only(&never()), |_| ());
+        let ended = pair.run(&Until::never(), |_| ());
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Client(_)))), "{ended:?}");
 
         let pair = Pair::default();
         pair.origin.0.steps.borrow_mut().push_back(reset());
-        let ended = pair.run(&Until::only(&never()), |_| ());
+        let ended = pair.run(&Until::never(), |_| ());
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Origin(_)))), "{ended:?}");
         assert_eq!(pair.heard(), (String::new(), String::new()), "a cut is not an end");
 
         let pair = Pair { client: (Says::default(), Hears { deaf: true, ..Hears::default() }), ..Pair::default() };
         pair.origin.0.steps.borrow_mut().push_back(Ok(Some("lost")));
-        let ended = pair.run(&Until::only(&never()), |_| ());
+        let ended = pair.run(&Until::never(), |_| ());
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Client(_)))), "{ended:?}");
     }
 
@@ -219,7 +215,7 @@ mod tests {
     fn a_client_that_breaks_after_its_last_word_ends_the_other_direction() {
         let pair = Pair::default();
         pair.client.0.steps.borrow_mut().push_back(Ok(None));
-        let ended = pair.run(&Until::only(&never()), |pair| pair.client.0.is_broken.set(true));
+        let ended = pair.run(&Until::never(), |pair| pair.client.0.is_broken.set(true));
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Client(_)))), "{ended:?}");
         assert_eq!(pair.heard(), (String::new(), "!".into()));
     }

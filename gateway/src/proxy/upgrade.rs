@@ -74,11 +74,7 @@ pub(super) async fn attempt(
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
     // The route's timeout was for the handshake.
-    timers.end.clear();
-    let until = match target.websocket_idle {
-        Some(idle) => Until::idle(&timers.idle, idle, None),
-        None => Until::only(&timers.end),
-    };
+    let until = target.websocket_idle.map_or_else(Until::never, |idle| Until::idle(&timers.idle, idle, None));
     let exchange = &mut *request.exchange;
     exchange.responded = true;
     let ended = {
