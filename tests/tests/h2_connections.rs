@@ -572,6 +572,18 @@ fn an_origin_that_does_not_speak_http2_is_a_503() {
 }
 
 #[test]
+fn a_target_that_http2_cannot_carry_is_a_400_and_harms_no_other_request() {
+    let origin = Origin::start("a");
+    let gateway = to_h2(origin.addr(), "");
+    let mut conn = gateway.connect();
+    for target in ["/a<b", "/a>b", "/a`b", "/a?b<c", "/a?b\"c"] {
+        assert_eq!(conn.get(target).status, 400, "{target}");
+        assert_eq!(conn.get("/").text(), "a");
+    }
+    assert_eq!((origin.connections(), origin.requests()), (1, 5));
+}
+
+#[test]
 fn nginx_serves_as_an_http2_origin_over_tls() {
     let store = Store::new();
     store.issue("origin", &["origin.test"]);

@@ -198,8 +198,8 @@ impl Stream {
             return Err(UpstreamError::Protocol("upstream_has_no_extended_connect"));
         }
         self.shared.served.set(self.shared.served.get() + 1);
-        let request = http2::head::write_request(head, self.shared.scheme, websocket)
-            .map_err(|_| UpstreamError::Protocol("http2.request_cannot_be_written"))?;
+        let request =
+            http2::head::write_request(head, self.shared.scheme, websocket).map_err(|_| UpstreamError::Unwritable)?;
         let ended = head.body.is_empty() && !websocket;
         let mut sender = self.shared.sender.clone();
         let sent = sender.send_request(request, ended);
