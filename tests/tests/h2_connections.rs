@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gateway_tests::certs::Store;
 use gateway_tests::client::{self, HOST};
 use gateway_tests::curl::curl;
+use gateway_tests::h2::frame::flag::END_STREAM;
 use gateway_tests::h2::frame::{code, kind, setting};
 use gateway_tests::h2::{Client, Connection, Event, Frame, Options, PREFACE, Stream, Wire, encode, fields, response};
 use gateway_tests::nginx::Nginx;
@@ -293,6 +294,38 @@ fn a_reload_keeps_connections_and_the_next_request_sees_the_new_routes() {
     origin.release();
     assert_eq!(response(&held, &mut |_| ()).expect("a response").status, 200);
     assert!(!client.connection.has_ended());
+}
+
+#[test]
+fn a_client_that_passes_over_a_goodbye_is_not_served_for_ever() {
+    let config = Config::new().listener("web", "").route("all", "respond = { status = 204 }");
+    let mut gateway = Gateway::start(&config.clone().listener("gone", ""));
+    let mut wire = Wire::connect(gateway.addr("gone"), &[]);
+    gateway.reload(&config);
+    let (start, mut refused) = (Instant::now(), 0);
+    // Without an answer to the PING, the GOAWAY that names the last stream never comes.
+    'served: for id in (1..).step_by(2) {
+        if !wire.try_send(&Frame::headers(id, &encode(&fields("GET", "http", "/", &[])), true)) {
+            break;
+        }
+        loop {
+            match wire.try_frame() {
+                Ok(frame) if frame.stream == id && frame.kind == kind::RST_STREAM => {
+                    assert_eq!(frame.number(0), code::REFUSED_STREAM);
+                    refused += 1;
+                    break;
+                }
+                Ok(frame) if frame.stream == id && frame.has(END_STREAM) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_ne!(error, ReadError::TimedOut);
+                    break 'served;
+                }
+            }
+        }
+        assert!(start.elapsed() < wait::DEADLINE, "the connection goes on");
+    }
+    assert!(refused > 0, "requests that are not served may be sent again");
 }
 
 #[test]
