@@ -221,16 +221,21 @@ fn tungstenite_shakes_hands_on_both_sides() {
 /// How long an origin listens for bytes that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
 
-#[test]
-fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
-    let origin = Script::start(|mut conn| {
+/// An origin that answers one handshake with 403, and expects no byte behind it before or after.
+fn refusing_after_silence() -> Script {
+    Script::start(|mut conn| {
         conn.head().expect("a request");
         conn.patience(SILENCE);
         assert_eq!(conn.head(), Err(ReadError::TimedOut), "bytes before the 101");
         conn.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
         let more = conn.head();
         assert!(more.is_err(), "a request that nobody routed: {more:?}");
-    });
+    })
+}
+
+#[test]
+fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
+    let origin = refusing_after_silence();
     let pair = Pair { client: Http::H1, origin: Http::H1 };
     let config = pair
         .config(origin.addr(), "websocket = true")
@@ -246,14 +251,7 @@ fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
 
 #[test]
 fn data_behind_an_extended_connect_waits_for_the_origin() {
-    let origin = Script::start(|mut conn| {
-        conn.head().expect("a request");
-        conn.patience(SILENCE);
-        assert_eq!(conn.head(), Err(ReadError::TimedOut), "bytes before the 101");
-        conn.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
-        let more = conn.head();
-        assert!(more.is_err(), "a request that nobody routed: {more:?}");
-    });
+    let origin = refusing_after_silence();
     let gateway = Pair { client: Http::H2, origin: Http::H1 }.gateway(&origin);
     let client = Client::connect(gateway.addr("web"));
     let stream = client.connection.open(&extended_connect("websocket", "/chat"), false);
