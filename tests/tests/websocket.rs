@@ -261,6 +261,15 @@ fn data_behind_an_extended_connect_waits_for_the_origin() {
     origin.wait_finished(1);
 }
 
+fn no_client_gets_a_tunnel_to(origin: &Script, http: Http) {
+    for client in [Http::H1, Http::H2] {
+        let pair = Pair { client, origin: http };
+        let gateway = pair.gateway(origin);
+        let status = pair.connect(&gateway).expect_err("no tunnel");
+        assert!(status >= 500, "{status}");
+    }
+}
+
 #[test]
 fn an_origin_that_cannot_prove_its_101_is_not_believed() {
     for accept in ["sec-websocket-accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n", ""] {
@@ -271,12 +280,7 @@ fn an_origin_that_cannot_prove_its_101_is_not_believed() {
             ));
             let _ = conn.head();
         });
-        for client in [Http::H1, Http::H2] {
-            let pair = Pair { client, origin: Http::H1 };
-            let gateway = pair.gateway(&origin);
-            let status = pair.connect(&gateway).expect_err("no tunnel");
-            assert!(status >= 500, "{status}");
-        }
+        no_client_gets_a_tunnel_to(&origin, Http::H1);
     }
 }
 
@@ -369,12 +373,7 @@ fn an_origin_without_extended_connect_is_not_asked() {
         let connection = Connection::server(conn.into_stream(), options);
         assert!(connection.accept().is_none(), "a request that the origin cannot take");
     });
-    for client in [Http::H1, Http::H2] {
-        let pair = Pair { client, origin: Http::H2 };
-        let gateway = pair.gateway(&origin);
-        let status = pair.connect(&gateway).expect_err("no tunnel");
-        assert!(status >= 500, "{status}");
-    }
+    no_client_gets_a_tunnel_to(&origin, Http::H2);
 }
 
 #[test]
