@@ -259,7 +259,8 @@ fn the_demos_bad_client_is_dropped_and_its_good_client_is_not() {
     let config: DemoConfig = toml::from_str(&demo.config()).unwrap();
     let access =
         [AccessRule { name: "demo".into(), action: AccessAction::Deny, sources: config.access[0].sources.clone() }];
-    let xdp = model::Xdp { interfaces: config.xdp.interfaces, mode: XdpMode::Native };
+    let xdp =
+        model::Xdp { interfaces: config.xdp.interfaces, mode: XdpMode::Native, pin: None, ..model::Xdp::default() };
     let xdp = machine.enter(|| xdp::attach(&xdp, &access).unwrap());
     let port = machine.enter(serve_http);
     for (command, shows) in demo.commands(port) {
@@ -413,7 +414,12 @@ fn program_id(namespace: &Namespace, interface: &str) -> Option<String> {
 }
 
 fn on(interfaces: &[&str], mode: XdpMode) -> model::Xdp {
-    model::Xdp { interfaces: interfaces.iter().map(|name| name.to_string()).collect(), mode }
+    model::Xdp {
+        interfaces: interfaces.iter().map(|name| name.to_string()).collect(),
+        mode,
+        pin: None,
+        ..model::Xdp::default()
+    }
 }
 
 /// A rule; an address stands for the prefix that has only it.

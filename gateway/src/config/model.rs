@@ -3,6 +3,8 @@
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
+mod l4;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
+pub use l4::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +30,8 @@ pub struct Config {
     pub xdp: Xdp,
     /// Rules on the peer's address, in the order of the file.
     pub access: Vec<AccessRule>,
+    /// Virtual addresses that are load-balanced in the kernel.
+    pub vips: Vec<Vip>,
     /// Certificates; a [`CertificateId`] is an index into this.
     pub certificates: Vec<Certificate>,
     /// Listeners; a [`ListenerId`] is an index into this.
@@ -140,48 +145,6 @@ pub enum LogFormat {
     /// An Envoy format string; for `"text"` Envoy's default one. `metrics::access_log` compiles it; `check` has
     /// seen that it compiles.
     Format(String),
-}
-
-/// `[xdp]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Xdp {
-    /// `interfaces`: names; none means that XDP is off.
-    pub interfaces: Vec<String>,
-    /// `mode`
-    pub mode: XdpMode,
-}
-
-/// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
-    /// Native, else generic, else off with a warning.
-    Auto,
-    /// In the driver or not at all.
-    Native,
-    /// In the kernel's generic hook or not at all.
-    Generic,
-    /// Not at all.
-    Off,
-}
-
-/// `[[access]]`: a rule on the peer's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessRule {
-    /// `name`
-    pub name: String,
-    /// `action`
-    pub action: AccessAction,
-    /// `sources` and the lines of `source_files`, sorted and without repeats.
-    pub sources: Vec<IpNet>,
-}
-
-/// What an access rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessAction {
-    /// Drop the packet (XDP) or close the connection at accept (L7 without XDP).
-    Deny,
-    /// Let it pass although another rule denies it: allow wins over deny.
-    Allow,
 }
 
 /// `[[certificate]]`: the bytes of both files, so that a changed file makes a changed configuration.
@@ -374,6 +337,11 @@ pub struct Cluster {
     pub proxy_protocol: Option<ProxyVersion>,
     /// `tls`
     pub tls: Option<UpstreamTls>,
+    /// `health_check`; `None` takes every endpoint for healthy.
+    pub health_check: Option<HealthCheck>,
+    /// `slow_start`: an endpoint that is new, or healthy again, gets its full share only after this time; zero is at once,
+    /// the default.
+    pub slow_start: Duration,
 }
 
 /// The HTTP version spoken to a cluster.
@@ -411,6 +379,8 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// `weight`, 1 to 65 535. Default 1.
     pub weight: u16,
+    /// `drain`: what it has goes on, nothing new comes. Default off.
+    pub drain: bool,
 }
 
 /// Where an endpoint is.

@@ -15,8 +15,19 @@ const REDACTED: &str = "[redacted]";
 
 /// The configuration, in the words of the file where it has them.
 pub fn view(config: &Config) -> Value {
-    let Config { gateway, admin, access_log, xdp, access, certificates, listeners, clusters, routes, l4_routes } =
-        config;
+    let Config {
+        gateway,
+        admin,
+        access_log,
+        xdp,
+        access,
+        vips: _,
+        certificates,
+        listeners,
+        clusters,
+        routes,
+        l4_routes,
+    } = config;
     json!({
         "gateway": view_gateway(gateway),
         "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
@@ -57,7 +68,7 @@ fn view_access_log(AccessLog { target, format }: &AccessLog) -> Value {
     json!({ "path": path, "format": format })
 }
 
-fn view_xdp(Xdp { interfaces, mode }: &Xdp) -> Value {
+fn view_xdp(Xdp { interfaces, mode, .. }: &Xdp) -> Value {
     let mode = match mode {
         XdpMode::Auto => "auto",
         XdpMode::Native => "native",
@@ -174,6 +185,8 @@ fn view_cluster(cluster: &Cluster) -> Value {
         max_streams,
         proxy_protocol,
         tls,
+        health_check: _,
+        slow_start: _,
     } = cluster;
     let protocol = match protocol {
         UpstreamProtocol::H1 => "h1",
@@ -208,7 +221,7 @@ fn view_cluster(cluster: &Cluster) -> Value {
     })
 }
 
-fn view_endpoint(Endpoint { address, weight }: &Endpoint) -> Value {
+fn view_endpoint(Endpoint { address, weight, .. }: &Endpoint) -> Value {
     let address = match address {
         EndpointAddress::Socket(address) => address.to_string(),
         EndpointAddress::Name(name, port) => format!("{name}:{port}"),
@@ -362,7 +375,8 @@ mod tests {
             },
             admin: Some(Admin { address: ([127, 0, 0, 1], 9901).into() }),
             access_log: Some(AccessLog { target: LogTarget::Stdout, format: LogFormat::Json }),
-            xdp: Xdp { interfaces: vec![], mode: XdpMode::Auto },
+            xdp: Xdp::default(),
+            vips: vec![],
             access: vec![],
             certificates: vec![Certificate {
                 name: "example".into(),
@@ -390,7 +404,11 @@ mod tests {
             clusters: vec![Cluster {
                 name: "api".into(),
                 balance: Balance::RoundRobin,
-                endpoints: vec![Endpoint { address: EndpointAddress::Name("origin.test".into(), 80), weight: 2 }],
+                endpoints: vec![Endpoint {
+                    address: EndpointAddress::Name("origin.test".into(), 80),
+                    weight: 2,
+                    drain: false,
+                }],
                 connect_timeout: Duration::from_millis(1500),
                 idle_timeout: Duration::from_secs(60),
                 max_connections: 1024,
@@ -400,6 +418,8 @@ mod tests {
                 max_streams: 100,
                 proxy_protocol: None,
                 tls: None,
+                health_check: None,
+                slow_start: Duration::ZERO,
             }],
             routes: vec![Route {
                 name: "v1".into(),

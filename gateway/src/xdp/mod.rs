@@ -9,6 +9,7 @@ mod interface;
 mod lists;
 mod load;
 mod log;
+mod service;
 mod stats;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
+pub use service::{Backend, Service, Target};
 pub use stats::Counters;
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each

@@ -35,6 +35,8 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
             Some(tls) => Some(tls?),
             None => None,
         },
+        health_check: None,
+        slow_start: Duration::ZERO,
     })
 }
 
@@ -56,7 +58,11 @@ fn endpoints(list: At<Vec<At<raw::Endpoint>>>, diagnostics: &mut Diagnostics) ->
         .into_iter()
         .map(|endpoint| {
             let raw = endpoint.value.0;
-            Some(Endpoint { address: raw.address.0?.value.0, weight: raw.weight.map_or(1, |weight| weight.value.0) })
+            Some(Endpoint {
+                address: raw.address.0?.value.0,
+                weight: raw.weight.map_or(1, |weight| weight.value.0),
+                drain: false,
+            })
         })
         .collect()
 }

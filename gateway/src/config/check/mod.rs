@@ -56,6 +56,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         access_log,
         xdp,
         access: access?,
+        vips: Vec::new(),
         certificates: certificates?,
         listeners: listeners?,
         clusters: clusters?,
@@ -165,13 +166,13 @@ fn check_log_format(format: &At<String>, diagnostics: &mut Diagnostics) {
 }
 
 fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
-    let Some(raw) = raw else { return Xdp { interfaces: Vec::new(), mode: XdpMode::Auto } };
+    let Some(raw) = raw else { return Xdp::default() };
     let interfaces = raw.value.interfaces.map_or_else(Vec::new, |list| list.value);
     let mode = raw.value.mode.map_or(XdpMode::Auto, |mode| mode.value);
     if interfaces.is_empty() && mode != XdpMode::Off {
         diagnostics.hint(raw.span, "XDP is off: no `interfaces` to attach it to");
     }
-    Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode }
+    Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode, ..Xdp::default() }
 }
 
 /// Reports addresses that two things would listen on. Port 0 is a new port for each, and UDP has ports of its own.

@@ -67,7 +67,7 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(config.gateway, Gateway::default());
     assert_eq!(config.admin, Some(Admin { address: "127.0.0.1:9901".parse().unwrap() }));
     assert_eq!(config.access_log, None);
-    assert_eq!(config.xdp, Xdp { interfaces: vec![], mode: XdpMode::Auto });
+    assert_eq!(config.xdp, Xdp::default());
 }
 
 /// A file with every table that has defaults; each may be filled with `keys`.
