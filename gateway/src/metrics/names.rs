@@ -100,7 +100,9 @@ families! {
     CLUSTER_RETRIES = Counter "gateway_cluster_retries_total" ["cluster"]
         "Upstream attempts after the first."
     CLUSTER_HEALTHY = Gauge "gateway_cluster_endpoint_healthy" ["cluster", "endpoint"]
-        "1 when the endpoint takes requests, else 0."
+        "1 when the endpoint takes requests, else 0: it drains or its health checks fail."
+    CLUSTER_HEALTH_CHANGES = Counter "gateway_cluster_endpoint_health_changes_total" ["cluster", "endpoint"]
+        "Times the endpoint became unhealthy or healthy again."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

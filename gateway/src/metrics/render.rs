@@ -41,6 +41,8 @@ pub struct EndpointHealth {
     pub endpoint: String,
     /// Whether it takes requests.
     pub healthy: bool,
+    /// How often the health checks changed their mind about it.
+    pub changes: u64,
 }
 
 /// Appends every metric to `out`.
@@ -118,6 +120,11 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::CLUSTER_HEALTHY, |family| {
         for health in &extra.endpoints {
             family.sample(&[&health.cluster, &health.endpoint], u8::from(health.healthy));
+        }
+    });
+    page.family(&names::CLUSTER_HEALTH_CHANGES, |family| {
+        for health in &extra.endpoints {
+            family.sample(&[&health.cluster, &health.endpoint], health.changes);
         }
     });
 }

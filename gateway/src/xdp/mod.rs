@@ -10,6 +10,7 @@ mod lists;
 mod load;
 mod log;
 mod service;
+mod services;
 mod stats;
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ fn full_page() -> String {
         generation: 7,
         reloads_ok: 6,
         last_reload_unix_s: 1_700_000_000,
-        endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true }],
+        endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true, changes: 2 }],
         xdp_packets: vec![("denied_v4", 12)],
         ..Extra::default()
     };
