@@ -1,7 +1,10 @@
 //! From the embedded object to a program in the kernel, with typed maps.
 
+use std::path::Path;
+
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
@@ -9,6 +12,7 @@ use gateway_ebpf::abi::{self, LISTED, V4, V6, names};
 use ipnet::IpNet;
 
 use super::lists::Entry;
+use super::pins::Pins;
 use super::{Counters, DropLog, Probe, XdpError, log};
 use crate::config::model::AccessAction;
 
@@ -35,15 +39,22 @@ struct Prefixes {
 }
 
 impl Loaded {
-    pub fn new() -> Result<Loaded, XdpError> {
+    /// Loads it. Maps that are pinned go on with what they have.
+    pub fn new(pins: Option<&Pins>) -> Result<Loaded, XdpError> {
         if !object_is_embedded() {
             return Err(XdpError::NoObject);
         }
         let log_drops = log::wanted();
-        let mut ebpf = EbpfLoader::new()
-            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
-            .load(OBJECT)
-            .map_err(|error| XdpError::load(&error))?;
+        let entries: &[(&str, u32)] = &[];
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        for &(name, entries) in entries {
+            loader.map_max_entries(name, entries);
+        }
+        for (name, path) in pins.map_or_else(Vec::new, |pins| pins.maps(OBJECT, entries)) {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| XdpError::load(&error))?;
         program(&mut ebpf)?.load().map_err(refused)?;
         Ok(Loaded {
             allow: Prefixes { v4: map(&mut ebpf, names::ALLOW_V4)?, v6: map(&mut ebpf, names::ALLOW_V6)? },
@@ -59,6 +70,14 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_if_index(index, mode)?;
         program.take_link(link)
+    }
+
+    /// Takes the place of the program of a pinned link, between two packets. The file stays.
+    pub fn replace(&mut self, pin: &Path) -> Result<XdpLink, Box<dyn std::error::Error>> {
+        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+        let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let link = program.attach_to_link(link)?;
+        Ok(program.take_link(link)?)
     }
 
     /// Adds all entries, or none and says why.
