@@ -4,6 +4,8 @@
 //! XDP is never a condition for the gateway to start unless the configuration says so: with `mode = "auto"` each
 //! thing that is missing costs one line in the log.
 
+#[allow(dead_code, reason = "the tables of lists and of flows are filled through it")]
+mod batch;
 mod error;
 mod interface;
 mod lists;
