@@ -30,6 +30,13 @@ pub enum XdpError {
         /// Prefixes of one IP version in it.
         count: usize,
     },
+    /// More services or backends than the program's maps hold.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many fit.
+        limit: usize,
+    },
     /// The kernel refuses a map operation.
     Map {
         /// What was to be done.
@@ -136,6 +143,9 @@ impl fmt::Display for XdpError {
                 },
                 gateway_ebpf::abi::PREFIXES_MAX
             ),
+            XdpError::TooMany { what, limit } => {
+                write!(f, "more {what} than the {limit} that fit; take some away, or share them out among boxes")
+            }
             XdpError::Map { operation, cause } => {
                 write!(f, "the kernel did not {operation}: {cause}; the previous lists stay in force")
             }

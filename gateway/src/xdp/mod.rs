@@ -6,7 +6,9 @@
 
 #[allow(dead_code, reason = "the tables of lists and of flows are filled through it")]
 mod batch;
+mod convert;
 mod error;
+mod flows;
 mod interface;
 mod lists;
 mod load;
@@ -14,6 +16,7 @@ mod log;
 mod pins;
 mod service;
 mod services;
+mod slots;
 mod stats;
 
 use std::path::Path;
@@ -25,12 +28,14 @@ use load::Loaded;
 use pins::Pins;
 
 pub use error::{Refusal, XdpError};
+pub use flows::{FlowInfo, FlowState};
 pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
 pub use pins::{Detached, detach};
 pub use service::{Backend, Service, Target};
+pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
@@ -79,10 +84,12 @@ pub struct SyncReport {
 }
 
 /// What the program does with a frame that nobody sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// The kernel's number for the verdict: 1 is drop, 2 is pass.
+    /// The kernel's number for the verdict: 1 is drop, 2 is pass, 4 is send.
     pub action: u32,
+    /// What became of the frame.
+    pub frame: Vec<u8>,
     /// Time per run.
     pub per_packet: Duration,
 }
@@ -103,6 +110,36 @@ impl Xdp {
                 *self = attach(config, access)?;
                 Ok(SyncReport::default())
             }
+        }
+    }
+
+    /// Makes the program serve these virtual addresses and no others, touching only what differs. Flows of a backend that
+    /// stays go on; those of one that is gone or dead choose another.
+    ///
+    /// In mode `nat` without `snat_addresses`, and in mode `ipip`, the source address towards a backend is the one that the
+    /// kernel would use in the calling thread's network namespace.
+    ///
+    /// Does nothing while XDP is off: call it again after [`sync`](Xdp::sync) has turned it on.
+    pub fn sync_services(&mut self, services: &[Service]) -> Result<(), XdpError> {
+        match &mut self.running {
+            Some(running) => running.program.services().sync(services),
+            None => Ok(()),
+        }
+    }
+
+    /// The counters of the services of the last [`sync_services`](Xdp::sync_services), in their order.
+    pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.service_stats(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The flows whose client or backend is `of`; all of them if it is `None`.
+    pub fn flows(&self, of: Option<std::net::IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.flows(of),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -158,7 +195,7 @@ impl Running {
         }
         let lists = Lists::new(access)?;
         let pins = open_pins(config.pin.as_deref());
-        let mut program = Loaded::new(pins.as_ref())?;
+        let mut program = Loaded::new(config, pins.as_ref())?;
         program.add(&Lists::default().changes_to(&lists).add)?;
         let interfaces = attach_all(&mut program, &config.interfaces, config.mode, pins.as_ref())?;
         if let Some(pins) = &pins {
@@ -183,9 +220,12 @@ impl Running {
 
     fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
         let changed = *config != self.config;
-        if (&config.pin, &config.flows) != (&self.config.pin, &self.config.flows) {
-            ::log::warn!("xdp: `pin` and `flows` change with the next start, not with a reload");
+        if (&config.pin, &config.flows.established, &config.flows.half_open)
+            != (&self.config.pin, &self.config.flows.established, &self.config.flows.half_open)
+        {
+            ::log::warn!("xdp: `pin` and the sizes of `flows` change with the next start, not with a reload");
         }
+        self.program.services().configure(config)?;
         if self.interfaces.iter().any(|interface| interface.contradicts(config.mode)) {
             self.replace_interfaces(config)?;
         } else {

@@ -25,7 +25,24 @@ use gateway_ebpf::abi::{VERSION, names};
 use super::Attached;
 
 /// Maps that the next process goes on with. What they count goes on too.
-const KEPT: &[&str] = &[names::PACKETS];
+const KEPT: &[&str] = &[
+    names::PACKETS,
+    names::SETTINGS,
+    names::PORTS,
+    names::SERVICES_V4,
+    names::SERVICES_V6,
+    names::VIPS_V4,
+    names::VIPS_V6,
+    names::MAGLEV,
+    names::BACKENDS,
+    names::SNAT,
+    names::BACKEND_COUNTS,
+    names::SERVICE_COUNTS,
+    names::ESTABLISHED_V4,
+    names::ESTABLISHED_V6,
+    names::HALF_OPEN_V4,
+    names::HALF_OPEN_V6,
+];
 
 /// The directory of this version.
 #[derive(Debug)]
