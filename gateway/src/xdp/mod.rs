@@ -14,10 +14,12 @@ mod lists;
 mod load;
 mod log;
 mod pins;
+mod probe;
 mod service;
 mod services;
 mod slots;
 mod stats;
+mod view;
 
 use std::path::Path;
 use std::time::Duration;
@@ -34,9 +36,11 @@ pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
 pub use pins::{Detached, detach};
+pub use probe::{can_be_pinned_in, features, pinned_links};
 pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
+pub use view::Pinned;
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
 /// interface to the log.
@@ -50,7 +54,7 @@ pub fn attach(config: &model::Xdp, access: &[AccessRule]) -> Result<Xdp, XdpErro
         }
         Ok(None) => {
             ::log::info!("xdp: off: [xdp] asks for no interface; name one in `interfaces` to turn it on");
-            if let Some(pin) = config.pin.as_deref().filter(|pin| pins::has_links(pin)) {
+            if let Some(pin) = config.pin.as_deref().filter(|pin| !pins::links_below(pin).is_empty()) {
                 ::log::warn!(
                     "xdp: the program of another process is attached still; `gateway xdp detach --pin {}` removes it",
                     pin.display()

@@ -117,7 +117,7 @@ impl Pins {
 
     /// Every pinned link, those of other versions of the ABI included.
     pub fn links(&self) -> Vec<LinkPin> {
-        versions(&self.root).iter().flat_map(|directory| files(directory)).filter_map(link_pin).collect()
+        links_below(&self.root)
     }
 
     /// Removes what other versions of the ABI have left. Their links are this one's by now.
@@ -153,9 +153,9 @@ pub fn detach(root: &Path) -> io::Result<Detached> {
     }
 }
 
-/// Whether links are pinned below `root`.
-pub(super) fn has_links(root: &Path) -> bool {
-    versions(root).iter().flat_map(|directory| files(directory)).any(|path| link_pin(path).is_some())
+/// The links pinned below `root`, of all versions of the ABI.
+pub(super) fn links_below(root: &Path) -> Vec<LinkPin> {
+    versions(root).iter().flat_map(|directory| files(directory)).filter_map(link_pin).collect()
 }
 
 fn remove_version(directory: &Path) -> io::Result<Detached> {
@@ -223,7 +223,7 @@ fn link_pin(path: PathBuf) -> Option<LinkPin> {
 }
 
 /// statfs(2)
-fn is_bpf_file_system(path: &Path) -> bool {
+pub(super) fn is_bpf_file_system(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: all zeros are a value of this struct of integers.
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
