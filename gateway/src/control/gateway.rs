@@ -24,11 +24,11 @@ use crate::config::{self, Files, Loaded, Report};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
-use crate::metrics::render::{EndpointHealth, Extra};
+use crate::metrics::render::{EndpointHealth, Extra, VipCounts, VipEndpointCounts};
 use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, Xdp, XdpError};
+use crate::xdp::{self, BackendStats, ServiceStats, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -510,6 +510,8 @@ impl Shared {
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
+            xdp_interfaces: state.xdp.as_ref().map(xdp_interfaces).unwrap_or_default(),
+            vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, vips),
         }
     }
 
@@ -559,6 +561,27 @@ fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
 fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
     let Ok(counters) = xdp.counters() else { return Vec::new() };
     counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()
+}
+
+fn xdp_interfaces(xdp: &Xdp) -> Vec<(String, &'static str)> {
+    let mode = |interface: &xdp::Interface| interface.attached().map_or("off", xdp::Attached::name);
+    xdp.interfaces().iter().map(|interface| (interface.name().to_owned(), mode(interface))).collect()
+}
+
+fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
+    let endpoint = |backend: &BackendStats| VipEndpointCounts {
+        address: backend.address.to_string(),
+        flows: backend.counts.flows,
+        packets: [backend.counts.packets, backend.counts.answer_packets],
+        bytes: [backend.counts.bytes, backend.counts.answer_bytes],
+    };
+    let vip = |service: ServiceStats| VipCounts {
+        endpoints: service.backends.iter().map(endpoint).collect(),
+        name: service.name,
+        local: [service.local_packets, service.local_bytes],
+        dropped: service.dropped,
+    };
+    services.into_iter().map(vip).collect()
 }
 
 fn hostname() -> String {
