@@ -49,8 +49,10 @@ macro_rules! root_or_skip {
     () => {
         if !lab::is_root() || !xdp::object_is_embedded() {
             // Not `eprintln!`, which the test runner shows only when a test fails.
-            let line =
-                format!("\n=== SKIPPED, a test of {}: it needs root and `cargo xtask build-ebpf` ===\n", module_path!());
+            let line = format!(
+                "\n=== SKIPPED, a test of {}: it needs root and `cargo xtask build-ebpf` ===\n",
+                module_path!()
+            );
             let _ = io::stderr().write_all(line.as_bytes());
             return;
         }

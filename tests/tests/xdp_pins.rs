@@ -51,7 +51,7 @@ fn a_process_that_ends_leaves_the_program_and_the_next_one_takes_over() {
     assert_eq!(detached.interfaces, 1);
     assert!(detached.maps >= 1);
     assert_eq!(program_id(&gateway, "eth0"), None, "detached");
-    assert_eq!(bpf.files(), Vec::<String>::new(), "nothing is left");
+    assert!(!bpf.root().exists(), "{:?} is left", bpf.files());
     assert_eq!(xdp::detach(&bpf.root()).unwrap(), Detached::default(), "there is nothing to detach twice");
 }
 
@@ -176,10 +176,10 @@ impl BpfFileSystem {
         self.0.path().join("gateway")
     }
 
-    /// The names of all files in it.
+    /// The names of all files below `root`.
     fn files(&self) -> Vec<String> {
         fn walk(directory: &Path, names: &mut Vec<String>) {
-            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
                 if entry.file_type().unwrap().is_dir() {
                     walk(&entry.path(), names);
                 } else {
@@ -188,7 +188,7 @@ impl BpfFileSystem {
             }
         }
         let mut names = Vec::new();
-        walk(self.0.path(), &mut names);
+        walk(&self.root(), &mut names);
         names.sort();
         names
     }
