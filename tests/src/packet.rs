@@ -132,11 +132,8 @@ pub fn icmp(from: &str, to: &str, kind: u8, code: u8, rest: [u8; 4], body: &[u8]
     let mut message = vec![kind, code, 0, 0];
     message.extend(rest);
     message.extend(body);
-    let sum = if is_v4 {
-        checksum(&message)
-    } else {
-        with_pseudo_header(build.from.ip(), build.to.ip(), ICMPV6, &message)
-    };
+    let sum =
+        if is_v4 { checksum(&message) } else { with_pseudo_header(build.from.ip(), build.to.ip(), ICMPV6, &message) };
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let build = Build { protocol: if is_v4 { ICMP } else { ICMPV6 }, ..build };
     let mut frame = [BOX_MAC, CLIENT_MAC].concat();

@@ -117,8 +117,7 @@ impl Loaded {
     pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Probe, XdpError> {
         // Room for an outer header.
         let mut out = vec![0; frame.len() + 64];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..Default::default() };
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..Default::default() };
         let program: Result<&Program, ProgramError> =
             self.ebpf.program(abi::PROGRAM).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into);
         let run = program.and_then(|program| program.test_run(options));

@@ -25,11 +25,11 @@ use lists::Lists;
 use load::Loaded;
 
 pub use error::{Refusal, XdpError};
+pub use flows::{FlowInfo, FlowState};
 pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
-pub use flows::{FlowInfo, FlowState};
 pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;

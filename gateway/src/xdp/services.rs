@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use gateway_ebpf::abi::service::{self as abi, BACKENDS_MAX, Ip4, Ip6, MAGLEV_SIZE, PORT_WORDS, PortBits, SERVICES_MAX};
+use gateway_ebpf::abi::service::{
+    self as abi, BACKENDS_MAX, Ip4, Ip6, MAGLEV_SIZE, PORT_WORDS, PortBits, SERVICES_MAX,
+};
 use gateway_ebpf::abi::{names, service::mode};
 
 use super::batch::{Kind, Table};
@@ -205,7 +207,8 @@ impl Services {
     fn restore(&mut self) -> Result<(), XdpError> {
         self.maps.v4.restore(&mut self.services, &mut self.entries)?;
         self.maps.v6.restore(&mut self.services, &mut self.entries)?;
-        let versions: BTreeMap<u32, bool> = self.entries.iter().map(|(key, entry)| (entry.id, key.0.is_ipv6())).collect();
+        let versions: BTreeMap<u32, bool> =
+            self.entries.iter().map(|(key, entry)| (entry.id, key.0.is_ipv6())).collect();
         for slot in 0..BACKENDS_MAX as u32 {
             let backend = self.maps.backends.get(&slot, 0).map_err(failed("read the backends"))?;
             if backend.epoch == 0 {
@@ -251,7 +254,12 @@ impl Services {
                 Ok((slot.map_err(full("endpoints of all [[vip]]s", BACKENDS_MAX))?, *backend))
             });
             let backends = backends.collect::<Result<_, XdpError>>()?;
-            numbered.push(Numbered { key: key(service), entry: entry(service, id), protocol: service.protocol, backends });
+            numbered.push(Numbered {
+                key: key(service),
+                entry: entry(service, id),
+                protocol: service.protocol,
+                backends,
+            });
         }
         Ok(numbered)
     }
@@ -265,13 +273,7 @@ impl Services {
         }
     }
 
-    fn write_backend(
-        &mut self,
-        slot: u32,
-        service: &Numbered,
-        backend: &Backend,
-        epoch: u32,
-    ) -> Result<(), XdpError> {
+    fn write_backend(&mut self, slot: u32, service: &Numbered, backend: &Backend, epoch: u32) -> Result<(), XdpError> {
         let source = match service.entry.mode {
             mode::NAT | mode::IPIP => self.source_towards(backend.address),
             _ => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -508,8 +510,7 @@ fn port_bits(numbered: &[Numbered], pool: &Pool) -> [u64; 4 * PORT_WORDS] {
 
 /// The address from which the kernel would reach a backend, in the calling thread's network namespace. Sends nothing.
 fn local_address(backend: SocketAddr) -> io::Result<IpAddr> {
-    let any: IpAddr =
-        if backend.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if backend.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(backend)?;
     Ok(socket.local_addr()?.ip())
