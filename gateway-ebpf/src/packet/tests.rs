@@ -4,7 +4,6 @@ const IPV4_SOURCE: usize = 12;
 const IPV6_SOURCE: usize = 8;
 const IPV6_HEADER: usize = 40;
 
-
 const V4_SOURCE: V4 = [203, 0, 113, 7];
 const V6_SOURCE: V6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
 

@@ -45,10 +45,5 @@ fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>) -> u32 {
 
 #[inline(always)]
 pub fn flow_key<A: Family>(packet: &Packet<A>) -> FlowKey<A> {
-    FlowKey {
-        source: packet.source,
-        destination: packet.destination,
-        ports: packet.ports,
-        protocol: packet.protocol,
-    }
+    FlowKey { source: packet.source, destination: packet.destination, ports: packet.ports, protocol: packet.protocol }
 }

@@ -68,13 +68,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
 
 /// Another packet of a half-open flow.
 #[inline(always)]
-fn go_on<A: Family>(
-    ctx: &XdpContext,
-    packet: &Packet<A>,
-    key: &FlowKey<A>,
-    half_open: &mut Flow<A>,
-    now: u32,
-) -> u32 {
+fn go_on<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
     half_open.seen = now;
     half_open.spoken = 1;
     if flow::ends(packet) {
@@ -94,13 +88,7 @@ fn go_on<A: Family>(
 /// The first packet of a flow, or one of a flow that was forgotten: a TCP connection then goes on if it gets the same
 /// port again, and is reset by the backend if not, which is better than silence.
 #[inline(always)]
-fn first<A: Family>(
-    ctx: &XdpContext,
-    packet: &Packet<A>,
-    key: &FlowKey<A>,
-    service: &Service,
-    now: u32,
-) -> u32 {
+fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, service: &Service, now: u32) -> u32 {
     if service.mode == mode::LOCAL {
         let bytes = u64::from(packet.length);
         count::service(service.id, |counts| {

@@ -188,7 +188,9 @@ fn tell<A: Family>(ctx: &XdpContext, packet: &Packet<A>, mtu: u32) -> Option<()>
     send::move_ethernet_header(ctx, network, before)?;
     let header = bytes(ctx, network, A::HEADER)?;
     // SAFETY: the whole header is there.
-    unsafe { send::write_header(header, before + A::HEADER, A::ICMP as u8, ERROR_TTL, packet.destination, packet.source) };
+    unsafe {
+        send::write_header(header, before + ICMP_HEADER, A::ICMP as u8, ERROR_TTL, packet.destination, packet.source)
+    };
     let icmp = bytes(ctx, network + A::HEADER, 2 * ICMP_HEADER + A::HEADER)?.cast::<u32>();
     let (kind, size) = if A::V6 {
         ([PACKET_TOO_BIG, 0, 0, 0], mtu.to_be())

@@ -211,14 +211,7 @@ pub fn move_ethernet_header(ctx: &XdpContext, length: usize, distance: usize) ->
 ///
 /// `header` points to `A::HEADER` writable bytes.
 #[inline(always)]
-pub unsafe fn write_header<A: Family>(
-    header: *mut u8,
-    payload: usize,
-    kind: u8,
-    ttl: u8,
-    source: A,
-    destination: A,
-) {
+pub unsafe fn write_header<A: Family>(header: *mut u8, payload: usize, kind: u8, ttl: u8, source: A, destination: A) {
     let words = header.cast::<u32>();
     // SAFETY: the fields lie within the header; BPF stores at any address.
     unsafe {

@@ -29,7 +29,8 @@ pub fn table(shares: &[Share], size: usize) -> Vec<u16> {
     if heaviest == 0 {
         return table;
     }
-    let mut walkers: Vec<Walker> = shares.iter().zip(0..NOBODY).map(|(share, index)| Walker::new(share, index, size)).collect();
+    let mut walkers: Vec<Walker> =
+        shares.iter().zip(0..NOBODY).map(|(share, index)| Walker::new(share, index, size)).collect();
     let mut free = size;
     loop {
         for walker in &mut walkers {
