@@ -4,6 +4,7 @@ use aya_ebpf::btf_maps::LpmTrie;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::macros::btf_map;
 use gateway_ebpf::Reason;
+use gateway_ebpf::abi::service::Ip6;
 use gateway_ebpf::abi::{LIST_CAPACITY, V4, V6};
 
 #[btf_map]
@@ -22,8 +23,8 @@ pub fn v4(source: V4) -> Reason {
 }
 
 #[inline(always)]
-pub fn v6(source: V6) -> Reason {
-    let key = Key::new(128, source);
+pub fn v6(source: Ip6) -> Reason {
+    let key = Key::new(128, bytes(source));
     judge(&DENY_V6, &ALLOW_V6, &key, Reason::DeniedV6)
 }
 
@@ -43,4 +44,11 @@ fn judge<A>(
     } else {
         denied
     }
+}
+
+/// The address as the lists' keys have it.
+#[inline(always)]
+pub fn bytes(address: Ip6) -> V6 {
+    // SAFETY: two integers without padding are sixteen bytes.
+    unsafe { core::mem::transmute(address) }
 }

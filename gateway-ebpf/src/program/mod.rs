@@ -1,33 +1,122 @@
-//! The program: one pass over a frame, from its source address to a verdict.
+//! The program: one pass over a frame, from its addresses to a verdict.
+//!
+//! `access` → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`.
+//!
+//! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
+//! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
 
 mod access;
+mod balance;
+mod begin;
 mod count;
+mod family;
+mod flow;
+mod icmp;
 mod log;
+mod next_hop;
+mod send;
+mod settings;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
-use gateway_ebpf::packet::{Frame, Source};
+use gateway_ebpf::abi::service::{Ip4, Ip6};
+use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Packet, Parsed, Source};
 
 // `frags`: without it a driver refuses the program when the MTU is above about 3.5 kB.
 #[xdp(frags)]
-pub fn gateway_xdp_v1(ctx: XdpContext) -> u32 {
-    // SAFETY: the kernel hands over readable bytes from `data` to `data_end`, nobody writes them meanwhile, and the
-    // verifier proves every access.
-    let frame = unsafe { Frame::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-    let source = frame.source();
-    let reason = match source {
-        Source::V4(address) => access::v4(address),
-        Source::V6(address) => access::v6(address),
-        Source::NotIp => Reason::NotIp,
-        Source::Malformed => Reason::Malformed,
+pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
+    let next = match frame(&ctx).network() {
+        Some((ETHERTYPE_IPV4, offset)) => v4(ctx.ctx, offset),
+        Some((ETHERTYPE_IPV6, offset)) => v6(ctx.ctx, offset),
+        Some(_) => return pass(Reason::NotIp),
+        None => return pass(Reason::Malformed),
     };
-    count::packet(reason);
-    if !reason.drops() {
-        return XDP_PASS;
+    match next {
+        Next::BEGIN_V4 => begin::packet::<Ip4>(ctx.ctx),
+        Next::BEGIN_V6 => begin::packet::<Ip6>(ctx.ctx),
+        Next::ICMP_V4 => icmp::packet::<Ip4>(ctx.ctx),
+        Next::ICMP_V6 => icmp::packet::<Ip6>(ctx.ctx),
+        verdict => verdict,
     }
-    log::dropped(&ctx, source);
+}
+
+/// What the short way of a packet ends in: a verdict, or one of these stages, which are called when its stack is free
+/// again.
+struct Next;
+
+impl Next {
+    const BEGIN_V4: u32 = 16;
+    const BEGIN_V6: u32 = 17;
+    const ICMP_V4: u32 = 18;
+    const ICMP_V6: u32 = 19;
+
+    #[inline(always)]
+    const fn begin<A: Ip>() -> u32 {
+        if A::V6 { Next::BEGIN_V6 } else { Next::BEGIN_V4 }
+    }
+
+    #[inline(always)]
+    const fn icmp<A: Ip>() -> u32 {
+        if A::V6 { Next::ICMP_V6 } else { Next::ICMP_V4 }
+    }
+}
+
+#[inline(never)]
+fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    let source = packet.source.to_ne_bytes();
+    let access = access::v4(source);
+    if access.drops() { denied(ctx, access, Source::V4(source)) } else { balance::packet(ctx, &packet, access) }
+}
+
+#[inline(never)]
+fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    let access = access::v6(packet.source);
+    if access.drops() {
+        denied(ctx, access, Source::V6(access::bytes(packet.source)))
+    } else {
+        balance::packet(ctx, &packet, access)
+    }
+}
+
+/// Parses the frame again, for the stages that are functions of their own.
+#[inline(always)]
+fn parse<A: Ip>(ctx: &XdpContext) -> Option<Packet<A>> {
+    let (_, offset) = frame(ctx).network()?;
+    match A::parse(frame(ctx), offset) {
+        Parsed::Packet(packet) => Some(packet),
+        Parsed::Malformed => None,
+    }
+}
+
+#[inline(always)]
+fn denied(ctx: &XdpContext, reason: Reason, source: Source) -> u32 {
+    log::dropped(ctx, source);
+    drop(reason)
+}
+
+#[inline(always)]
+fn frame(ctx: &XdpContext) -> Frame {
+    // SAFETY: the kernel hands over readable bytes from `data` to `data_end`, nobody else writes them meanwhile, no frame
+    // is kept across a write, and the verifier proves every access.
+    unsafe { Frame::new(ctx.data() as *const u8, ctx.data_end() as *const u8) }
+}
+
+#[inline(always)]
+fn pass(reason: Reason) -> u32 {
+    count::packet(reason);
+    XDP_PASS
+}
+
+#[inline(always)]
+fn drop(reason: Reason) -> u32 {
+    count::packet(reason);
     XDP_DROP
 }
 

@@ -1,6 +1,7 @@
 //! Why XDP is off, and how to turn it on.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::{fmt, io};
 
 use crate::config::model::AccessAction;
@@ -30,6 +31,15 @@ pub enum XdpError {
         /// Prefixes of one IP version in it.
         count: usize,
     },
+    /// More services or backends than the program's maps hold.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many fit.
+        limit: usize,
+    },
+    /// No process has pinned anything there.
+    NothingPinned(PathBuf),
     /// The kernel refuses a map operation.
     Map {
         /// What was to be done.
@@ -135,6 +145,14 @@ impl fmt::Display for XdpError {
                     AccessAction::Deny => "deny",
                 },
                 gateway_ebpf::abi::PREFIXES_MAX
+            ),
+            XdpError::TooMany { what, limit } => {
+                write!(f, "more {what} than the {limit} that fit; take some away, or share them out among boxes")
+            }
+            XdpError::NothingPinned(directory) => write!(
+                f,
+                "nothing is pinned in {} by this version; a gateway with `pin` in [xdp] and an interface does that",
+                directory.display()
             ),
             XdpError::Map { operation, cause } => {
                 write!(f, "the kernel did not {operation}: {cause}; the previous lists stay in force")

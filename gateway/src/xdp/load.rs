@@ -1,7 +1,11 @@
 //! From the embedded object to a program in the kernel, with typed maps.
 
+use std::net::IpAddr;
+use std::path::Path;
+
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
@@ -9,8 +13,10 @@ use gateway_ebpf::abi::{self, LISTED, V4, V6, names};
 use ipnet::IpNet;
 
 use super::lists::Entry;
-use super::{Counters, DropLog, Probe, XdpError, log};
-use crate::config::model::AccessAction;
+use super::pins::Pins;
+use super::services::Services;
+use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
+use crate::config::model::{self, AccessAction};
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
 pub fn object_is_embedded() -> bool {
@@ -25,6 +31,7 @@ pub(super) struct Loaded {
     allow: Prefixes,
     deny: Prefixes,
     packets: PerCpuArray<MapData, u64>,
+    services: Services,
     log: Option<DropLog>,
 }
 
@@ -35,20 +42,30 @@ struct Prefixes {
 }
 
 impl Loaded {
-    pub fn new() -> Result<Loaded, XdpError> {
+    /// Loads it. Maps that are pinned go on with what they have.
+    pub fn new(config: &model::Xdp, pins: Option<&Pins>) -> Result<Loaded, XdpError> {
         if !object_is_embedded() {
             return Err(XdpError::NoObject);
         }
         let log_drops = log::wanted();
-        let mut ebpf = EbpfLoader::new()
-            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
-            .load(OBJECT)
-            .map_err(|error| XdpError::load(&error))?;
+        let entries = entries(config);
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        for (name, entries) in entries {
+            loader.map_max_entries(name, entries);
+        }
+        for (name, path) in pins.map_or_else(Vec::new, |pins| pins.maps(OBJECT, &entries)) {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| XdpError::load(&error))?;
         program(&mut ebpf)?.load().map_err(refused)?;
+        let mut services = Services::open(|name| ebpf.take_map(name).ok_or(XdpError::WrongObject))?;
+        services.configure(config)?;
         Ok(Loaded {
             allow: Prefixes { v4: map(&mut ebpf, names::ALLOW_V4)?, v6: map(&mut ebpf, names::ALLOW_V6)? },
             deny: Prefixes { v4: map(&mut ebpf, names::DENY_V4)?, v6: map(&mut ebpf, names::DENY_V6)? },
             packets: map(&mut ebpf, names::PACKETS)?,
+            services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
             ebpf,
         })
@@ -59,6 +76,14 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_if_index(index, mode)?;
         program.take_link(link)
+    }
+
+    /// Takes the place of the program of a pinned link, between two packets. The file stays.
+    pub fn replace(&mut self, pin: &Path) -> Result<XdpLink, Box<dyn std::error::Error>> {
+        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+        let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let link = program.attach_to_link(link)?;
+        Ok(program.take_link(link)?)
     }
 
     /// Adds all entries, or none and says why.
@@ -85,17 +110,32 @@ impl Loaded {
         Counters::read(&self.packets)
     }
 
+    pub fn services(&mut self) -> &mut Services {
+        &mut self.services
+    }
+
+    pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
+        self.services.stats()
+    }
+
+    pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
+        self.services.flows(of)
+    }
+
     pub fn take_log(&mut self) -> Option<DropLog> {
         self.log.take()
     }
 
     pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Probe, XdpError> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+        // Room for an outer header.
+        let mut out = vec![0; frame.len() + 64];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..Default::default() };
         let program: Result<&Program, ProgramError> =
             self.ebpf.program(abi::PROGRAM).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into);
         let run = program.and_then(|program| program.test_run(options));
         let run = run.map_err(|error| XdpError::map("run the program on a test frame", &error))?;
-        Ok(Probe { action: run.return_value, per_packet: run.duration })
+        let frame = out[..run.data_size_out as usize].to_vec();
+        Ok(Probe { action: run.return_value, frame, per_packet: run.duration })
     }
 
     fn prefixes(&mut self, action: AccessAction) -> &mut Prefixes {
@@ -120,6 +160,19 @@ impl Prefixes {
             IpNet::V6(net) => self.v6.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
         }
     }
+}
+
+/// The sizes of maps that the configuration decides.
+fn entries(config: &model::Xdp) -> [(&'static str, u32); 4] {
+    // A flow is two entries, one for each direction.
+    let (established, half_open) =
+        (config.flows.established.saturating_mul(2), config.flows.half_open.saturating_mul(2));
+    [
+        (names::ESTABLISHED_V4, established),
+        (names::ESTABLISHED_V6, established),
+        (names::HALF_OPEN_V4, half_open),
+        (names::HALF_OPEN_V6, half_open),
+    ]
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Program, XdpError> {

@@ -1,0 +1,170 @@
+//! Maps with many entries: whole slices of them in one system call, which aya cannot do. Only this file, `pins`
+//! and `probe` name libbpf-sys.
+//!
+//! A million entries take about a second this way, and a trie half of that when the keys are sorted.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use aya::Pod;
+use libbpf_sys::{bpf_map_batch_opts, bpf_map_create_opts, bpf_map_info};
+
+/// Entries handed to the kernel at once: large enough that the system call does not matter, small enough that the
+/// kernel's copy of them is not.
+const ENTRIES_PER_CALL: usize = 1 << 16;
+
+/// A map of the kernel whose keys and values have these types. It lives as long as this value, or as a program or
+/// another map holds it.
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    fd: OwnedFd,
+    of: PhantomData<fn(K, V)>,
+}
+
+/// What a [`Table`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An array.
+    Array,
+    /// An array that this process writes through its own memory.
+    MappedArray,
+    /// A hash table whose entries are allocated when they come.
+    Hash,
+    /// A longest-prefix-match trie.
+    Trie,
+}
+
+impl Kind {
+    fn map_type(self) -> libbpf_sys::bpf_map_type {
+        match self {
+            Kind::Array | Kind::MappedArray => libbpf_sys::BPF_MAP_TYPE_ARRAY,
+            Kind::Hash => libbpf_sys::BPF_MAP_TYPE_HASH,
+            Kind::Trie => libbpf_sys::BPF_MAP_TYPE_LPM_TRIE,
+        }
+    }
+
+    fn flags(self) -> u32 {
+        match self {
+            Kind::Array => 0,
+            Kind::MappedArray => libbpf_sys::BPF_F_MMAPABLE,
+            Kind::Hash | Kind::Trie => libbpf_sys::BPF_F_NO_PREALLOC,
+        }
+    }
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    /// A new map without a name.
+    pub fn create(kind: Kind, entries_max: u32) -> io::Result<Table<K, V>> {
+        let options = bpf_map_create_opts {
+            sz: size_of::<bpf_map_create_opts>() as libbpf_sys::size_t,
+            map_flags: kind.flags(),
+            ..Default::default()
+        };
+        let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
+        // SAFETY: no name is a null pointer, and the options live until the call returns.
+        let fd =
+            unsafe { libbpf_sys::bpf_map_create(kind.map_type(), std::ptr::null(), key, value, entries_max, &options) };
+        succeeded(fd)?;
+        // SAFETY: the kernel has just opened this descriptor for nobody else.
+        Ok(Table { fd: unsafe { OwnedFd::from_raw_fd(fd) }, of: PhantomData })
+    }
+
+    /// A map that exists, whatever made it. Refused when its keys or values are of another size, so that no call reads
+    /// or writes past a slice. For a map of maps, the value is the `u32` of an inner map's descriptor.
+    pub fn open(map: BorrowedFd<'_>) -> io::Result<Table<K, V>> {
+        let mut info = bpf_map_info::default();
+        let mut size = size_of::<bpf_map_info>() as u32;
+        // SAFETY: the kernel writes at most `size` bytes into `info`, all of whose bit patterns are values.
+        succeeded(unsafe { libbpf_sys::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut size) })?;
+        if (info.key_size as usize, info.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
+            return Err(io::Error::other(format!(
+                "its entries have {} and {} bytes, not {} and {}",
+                info.key_size,
+                info.value_size,
+                size_of::<K>(),
+                size_of::<V>()
+            )));
+        }
+        Ok(Table { fd: map.try_clone_to_owned()?, of: PhantomData })
+    }
+
+    /// Adds these entries, or gives those that are there these values. After an error, some are done.
+    pub fn update(&self, keys: &[K], values: &[V]) -> io::Result<()> {
+        assert_eq!(keys.len(), values.len(), "a value for each key");
+        for (keys, values) in keys.chunks(ENTRIES_PER_CALL).zip(values.chunks(ENTRIES_PER_CALL)) {
+            let mut count = keys.len() as u32;
+            // SAFETY: both slices have `count` elements of the sizes the map has, as `create` and `open` saw to.
+            succeeded(unsafe {
+                libbpf_sys::bpf_map_update_batch(
+                    self.fd.as_raw_fd(),
+                    keys.as_ptr().cast(),
+                    values.as_ptr().cast(),
+                    &mut count,
+                    &OPTIONS,
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes these entries; one that is not there is no error.
+    pub fn remove(&self, mut keys: &[K]) -> io::Result<()> {
+        while !keys.is_empty() {
+            let mut count = keys.len().min(ENTRIES_PER_CALL) as u32;
+            // SAFETY: the slice has at least `count` elements of the size the map's keys have.
+            let result = succeeded(unsafe {
+                libbpf_sys::bpf_map_delete_batch(self.fd.as_raw_fd(), keys.as_ptr().cast(), &mut count, &OPTIONS)
+            });
+            // The kernel stops at the first key that is missing, and says how many it removed before.
+            let missing = match result {
+                Ok(()) => 0,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => 1,
+                Err(error) => return Err(error),
+            };
+            keys = &keys[(count as usize + missing).min(keys.len())..];
+        }
+        Ok(())
+    }
+
+    /// What a map of maps is given to hold this one.
+    pub fn descriptor(&self) -> u32 {
+        self.fd.as_raw_fd() as u32
+    }
+
+    /// The value of a key. For a map whose values are there once, not once for each CPU.
+    pub fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = std::mem::MaybeUninit::<V>::zeroed();
+        // SAFETY: the key has the size the map's keys have, and there is room for a value.
+        let result = succeeded(unsafe {
+            libbpf_sys::bpf_map_lookup_elem(
+                self.fd.as_raw_fd(),
+                std::ptr::from_ref(key).cast(),
+                value.as_mut_ptr().cast(),
+            )
+        });
+        match result {
+            // SAFETY: every byte is initialised, by zero or by the kernel, and every bit pattern of a `Pod` is a value.
+            Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<K, V> AsFd for Table<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+const OPTIONS: bpf_map_batch_opts =
+    bpf_map_batch_opts { sz: size_of::<bpf_map_batch_opts>() as libbpf_sys::size_t, elem_flags: 0, flags: 0 };
+
+/// libbpf's functions return the negated error number.
+fn succeeded(result: i32) -> io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
