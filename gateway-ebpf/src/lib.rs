@@ -8,5 +8,6 @@
 pub mod abi;
 pub mod packet;
 mod reason;
+pub mod segment;
 
 pub use reason::Reason;

@@ -16,8 +16,8 @@ const IPV4_HEADER_MIN: usize = 20;
 const IPV6_SOURCE: usize = 8;
 const IPV6_HEADER: usize = 40;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
@@ -63,7 +63,7 @@ impl Frame {
 
     /// The EtherType behind the VLAN tags and the offset of what it announces.
     #[inline(always)]
-    fn network(self) -> Option<(u16, usize)> {
+    pub(crate) fn network(self) -> Option<(u16, usize)> {
         let mut ethertype = self.read_u16(ETHERTYPE_OFFSET)?;
         let mut offset = ETHERNET_HEADER;
         for _ in 0..VLAN_TAGS_MAX {
@@ -104,11 +104,13 @@ impl Frame {
 
     /// `N` bytes at `offset`, if the frame has them.
     #[inline(always)]
-    fn read<const N: usize>(self, offset: usize) -> Option<[u8; N]> {
-        if self.start.wrapping_add(offset + N) > self.end {
+    pub(crate) fn read<const N: usize>(self, offset: usize) -> Option<[u8; N]> {
+        // Derived from one pointer: where the offset is not a constant, the verifier knows what was compared by it.
+        let at = self.start.wrapping_add(offset);
+        if at.wrapping_add(N) > self.end {
             return None;
         }
-        let at = self.start.wrapping_add(offset).cast::<[u8; N]>();
+        let at = at.cast::<[u8; N]>();
         // SAFETY: the comparison above and the contract of `new` make the bytes readable; bytes need no alignment and
         // every pattern is a value.
         Some(unsafe { *at })

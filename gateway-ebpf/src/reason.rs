@@ -2,25 +2,46 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Reason {
-    /// Passed: no list has the source.
+    /// Passed: no rule has the source.
     Pass = 0,
-    /// Passed: a deny list has the source and an allow list has it too.
+    /// Passed: a rule allows it, whatever others say.
     Allowed = 1,
     /// Passed: not an IP packet (ARP, LLDP …).
     NotIp = 2,
     /// Passed: the frame ends inside its headers or contradicts itself. The stack drops it by its own rules, and an
     /// operator finds it there with the usual tools.
     Malformed = 3,
-    /// Dropped: a deny list has the IPv4 source.
+    /// Dropped: a rule denies the IPv4 source.
     DeniedV4 = 4,
-    /// Dropped: a deny list has the IPv6 source.
+    /// Dropped: a rule denies the IPv6 source.
     DeniedV6 = 5,
+    /// Dropped: the source is banned for a while.
+    Banned = 6,
+    /// Dropped: the source has asked for too many TCP connections.
+    SynLimit = 7,
+    /// Dropped: the source has sent too many packets.
+    PacketLimit = 8,
+    /// Would have been dropped as [`SynLimit`](Reason::SynLimit). Counted beside what became of the packet.
+    SynLimitDryRun = 9,
+    /// Would have been dropped as [`PacketLimit`](Reason::PacketLimit). Counted beside what became of the packet.
+    PacketLimitDryRun = 10,
 }
 
 impl Reason {
     /// Every reason, in the order of its counter.
-    pub const ALL: [Reason; 6] =
-        [Reason::Pass, Reason::Allowed, Reason::NotIp, Reason::Malformed, Reason::DeniedV4, Reason::DeniedV6];
+    pub const ALL: [Reason; 11] = [
+        Reason::Pass,
+        Reason::Allowed,
+        Reason::NotIp,
+        Reason::Malformed,
+        Reason::DeniedV4,
+        Reason::DeniedV6,
+        Reason::Banned,
+        Reason::SynLimit,
+        Reason::PacketLimit,
+        Reason::SynLimitDryRun,
+        Reason::PacketLimitDryRun,
+    ];
 
     /// The index of the counter.
     pub const fn index(self) -> u32 {
@@ -29,7 +50,7 @@ impl Reason {
 
     /// Whether the packet is dropped.
     pub const fn drops(self) -> bool {
-        matches!(self, Reason::DeniedV4 | Reason::DeniedV6)
+        matches!(self, Reason::DeniedV4 | Reason::DeniedV6 | Reason::Banned | Reason::SynLimit | Reason::PacketLimit)
     }
 
     /// The name in metrics.
@@ -41,6 +62,11 @@ impl Reason {
             Reason::Malformed => "malformed",
             Reason::DeniedV4 => "denied_v4",
             Reason::DeniedV6 => "denied_v6",
+            Reason::Banned => "banned",
+            Reason::SynLimit => "syn_limit",
+            Reason::PacketLimit => "packet_limit",
+            Reason::SynLimitDryRun => "syn_limit_dry_run",
+            Reason::PacketLimitDryRun => "packet_limit_dry_run",
         }
     }
 }

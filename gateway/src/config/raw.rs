@@ -7,14 +7,15 @@
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use super::model::{
-    AccessAction, Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol, XdpMode,
+    AccessAction, Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol, VipProtocol,
+    XdpMode,
 };
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
     Address, AddressOrOff, Alpn, Authority, Cidr, Count, Duration, Expression, FilePath, GrpcMethod, GrpcService,
-    HeaderName, HeaderValue, Host, HostName, HttpVersion, Interface, Method, Name, PositiveDuration, ProxyHeader,
-    Pseudonym, RedirectStatus, Scheme, ServerName, Size, Upstream, UrlPath, Workers,
+    HeaderName, HeaderValue, Host, HostName, HttpVersion, Interface, Method, Moment, Name, Ports, PositiveDuration,
+    ProxyHeader, Pseudonym, RedirectStatus, Scheme, ServerName, Size, Upstream, UrlPath, Workers,
 };
 
 table! { "the file" later ["vip"]
@@ -119,7 +120,8 @@ pub struct Xdp {
 }
 
 table! { "[[access]]"
-/// A rule on the address a connection comes from. `allow` wins over `deny`.
+/// A rule on the address a packet comes from, and if it says so on protocol and port. Of the rules that have a packet, one
+/// with `allow` wins over all with `deny`, however long the networks are.
 pub struct Access {
     /// What it is called in metrics.
     #[schemars(extend("examples" = ["bad-actors"]))]
@@ -127,10 +129,20 @@ pub struct Access {
     /// `"deny"` drops the packets in XDP, or closes the connection where XDP is off.
     #[schemars(extend("examples" = ["deny"]))]
     pub action: Required<AccessAction>,
+    /// The transport protocol it is about. Without it, all packets.
+    #[schemars(extend("examples" = ["tcp"]))]
+    pub protocol: Optional<VipProtocol>,
+    /// The destination ports it is about, of TCP and UDP. Without it, all packets of `protocol`.
+    #[schemars(extend("default" = [], "examples" = [[22, "8000-8100"]]))]
+    pub ports: Optional<List<Ports>>,
+    /// When it ends (RFC 3339).
+    #[schemars(extend("examples" = ["2099-12-01T00:00:00Z"]))]
+    pub expires: Optional<Moment>,
     /// Addresses and networks.
     #[schemars(extend("default" = [], "examples" = [["203.0.113.0/24", "2001:db8::/32"]]))]
     pub sources: Optional<List<Cidr>>,
-    /// Files with an address or network on each line; `#` begins a comment.
+    /// Files with an address or network on each line; `#` begins a comment. A line may end in
+    /// `expires=2026-12-01T00:00:00Z`. A file that changes is read again, and only what differs is changed.
     #[schemars(extend("default" = [], "examples" = [["blacklist.txt"]]))]
     pub source_files: Optional<List<FilePath>>,
 }

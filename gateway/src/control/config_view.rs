@@ -3,8 +3,9 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::config::model::*;
@@ -78,12 +79,27 @@ fn view_xdp(Xdp { interfaces, mode, .. }: &Xdp) -> Value {
     json!({ "interfaces": interfaces, "mode": mode })
 }
 
-fn view_access(AccessRule { name, action, sources }: &AccessRule) -> Value {
+fn view_access(rule: &AccessRule) -> Value {
+    let AccessRule { name, action, protocol, ports, sources, expiring } = rule;
     let action = match action {
         AccessAction::Deny => "deny",
         AccessAction::Allow => "allow",
     };
-    json!({ "name": name, "action": action, "sources": sources })
+    let protocol = protocol.map(|protocol| match protocol {
+        VipProtocol::Tcp => "tcp",
+        VipProtocol::Udp => "udp",
+    });
+    let ports: Vec<String> = ports.iter().map(|ports| format!("{}-{}", ports.start(), ports.end())).collect();
+    let ends = |(network, until): &(IpNet, SystemTime)| json!({ "source": network, "expires": humantime::format_rfc3339_seconds(*until).to_string() });
+    let expiring: Vec<Value> = expiring.iter().map(ends).collect();
+    json!({
+        "name": name,
+        "action": action,
+        "protocol": protocol,
+        "ports": ports,
+        "sources": sources,
+        "expiring": expiring,
+    })
 }
 
 fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http }: &Certificate) -> Value {

@@ -1,16 +1,16 @@
 //! From the embedded object to a program in the kernel, with typed maps.
 
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
-use gateway_ebpf::abi::{self, LISTED, V4, V6, names};
-use ipnet::IpNet;
+use gateway_ebpf::abi::{self, limit, names};
 
-use super::lists::Entry;
+use super::bans::BanTables;
+use super::limits::Limiter;
+use super::tables::Tables;
 use super::{Counters, DropLog, Probe, XdpError, log};
-use crate::config::model::AccessAction;
+use crate::config::model;
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
 pub fn object_is_embedded() -> bool {
@@ -22,32 +22,30 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga
 /// The program in the kernel. It stays there as long as this value or a link lives.
 pub(super) struct Loaded {
     ebpf: Ebpf,
-    allow: Prefixes,
-    deny: Prefixes,
+    pub tables: Tables,
+    pub bans: BanTables,
+    pub limiter: Limiter,
     packets: PerCpuArray<MapData, u64>,
     log: Option<DropLog>,
 }
 
-/// One list's tries.
-struct Prefixes {
-    v4: LpmTrie<MapData, V4, u32>,
-    v6: LpmTrie<MapData, V6, u32>,
-}
-
 impl Loaded {
-    pub fn new() -> Result<Loaded, XdpError> {
+    pub fn new(config: &model::Xdp) -> Result<Loaded, XdpError> {
         if !object_is_embedded() {
             return Err(XdpError::NoObject);
         }
         let log_drops = log::wanted();
         let mut ebpf = EbpfLoader::new()
             .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
+            .map_max_entries(limit::SOURCES_V4, config.limits.sources)
+            .map_max_entries(limit::SOURCES_V6, config.limits.sources)
             .load(OBJECT)
             .map_err(|error| XdpError::load(&error))?;
         program(&mut ebpf)?.load().map_err(refused)?;
         Ok(Loaded {
-            allow: Prefixes { v4: map(&mut ebpf, names::ALLOW_V4)?, v6: map(&mut ebpf, names::ALLOW_V6)? },
-            deny: Prefixes { v4: map(&mut ebpf, names::DENY_V4)?, v6: map(&mut ebpf, names::DENY_V6)? },
+            tables: Tables::new(&mut ebpf)?,
+            bans: BanTables::new(&mut ebpf)?,
+            limiter: Limiter::new(&mut ebpf, &config.limits)?,
             packets: map(&mut ebpf, names::PACKETS)?,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
             ebpf,
@@ -59,26 +57,6 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_if_index(index, mode)?;
         program.take_link(link)
-    }
-
-    /// Adds all entries, or none and says why.
-    pub fn add(&mut self, entries: &[Entry]) -> Result<(), XdpError> {
-        for (done, entry) in entries.iter().enumerate() {
-            if let Err(error) = self.prefixes(entry.action).add(entry.prefix) {
-                self.remove(&entries[..done]);
-                return Err(XdpError::map("take an [[access]] prefix", &error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the entries. There is nothing to be done about one that the kernel keeps, except to tell.
-    pub fn remove(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            if let Err(error) = self.prefixes(entry.action).remove(entry.prefix) {
-                ::log::warn!("xdp: {} stays in the kernel's list: {error}", entry.prefix);
-            }
-        }
     }
 
     pub fn counters(&self) -> Result<Counters, XdpError> {
@@ -96,29 +74,6 @@ impl Loaded {
         let run = program.and_then(|program| program.test_run(options));
         let run = run.map_err(|error| XdpError::map("run the program on a test frame", &error))?;
         Ok(Probe { action: run.return_value, per_packet: run.duration })
-    }
-
-    fn prefixes(&mut self, action: AccessAction) -> &mut Prefixes {
-        match action {
-            AccessAction::Allow => &mut self.allow,
-            AccessAction::Deny => &mut self.deny,
-        }
-    }
-}
-
-impl Prefixes {
-    fn add(&mut self, prefix: IpNet) -> Result<(), MapError> {
-        match prefix {
-            IpNet::V4(net) => self.v4.insert(&Key::new(net.prefix_len().into(), net.addr().octets()), LISTED, 0),
-            IpNet::V6(net) => self.v6.insert(&Key::new(net.prefix_len().into(), net.addr().octets()), LISTED, 0),
-        }
-    }
-
-    fn remove(&mut self, prefix: IpNet) -> Result<(), MapError> {
-        match prefix {
-            IpNet::V4(net) => self.v4.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
-            IpNet::V6(net) => self.v6.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
-        }
     }
 }
 
@@ -145,7 +100,7 @@ fn verifier_reason(log: &str) -> &str {
 }
 
 /// Takes a map out of the object. aya compares the sizes of key and value with the types asked for.
-fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, XdpError> {
+pub(super) fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, XdpError> {
     let map = ebpf.take_map(name).ok_or(XdpError::WrongObject)?;
     map.try_into().map_err(|_| XdpError::WrongObject)
 }

@@ -459,6 +459,37 @@ fn sources_come_from_the_file_and_from_lists() {
 }
 
 #[test]
+fn sources_end_with_their_line_or_their_rule_whichever_is_first() {
+    let mut files = MapFiles::default();
+    files.add(
+        "gateway.toml",
+        "[[access]]\nname = \"a\"\naction = \"deny\"\nprotocol = \"udp\"\nports = [53, \"8000-8100\"]\n\
+         sources = [\"10.0.0.0/8\"]\nsource_files = [\"l.txt\"]\n\
+         [[access]]\nname = \"b\"\naction = \"deny\"\nexpires = \"2026-06-01T00:00:00Z\"\nsource_files = [\"l.txt\"]\n",
+    );
+    files.add(
+        "l.txt",
+        "192.0.2.1 expires=2026-12-01T00:00:00Z # one\n192.0.2.1\texpires=2027-01-01T00:00:00Z\n192.0.2.2\n",
+    );
+    let loaded = files.load().unwrap_or_else(|report| panic!("{report}"));
+    let shown: Vec<_> = loaded.config.access.iter().map(shown_access).collect();
+    assert_eq!(
+        shown,
+        [
+            "Some(Udp) [53..=53, 8000..=8100] [10.0.0.0/8, 192.0.2.2/32] 192.0.2.1/32 until 2027-01-01T00:00:00Z",
+            "None [] [] 192.0.2.1/32 until 2026-06-01T00:00:00Z, 192.0.2.2/32 until 2026-06-01T00:00:00Z",
+        ]
+    );
+}
+
+fn shown_access(rule: &AccessRule) -> String {
+    let ends =
+        rule.expiring.iter().map(|(net, end)| format!("{net} until {}", humantime::format_rfc3339_seconds(*end)));
+    let ends = ends.collect::<Vec<_>>().join(", ");
+    format!("{:?} {:?} {:?} {ends}", rule.protocol, rule.ports, rule.sources)
+}
+
+#[test]
 fn no_check_is_quadratic_in_the_number_of_routes() {
     let mut text = String::from("[[listener]]\nname = \"web\"\naddress = \"0.0.0.0:80\"\n");
     text += "[[listener]]\nname = \"sni\"\naddress = \"0.0.0.0:443\"\nprotocol = \"tls_passthrough\"\n";
