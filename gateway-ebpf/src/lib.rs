@@ -8,6 +8,5 @@
 pub mod abi;
 pub mod packet;
 mod reason;
-pub mod segment;
 
 pub use reason::Reason;

@@ -1,4 +1,4 @@
-/// Why a packet was passed or dropped: the index of its counter in the map `PACKETS`.
+/// What became of a packet and why: the index of its counter in the map `PACKETS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Reason {
@@ -15,27 +15,69 @@ pub enum Reason {
     DeniedV4 = 4,
     /// Dropped: a rule denies the IPv6 source.
     DeniedV6 = 5,
+    /// Forwarded: a packet of a flow.
+    Forwarded = 6,
+    /// Passed: a packet to a service that the box itself has.
+    Local = 7,
+    /// Answered: a ping to a service's address.
+    Ping = 8,
+    /// Passed: its TTL or hop limit is used up; the stack tells the sender.
+    Expired = 9,
+    /// Passed: a fragment whose first one was not seen before it.
+    Fragment = 10,
+    /// Passed: translated, and the stack looks for the next hop, which has no known MAC address.
+    Unresolved = 11,
+    /// Answered: larger than the next hop takes; the sender is told how much it may be.
+    TooBig = 12,
+    /// Dropped: the service has no backend that is alive.
+    NoBackend = 13,
+    /// Dropped: the service drains and takes no new flow.
+    Draining = 14,
+    /// Dropped: more new flows in a second than `new_per_second`.
+    NewFlowLimit = 15,
+    /// Dropped: every source port that was tried is taken.
+    NoPort = 16,
+    /// Dropped: a RST that belongs to no flow.
+    NoFlow = 17,
+    /// Dropped: the MAC address of a backend of mode `dsr` is not known.
+    NoNeighbour = 18,
+    /// Dropped: the kernel had no room for the outer header or for the flow.
+    NoRoom = 19,
     /// Dropped: the source is banned for a while.
-    Banned = 6,
+    Banned = 20,
     /// Dropped: the source has asked for too many TCP connections.
-    SynLimit = 7,
+    SynLimit = 21,
     /// Dropped: the source has sent too many packets.
-    PacketLimit = 8,
+    PacketLimit = 22,
     /// Would have been dropped as [`SynLimit`](Reason::SynLimit). Counted beside what became of the packet.
-    SynLimitDryRun = 9,
+    SynLimitDryRun = 23,
     /// Would have been dropped as [`PacketLimit`](Reason::PacketLimit). Counted beside what became of the packet.
-    PacketLimitDryRun = 10,
+    PacketLimitDryRun = 24,
 }
 
 impl Reason {
     /// Every reason, in the order of its counter.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 25] = [
         Reason::Pass,
         Reason::Allowed,
         Reason::NotIp,
         Reason::Malformed,
         Reason::DeniedV4,
         Reason::DeniedV6,
+        Reason::Forwarded,
+        Reason::Local,
+        Reason::Ping,
+        Reason::Expired,
+        Reason::Fragment,
+        Reason::Unresolved,
+        Reason::TooBig,
+        Reason::NoBackend,
+        Reason::Draining,
+        Reason::NewFlowLimit,
+        Reason::NoPort,
+        Reason::NoFlow,
+        Reason::NoNeighbour,
+        Reason::NoRoom,
         Reason::Banned,
         Reason::SynLimit,
         Reason::PacketLimit,
@@ -50,7 +92,21 @@ impl Reason {
 
     /// Whether the packet is dropped.
     pub const fn drops(self) -> bool {
-        matches!(self, Reason::DeniedV4 | Reason::DeniedV6 | Reason::Banned | Reason::SynLimit | Reason::PacketLimit)
+        matches!(
+            self,
+            Reason::DeniedV4
+                | Reason::DeniedV6
+                | Reason::NoBackend
+                | Reason::Draining
+                | Reason::NewFlowLimit
+                | Reason::NoPort
+                | Reason::NoFlow
+                | Reason::NoNeighbour
+                | Reason::NoRoom
+                | Reason::Banned
+                | Reason::SynLimit
+                | Reason::PacketLimit
+        )
     }
 
     /// The name in metrics.
@@ -62,6 +118,20 @@ impl Reason {
             Reason::Malformed => "malformed",
             Reason::DeniedV4 => "denied_v4",
             Reason::DeniedV6 => "denied_v6",
+            Reason::Forwarded => "forwarded",
+            Reason::Local => "local",
+            Reason::Ping => "ping",
+            Reason::Expired => "expired",
+            Reason::Fragment => "fragment",
+            Reason::Unresolved => "unresolved",
+            Reason::TooBig => "too_big",
+            Reason::NoBackend => "no_backend",
+            Reason::Draining => "draining",
+            Reason::NewFlowLimit => "new_flow_limit",
+            Reason::NoPort => "no_port",
+            Reason::NoFlow => "no_flow",
+            Reason::NoNeighbour => "no_neighbour",
+            Reason::NoRoom => "no_room",
             Reason::Banned => "banned",
             Reason::SynLimit => "syn_limit",
             Reason::PacketLimit => "packet_limit",

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod ban;
 pub mod limit;
+pub mod service;
 
 /// Changes whenever an item of this module changes its meaning or layout.
 pub const VERSION: u32 = 2;
@@ -27,6 +28,37 @@ pub const LOG_TARGET: &str = "gateway::xdp";
 pub mod names {
     /// Packets by [`Reason`](crate::Reason), one `u64` each, for every CPU.
     pub const PACKETS: &str = "PACKETS";
+    /// [`Settings`](super::service::Settings), one element.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// The [`PortBits`](super::service::PortBits), one element.
+    pub const PORTS: &str = "PORTS";
+    /// IPv4 services, [`Service`](super::service::Service) by [`ServiceKey`](super::service::ServiceKey).
+    pub const SERVICES_V4: &str = "SERVICES_V4";
+    /// IPv6 services.
+    pub const SERVICES_V6: &str = "SERVICES_V6";
+    /// IPv4 addresses of services, which answer pings.
+    pub const VIPS_V4: &str = "VIPS_V4";
+    /// IPv6 addresses of services.
+    pub const VIPS_V6: &str = "VIPS_V6";
+    /// A Maglev [`Table`](super::service::Table) for each service, by its id.
+    pub const MAGLEV: &str = "MAGLEV";
+    /// The slots for [`Backend`](super::service::Backend)s.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// The source addresses of mode `nat`: [`SNAT_MAX`](super::service::SNAT_MAX) of IPv4, then as many of IPv6.
+    pub const SNAT: &str = "SNAT";
+    /// [`BackendCounts`](super::service::BackendCounts) by slot, for every CPU.
+    pub const BACKEND_COUNTS: &str = "BACKEND_COUNTS";
+    /// [`ServiceCounts`](super::service::ServiceCounts) by service id, for every CPU.
+    pub const SERVICE_COUNTS: &str = "SERVICE_COUNTS";
+    /// IPv4 flows of which both sides have spoken: [`Flow`](super::service::Flow) by
+    /// [`FlowKey`](super::service::FlowKey).
+    pub const ESTABLISHED_V4: &str = "ESTABLISHED_V4";
+    /// IPv6 flows of which both sides have spoken.
+    pub const ESTABLISHED_V6: &str = "ESTABLISHED_V6";
+    /// IPv4 flows of which one side has not spoken yet.
+    pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
+    /// IPv6 flows of which one side has not spoken yet.
+    pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
     /// Constant, `u8`: 1 writes a log record for dropped packets.
     pub const LOG_DROPS: &str = "LOG_DROPS";
 }

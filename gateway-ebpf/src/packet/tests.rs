@@ -1,5 +1,9 @@
 use super::*;
 
+const IPV4_SOURCE: usize = 12;
+const IPV6_SOURCE: usize = 8;
+const IPV6_HEADER: usize = 40;
+
 const V4_SOURCE: V4 = [203, 0, 113, 7];
 const V6_SOURCE: V6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
 
@@ -72,7 +76,7 @@ fn ipv4() -> Vec<u8> {
 }
 
 fn ipv4_with_first_byte(first: u8) -> Vec<u8> {
-    let mut header = vec![0; IPV4_HEADER_MIN];
+    let mut header = vec![0; 20];
     header[0] = first;
     header[IPV4_SOURCE..][..4].copy_from_slice(&V4_SOURCE);
     header

@@ -9,9 +9,9 @@ use gateway_ebpf::abi::access::{
     CLAUSES_MAX, CONDITIONS_MAX, Clause, Conditions, Entry, FRONT_BYTES, FRONT_PREFIX, FRONT_SINGLE, HAS_BANS,
     HAS_PREFIX_V6, HAS_SINGLE_V6, HAS_V4, Policy, PrefixV4, RULES_MAX, SLOT, SLOTS,
 };
+use gateway_ebpf::abi::service::Ip6;
 use gateway_ebpf::abi::{V4, V6};
-use gateway_ebpf::packet::Frame;
-use gateway_ebpf::segment::Segment;
+use gateway_ebpf::packet::Transport;
 
 use super::{ban, clock};
 
@@ -37,11 +37,11 @@ static RULE_PACKETS: PerCpuArray<u64, RULES_MAX> = PerCpuArray::new();
 
 /// What the rules say about an IPv4 packet.
 #[inline(always)]
-pub fn v4(frame: Frame, source: V4) -> Reason {
+pub fn v4(transport: Transport, source: V4) -> Reason {
     let lists = in_force();
     let entry = if lists & HAS_V4 == 0 { None } else { entry_v4(lists & SLOT, source) };
-    let reason = entry.map_or(Reason::Pass, |entry| judge(frame, entry, Reason::DeniedV4));
-    if reason as u32 == Reason::Pass as u32 && lists & HAS_BANS != 0 && ban::has_v4(source) {
+    let reason = entry.map_or(Reason::Pass, |entry| judge(transport, entry, Reason::DeniedV4));
+    if matches!(reason, Reason::Pass) && lists & HAS_BANS != 0 && ban::has_v4(source) {
         return Reason::Banned;
     }
     reason
@@ -49,10 +49,10 @@ pub fn v4(frame: Frame, source: V4) -> Reason {
 
 /// What the rules say about an IPv6 packet.
 #[inline(always)]
-pub fn v6(frame: Frame, source: V6) -> Reason {
+pub fn v6(transport: Transport, source: V6) -> Reason {
     let lists = in_force();
-    let reason = entry_v6(lists, source).map_or(Reason::Pass, |entry| judge(frame, entry, Reason::DeniedV6));
-    if reason as u32 == Reason::Pass as u32 && lists & HAS_BANS != 0 && ban::has_v6(source) {
+    let reason = entry_v6(lists, source).map_or(Reason::Pass, |entry| judge(transport, entry, Reason::DeniedV6));
+    if matches!(reason, Reason::Pass) && lists & HAS_BANS != 0 && ban::has_v6(source) {
         return Reason::Banned;
     }
     reason
@@ -98,12 +98,12 @@ fn entry_v6(lists: u32, source: V6) -> Option<*mut Entry> {
 }
 
 #[inline(always)]
-fn judge(frame: Frame, entry: *mut Entry, denied: Reason) -> Reason {
+fn judge(transport: Transport, entry: *mut Entry, denied: Reason) -> Reason {
     super::count::atomically(entry.cast());
     // SAFETY: the kernel's pointer to an entry, which stays readable until the program ends.
     let Entry { policy, expires_s, then, .. } = unsafe { *entry };
     let policy = if expires_s != 0 && clock::seconds() >= expires_s { then } else { policy };
-    let policy = if policy.kind() == Policy::CONDITIONAL { decide(frame, policy.number()) } else { policy };
+    let policy = if policy.kind() == Policy::CONDITIONAL { decide(transport, policy.number()) } else { policy };
     if policy.kind() == Policy::PASS {
         return Reason::Pass;
     }
@@ -121,15 +121,14 @@ fn count_rule(rule: u32) {
 
 /// The first clause that the packet meets.
 #[inline(always)]
-fn decide(frame: Frame, conditions: u32) -> Policy {
+fn decide(transport: Transport, conditions: u32) -> Policy {
     let Some(conditions) = CONDITIONS.get(conditions) else { return Policy(Policy::PASS) };
-    let segment = Segment::of(frame);
     for at in 0..CLAUSES_MAX {
         if at as u32 >= conditions.count {
             break;
         }
         let clause = &conditions.clauses[at];
-        if is_met(clause, &segment) {
+        if is_met(clause, transport) {
             return clause.policy;
         }
     }
@@ -137,10 +136,17 @@ fn decide(frame: Frame, conditions: u32) -> Policy {
 }
 
 #[inline(always)]
-fn is_met(clause: &Clause, segment: &Segment) -> bool {
-    if clause.protocol != Clause::ANY_PROTOCOL && clause.protocol != u32::from(segment.protocol) {
+fn is_met(clause: &Clause, transport: Transport) -> bool {
+    if clause.protocol != Clause::ANY_PROTOCOL && clause.protocol != transport.protocol() {
         return false;
     }
     let any_port = clause.port_first == 0 && clause.port_last == u16::MAX;
-    any_port || (segment.has_port && clause.port_first <= segment.port && segment.port <= clause.port_last)
+    any_port || transport.destination_port().is_some_and(|port| clause.port_first <= port && port <= clause.port_last)
+}
+
+/// The address as the lists' keys have it.
+#[inline(always)]
+pub fn bytes(address: Ip6) -> V6 {
+    // SAFETY: two integers without padding are sixteen bytes.
+    unsafe { core::mem::transmute(address) }
 }

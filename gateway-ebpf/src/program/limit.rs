@@ -8,8 +8,7 @@ use aya_ebpf::macros::btf_map;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::limit::{Buckets, Limits, take};
 use gateway_ebpf::abi::{V4, V6};
-use gateway_ebpf::packet::Frame;
-use gateway_ebpf::segment::Segment;
+use gateway_ebpf::packet::Transport;
 
 use super::{clock, count};
 
@@ -23,18 +22,18 @@ static SOURCES_V6: LruHashMap<V6, Buckets, 1> = LruHashMap::new();
 
 /// Whether the limits let an IPv4 packet pass.
 #[inline(always)]
-pub fn v4(frame: Frame, source: V4) -> Reason {
+pub fn v4(transport: Transport, source: V4) -> Reason {
     let Some(limits) = in_force() else { return Reason::Pass };
     let source = u32::from_ne_bytes(source) & u32::from_ne_bytes(limits.mask_v4);
-    judge(frame, limits, &SOURCES_V4, source.to_ne_bytes())
+    judge(transport, limits, &SOURCES_V4, source.to_ne_bytes())
 }
 
 /// Whether the limits let an IPv6 packet pass.
 #[inline(always)]
-pub fn v6(frame: Frame, source: V6) -> Reason {
+pub fn v6(transport: Transport, source: V6) -> Reason {
     let Some(limits) = in_force() else { return Reason::Pass };
     let source = u128::from_ne_bytes(source) & u128::from_ne_bytes(limits.mask_v6);
-    judge(frame, limits, &SOURCES_V6, source.to_ne_bytes())
+    judge(transport, limits, &SOURCES_V6, source.to_ne_bytes())
 }
 
 #[inline(always)]
@@ -43,38 +42,34 @@ fn in_force() -> Option<&'static Limits> {
 }
 
 #[inline(always)]
-fn judge<A>(frame: Frame, limits: &Limits, sources: &LruHashMap<A, Buckets, 1>, source: A) -> Reason {
+fn judge<K>(transport: Transport, limits: &Limits, sources: &LruHashMap<K, Buckets, 1>, source: K) -> Reason {
     let now = clock::milliseconds();
     let reason = match sources.get_ptr_mut(&source) {
         // SAFETY: the kernel's pointer to an entry, which stays writable until the program ends. Other CPUs write it
         // too: the fields are words, so what they lose is a token.
-        Some(buckets) => spend(frame, limits, unsafe { &mut *buckets }, now),
+        Some(buckets) => spend(transport, limits, unsafe { &mut *buckets }, now),
         None => {
             let mut buckets = Buckets::full(limits, now);
-            let reason = spend(frame, limits, &mut buckets, now);
+            let reason = spend(transport, limits, &mut buckets, now);
             // A table that takes no entry is no reason to drop.
             let _ = sources.insert(&source, &buckets, 0);
             reason
         }
     };
-    if limits.dry_run == 0 || reason as u32 == Reason::Pass as u32 {
+    if limits.dry_run == 0 || matches!(reason, Reason::Pass) {
         return reason;
     }
-    count::packet(if reason as u32 == Reason::SynLimit as u32 {
-        Reason::SynLimitDryRun
-    } else {
-        Reason::PacketLimitDryRun
-    });
+    count::packet(if matches!(reason, Reason::SynLimit) { Reason::SynLimitDryRun } else { Reason::PacketLimitDryRun });
     Reason::Pass
 }
 
 #[inline(always)]
-fn spend(frame: Frame, limits: &Limits, buckets: &mut Buckets, now: u64) -> Reason {
+fn spend(transport: Transport, limits: &Limits, buckets: &mut Buckets, now: u64) -> Reason {
     buckets.refill(limits, now);
     if limits.packets.per_ms != 0 && !take(&mut buckets.packets) {
         return Reason::PacketLimit;
     }
-    if limits.syn.per_ms != 0 && Segment::of(frame).is_syn && !take(&mut buckets.syn) {
+    if limits.syn.per_ms != 0 && transport.is_syn() && !take(&mut buckets.syn) {
         return Reason::SynLimit;
     }
     Reason::Pass

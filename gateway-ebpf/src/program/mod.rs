@@ -1,42 +1,96 @@
-//! The program: one pass over a frame, from its source address to a verdict.
+//! The program: one pass over a frame, from its addresses to a verdict.
+//!
+//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`.
+//!
+//! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
+//! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
 
 mod access;
+mod balance;
 mod ban;
+mod begin;
 mod clock;
 mod count;
+mod family;
+mod flow;
+mod icmp;
 mod limit;
 mod log;
+mod next_hop;
+mod send;
+mod settings;
+mod source;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
-use gateway_ebpf::packet::{Frame, Source};
+use gateway_ebpf::abi::service::{Ip4, Ip6};
+use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Parsed, Source};
 
 // `frags`: without it a driver refuses the program when the MTU is above about 3.5 kB.
 #[xdp(frags)]
 pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
-    // SAFETY: the kernel hands over readable bytes from `data` to `data_end`, nobody writes them meanwhile, and the
-    // verifier proves every access.
-    let frame = unsafe { Frame::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-    let source = frame.source();
-    let reason = match source {
-        Source::V4(address) => match access::v4(frame, address) {
-            Reason::Pass => limit::v4(frame, address),
-            decided => decided,
-        },
-        Source::V6(address) => match access::v6(frame, address) {
-            Reason::Pass => limit::v6(frame, address),
-            decided => decided,
-        },
-        Source::NotIp => Reason::NotIp,
-        Source::Malformed => Reason::Malformed,
-    };
-    count::packet(reason);
-    if !reason.drops() {
-        return XDP_PASS;
+    match frame(&ctx).network() {
+        Some((ETHERTYPE_IPV4, offset)) => v4(&ctx, offset),
+        Some((ETHERTYPE_IPV6, offset)) => v6(ctx.ctx, offset),
+        Some(_) => pass(Reason::NotIp),
+        None => pass(Reason::Malformed),
     }
-    log::dropped(&ctx, source);
+}
+
+#[inline(always)]
+fn v4(ctx: &XdpContext, offset: usize) -> u32 {
+    let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    match source::v4(&packet) {
+        code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
+        reason => denied(ctx, reason, Source::V4(packet.source.to_ne_bytes())),
+    }
+}
+
+#[inline(never)]
+fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    match source::v6(&packet) {
+        code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
+        reason => denied(ctx, reason, Source::V6(access::bytes(packet.source))),
+    }
+}
+
+const PASS: u32 = Reason::Pass.index();
+const ALLOWED: u32 = Reason::Allowed.index();
+
+/// What a packet that may go on is called, should no other stage take it.
+#[inline(always)]
+fn passing(code: u32) -> Reason {
+    if code == ALLOWED { Reason::Allowed } else { Reason::Pass }
+}
+
+#[inline(always)]
+fn denied(ctx: &XdpContext, reason: u32, source: Source) -> u32 {
+    log::dropped(ctx, source);
+    count::index(reason);
+    XDP_DROP
+}
+
+#[inline(always)]
+fn frame(ctx: &XdpContext) -> Frame {
+    // SAFETY: the kernel hands over readable bytes from `data` to `data_end`, nobody else writes them meanwhile, no frame
+    // is kept across a write, and the verifier proves every access.
+    unsafe { Frame::new(ctx.data() as *const u8, ctx.data_end() as *const u8) }
+}
+
+#[inline(always)]
+fn pass(reason: Reason) -> u32 {
+    count::packet(reason);
+    XDP_PASS
+}
+
+#[inline(always)]
+fn drop(reason: Reason) -> u32 {
+    count::packet(reason);
     XDP_DROP
 }
 

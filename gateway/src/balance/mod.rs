@@ -2,6 +2,7 @@
 //!
 //! Pure: what is random or remembered belongs to the worker and comes in.
 
+pub mod maglev;
 pub mod round_robin;
 
 pub use round_robin::RoundRobin;

@@ -200,6 +200,7 @@ fn merge(into: &mut File, from: File, diagnostics: &mut Diagnostics) {
     merge_once("[access_log]", &mut into.access_log, from.access_log, diagnostics);
     merge_once("[xdp]", &mut into.xdp, from.xdp, diagnostics);
     into.access.extend(from.access);
+    into.vip.extend(from.vip);
     into.certificate.extend(from.certificate);
     into.listener.extend(from.listener);
     into.cluster.extend(from.cluster);

@@ -7,18 +7,19 @@
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use super::model::{
-    AccessAction, Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol, VipProtocol,
-    XdpMode,
+    AccessAction, Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol, VipAffinity,
+    VipMode, VipProtocol, XdpMode,
 };
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
     Address, AddressOrOff, Alpn, Authority, Cidr, Count, Duration, Expression, FilePath, GrpcMethod, GrpcService,
-    HeaderName, HeaderValue, Host, HostName, HttpVersion, Interface, Method, Moment, Name, Ports, PositiveDuration,
-    ProxyHeader, Pseudonym, RedirectStatus, Scheme, ServerName, Size, Upstream, UrlPath, Workers,
+    HeaderName, HeaderValue, HealthProtocol, Host, HostName, HttpVersion, Interface, Ip, Method, Moment, Name, Payload,
+    PinDirectory, PortRange, Ports, PositiveDuration, ProxyHeader, Pseudonym, RedirectStatus, Scheme, ServerName, Size,
+    StatusRange, Upstream, UrlPath, Workers,
 };
 
-table! { "the file" later ["vip"]
+table! { "the file"
 /// A configuration file.
 pub struct File {
     /// More files. Relative to this one; `*`, `?` and `[…]` as in a shell. Tables in double brackets add up over all
@@ -31,11 +32,15 @@ pub struct File {
     pub admin: Optional<Admin>,
     /// One line for every request. Without this table there is no access log.
     pub access_log: Optional<AccessLog>,
-    /// The XDP program, which drops packets of denied sources before the kernel's network stack sees them.
+    /// The XDP program, which drops packets of denied sources and balances those for a `[[vip]]` before the kernel's
+    /// network stack sees them.
     pub xdp: Optional<Xdp>,
     /// A rule on the address a connection comes from.
     #[schemars(default)]
     pub access: List<Access>,
+    /// An address and port whose packets are balanced in the kernel, over the endpoints of a cluster.
+    #[schemars(default)]
+    pub vip: List<Vip>,
     /// A certificate with its private key.
     #[schemars(default)]
     pub certificate: List<Certificate>,
@@ -116,6 +121,126 @@ pub struct Xdp {
     /// How it is attached; `"auto"` is native, else generic, else off with a warning.
     #[schemars(extend("default" = "auto", "examples" = ["native"]))]
     pub mode: Optional<XdpMode>,
+    /// A directory of a BPF file system for the program's link and tables. They stay when the process ends, however it
+    /// ends: packets are filtered and balanced on, and the next process takes over. `"off"` ends with the process.
+    #[schemars(extend("default" = "/sys/fs/bpf/gateway", "examples" = ["off"]))]
+    pub pin: Optional<PinDirectory>,
+    /// What endpoints see as the source in mode `nat`. Without any, the address from which the kernel would reach them.
+    #[schemars(extend("default" = [], "examples" = [["10.0.0.1", "fd00::1"]]))]
+    pub snat_addresses: Optional<List<Ip>>,
+    /// Source ports of mode `nat`. The box's own connections must not use them: keep them out of
+    /// `net.ipv4.ip_local_port_range`. Each address has this many flows to one endpoint at once.
+    #[schemars(extend("default" = "61000-65535", "examples" = ["40000-65535"]))]
+    pub snat_ports: Optional<PortRange>,
+    /// How many connections and UDP conversations the kernel's tables hold.
+    pub flows: Optional<Flows>,
+    /// How long a silent flow is remembered.
+    pub timeouts: Optional<Timeouts>,
+    /// What one source may send. What an access rule allows is not limited.
+    pub limits: Optional<XdpLimits>,
+}
+}
+
+table! { "`limits` of [xdp]"
+/// What one source may send. More is dropped.
+pub struct XdpLimits {
+    /// TCP connection attempts. Without it, as many as it likes.
+    #[schemars(extend("examples" = [{"per_second": 100, "burst": 200}]))]
+    pub syn: Optional<PacketRate>,
+    /// Packets of any kind. Without it, as many as it likes.
+    #[schemars(extend("examples" = [{"per_second": 50_000}]))]
+    pub packets: Optional<PacketRate>,
+    /// Bits of an IPv4 address that tell sources apart.
+    #[schemars(extend("default" = 32, "examples" = [24]))]
+    pub prefix_v4: Optional<Count<u8, 1, 32>>,
+    /// Bits of an IPv6 address that tell sources apart. One customer has a network of 64 bits or less.
+    #[schemars(extend("default" = 64, "examples" = [56]))]
+    pub prefix_v6: Optional<Count<u8, 1, 128>>,
+    /// Sources remembered at once, for each IP version. When there are more, the least recently seen one starts anew.
+    #[schemars(extend("default" = 65_536, "examples" = [1_000_000]))]
+    pub sources: Optional<Count<u32, 1024, 16_777_216>>,
+    /// Count what would be dropped, and drop nothing.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub dry_run: Optional<bool>,
+}
+}
+
+table! { "a rate of packets"
+/// A rate of packets (token bucket).
+pub struct PacketRate {
+    /// Packets in a second.
+    #[schemars(extend("examples" = [100]))]
+    pub per_second: Required<Count<u32, 1, 100_000_000>>,
+    /// Packets at once, after a silence. Without it, those of a second.
+    #[schemars(extend("examples" = [200]))]
+    pub burst: Optional<Count<u32, 1, 100_000_000>>,
+}
+}
+
+table! { "`flows` of [xdp]"
+/// How many connections and UDP conversations the kernel's tables hold, for each IP version. Other sizes mean other
+/// tables: flows are forgotten when one of the first two changes.
+pub struct Flows {
+    /// Flows of which both sides have spoken. When there are more, the least recently used one is forgotten.
+    #[schemars(extend("default" = 262_144, "examples" = [1_000_000]))]
+    pub established: Optional<Count<u32, 1024, 16_777_216>>,
+    /// Flows that nobody has answered yet, kept apart so that a flood of them cannot push out the others.
+    #[schemars(extend("default" = 65_536, "examples" = [262_144]))]
+    pub half_open: Optional<Count<u32, 1024, 16_777_216>>,
+    /// Flows begun in a second on one CPU; more are dropped.
+    #[schemars(extend("default" = 125_000, "examples" = [50_000]))]
+    pub new_per_second: Optional<Count<u32, 1, 100_000_000>>,
+}
+}
+
+table! { "`timeouts` of [xdp]"
+/// How long a silent flow is remembered.
+pub struct Timeouts {
+    /// TCP before the handshake is over.
+    #[schemars(extend("default" = "10s", "examples" = ["5s"]))]
+    pub half_open: Optional<PositiveDuration>,
+    /// TCP; as long as the endpoints keep silent connections.
+    #[schemars(extend("default" = "1h", "examples" = ["15m"]))]
+    pub established: Optional<PositiveDuration>,
+    /// TCP after a FIN or RST.
+    #[schemars(extend("default" = "10s", "examples" = ["30s"]))]
+    pub closing: Optional<PositiveDuration>,
+    /// UDP.
+    #[schemars(extend("default" = "60s", "examples" = ["30s"]))]
+    pub udp: Optional<PositiveDuration>,
+}
+}
+
+table! { "[[vip]]"
+/// An address and port whose packets are balanced in the kernel. One of `cluster` and `listener` says who serves it.
+pub struct Vip {
+    /// What it is called in metrics.
+    #[schemars(extend("examples" = ["web-v4"]))]
+    pub name: Required<Name>,
+    /// IP address and port.
+    #[schemars(extend("examples" = ["192.0.2.10:443"]))]
+    pub address: Required<Address>,
+    /// The transport protocol.
+    #[schemars(extend("default" = "tcp", "examples" = ["udp"]))]
+    pub protocol: Optional<VipProtocol>,
+    /// How a packet gets to its endpoint and the answer back: both addresses rewritten; the destination only, for
+    /// endpoints that route their answers through this box; the MAC address only (direct server return); or inside
+    /// another packet. `docs/l4.md` says which is for which network.
+    #[schemars(extend("default" = "nat", "examples" = ["dsr"]))]
+    pub mode: Optional<VipMode>,
+    /// The cluster whose endpoints serve it. Of its names, the addresses of the vip's IP version are used.
+    #[schemars(extend("examples" = ["api"]))]
+    pub cluster: Optional<Given<Name>>,
+    /// The listener of this gateway that serves it. Its packets are counted, and go to the kernel's stack.
+    #[schemars(extend("examples" = ["web"]))]
+    pub listener: Optional<Given<Name>>,
+    /// What decides on the endpoint: addresses and ports, or the source address alone, so that all connections of a
+    /// client have one endpoint.
+    #[schemars(extend("default" = "flow", "examples" = ["source"]))]
+    pub affinity: Optional<VipAffinity>,
+    /// Take no new flows: those it has go on, packets that would begin one are dropped.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub drain: Optional<bool>,
 }
 }
 
@@ -278,7 +403,7 @@ pub struct PathNormalisation {
 }
 }
 
-table! { "[[cluster]]" later ["health_check"]
+table! { "[[cluster]]"
 /// Endpoints that serve the same thing.
 pub struct Cluster {
     /// What routes call it, and metrics.
@@ -317,6 +442,52 @@ pub struct Cluster {
     pub dns_refresh: Optional<PositiveDuration>,
     /// Speak TLS to the endpoints.
     pub tls: Optional<ClusterTls>,
+    /// Ask each endpoint whether it is well, once however many workers there are. Without it all are taken to be. When
+    /// none is well, all are used: the checks are then more likely to be wrong than every endpoint to be dead.
+    pub health_check: Optional<HealthCheck>,
+    /// The time in which the share of an endpoint that is new, or healthy again, grows to its full weight. `"0s"` is at
+    /// once. It is for vips; requests are shared out by the full weights.
+    #[schemars(extend("default" = "0s", "examples" = ["30s"]))]
+    pub slow_start: Optional<Duration>,
+}
+}
+
+table! { "`health_check` of [[cluster]]"
+/// How endpoints are asked whether they are well. The first check decides at once.
+pub struct HealthCheck {
+    /// `"tcp"`: a connection is made. `"udp"`: a datagram is answered. `"http"`: a GET is answered as it should be.
+    #[schemars(extend("examples" = ["http"]))]
+    pub protocol: Required<HealthProtocol>,
+    /// The port to ask, where it is not the endpoint's own.
+    #[schemars(extend("examples" = [9000]))]
+    pub port: Optional<Count<u16, 1, 65_535>>,
+    /// From the end of one check to the next, up to 10 % more or less.
+    #[schemars(extend("default" = "5s", "examples" = ["1s"]))]
+    pub interval: Optional<PositiveDuration>,
+    /// Time for one check.
+    #[schemars(extend("default" = "2s", "examples" = ["500ms"]))]
+    pub timeout: Optional<PositiveDuration>,
+    /// Good checks in a row that make an unhealthy endpoint healthy.
+    #[schemars(extend("default" = 2, "examples" = [1]))]
+    pub healthy: Optional<Count<u32, 1, 1000>>,
+    /// Failed checks in a row that make a healthy endpoint unhealthy.
+    #[schemars(extend("default" = 3, "examples" = [2]))]
+    pub unhealthy: Optional<Count<u32, 1, 1000>>,
+    /// What is sent over UDP: text, or `hex:` and bytes.
+    #[schemars(extend("examples" = ["hex:1234010000010000"]))]
+    pub send: Optional<Given<Payload>>,
+    /// What the UDP answer begins with. Without it any answer will do.
+    #[schemars(extend("examples" = ["hex:1234"]))]
+    pub expect: Optional<Payload>,
+    /// The path of the HTTP request.
+    #[schemars(extend("default" = "/", "examples" = ["/healthz"]))]
+    pub path: Optional<UrlPath>,
+    /// The host of the HTTP request. Without it, the endpoint's name or address.
+    #[schemars(extend("examples" = ["api.internal"]))]
+    pub host: Optional<Authority>,
+    /// The HTTP statuses that are well.
+    #[schemars(extend("default" = "200-299", "examples" = ["200-399"]))]
+    pub statuses: Optional<StatusRange>,
 }
 }
 
@@ -333,6 +504,9 @@ pub struct EndpointTable {
     /// Its share of the cluster's requests, relative to those of the others.
     #[schemars(extend("default" = 1, "examples" = [2]))]
     pub weight: Optional<Count<u16, 1, 65_535>>,
+    /// What it has goes on, and nothing new comes.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub drain: Optional<bool>,
 }
 }
 
@@ -342,7 +516,7 @@ impl Decode for Endpoint {
             return EndpointTable::decode(node, diagnostics).map(Endpoint);
         }
         let address = Required(Some(node.read(diagnostics)?));
-        Some(Endpoint(EndpointTable { address, weight: None }))
+        Some(Endpoint(EndpointTable { address, weight: None, drain: None }))
     }
 }
 

@@ -3,6 +3,8 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
+mod l4;
+
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -16,25 +18,15 @@ const REDACTED: &str = "[redacted]";
 
 /// The configuration, in the words of the file where it has them.
 pub fn view(config: &Config) -> Value {
-    let Config {
-        gateway,
-        admin,
-        access_log,
-        xdp,
-        access,
-        vips: _,
-        certificates,
-        listeners,
-        clusters,
-        routes,
-        l4_routes,
-    } = config;
+    let Config { gateway, admin, access_log, xdp, access, vips, certificates, listeners, clusters, routes, l4_routes } =
+        config;
     json!({
         "gateway": view_gateway(gateway),
         "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
         "access_log": access_log.as_ref().map(view_access_log),
-        "xdp": view_xdp(xdp),
+        "xdp": l4::view_xdp(xdp),
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
+        "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
         "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
@@ -67,16 +59,6 @@ fn view_access_log(AccessLog { target, format }: &AccessLog) -> Value {
         LogFormat::Format(text) => text,
     };
     json!({ "path": path, "format": format })
-}
-
-fn view_xdp(Xdp { interfaces, mode, .. }: &Xdp) -> Value {
-    let mode = match mode {
-        XdpMode::Auto => "auto",
-        XdpMode::Native => "native",
-        XdpMode::Generic => "generic",
-        XdpMode::Off => "off",
-    };
-    json!({ "interfaces": interfaces, "mode": mode })
 }
 
 fn view_access(rule: &AccessRule) -> Value {
@@ -201,8 +183,8 @@ fn view_cluster(cluster: &Cluster) -> Value {
         max_streams,
         proxy_protocol,
         tls,
-        health_check: _,
-        slow_start: _,
+        health_check,
+        slow_start,
     } = cluster;
     let protocol = match protocol {
         UpstreamProtocol::H1 => "h1",
@@ -234,15 +216,17 @@ fn view_cluster(cluster: &Cluster) -> Value {
             "ca": if ca_pem.is_some() { "file" } else { "system" },
             "verify": verify,
         })),
+        "health_check": health_check.as_ref().map(l4::view_health_check),
+        "slow_start": duration(*slow_start),
     })
 }
 
-fn view_endpoint(Endpoint { address, weight, .. }: &Endpoint) -> Value {
+fn view_endpoint(Endpoint { address, weight, drain }: &Endpoint) -> Value {
     let address = match address {
         EndpointAddress::Socket(address) => address.to_string(),
         EndpointAddress::Name(name, port) => format!("{name}:{port}"),
     };
-    json!({ "address": address, "weight": weight })
+    json!({ "address": address, "weight": weight, "drain": drain })
 }
 
 fn view_route(route: &Route, config: &Config) -> Value {
@@ -489,7 +473,10 @@ mod tests {
         assert_eq!(view["l4_route"][0]["server_names"], json!(["*.db.example.com", "*"]));
         assert_eq!(view["l4_route"][0]["clusters"], json!([{ "name": "api", "weight": 1 }]));
         assert_eq!(view["l4_route"][0]["idle_timeout"], "1h");
-        assert_eq!(view["cluster"][0]["endpoints"], json!([{ "address": "origin.test:80", "weight": 2 }]));
+        assert_eq!(
+            view["cluster"][0]["endpoints"],
+            json!([{ "address": "origin.test:80", "weight": 2, "drain": false }])
+        );
     }
 
     #[test]

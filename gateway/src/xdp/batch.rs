@@ -127,6 +127,11 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(())
     }
 
+    /// What a map of maps is given to hold this one.
+    pub fn descriptor(&self) -> u32 {
+        self.fd.as_raw_fd() as u32
+    }
+
     /// The value of a key. For a map whose values are there once, not once for each CPU.
     pub fn get(&self, key: &K) -> io::Result<Option<V>> {
         let mut value = std::mem::MaybeUninit::<V>::zeroed();

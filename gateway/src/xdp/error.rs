@@ -32,6 +32,13 @@ pub enum XdpError {
     TooManyRules,
     /// Too many conditions on protocols and ports meet at one prefix, or in all.
     TooManyConditions,
+    /// More services or backends than the program's maps hold.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many fit.
+        limit: usize,
+    },
     /// The kernel refuses a map operation.
     Map {
         /// What was to be done.
@@ -143,6 +150,9 @@ impl fmt::Display for XdpError {
                 "[[access]] has more than {CLAUSES_MAX} conditions on protocol and ports for one source, or more than \
                  {CONDITIONS_MAX} sets of them; use ranges of ports, or fewer rules that overlap"
             ),
+            XdpError::TooMany { what, limit } => {
+                write!(f, "more {what} than the {limit} that fit; take some away, or share them out among boxes")
+            }
             XdpError::Map { operation, cause } => {
                 write!(f, "the kernel did not {operation}: {cause}; the previous lists stay in force")
             }

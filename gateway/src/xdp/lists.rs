@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use gateway_ebpf::abi::access::{CLAUSES_MAX, CONDITIONS_MAX, Clause, Conditions, ENTRIES_MAX, Policy, RULES_MAX};
-use gateway_ebpf::segment::{TCP, UDP};
+use gateway_ebpf::packet::protocol::{TCP, UDP};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::XdpError;
@@ -124,11 +124,6 @@ impl RuleNumbers {
         self.0.iter().zip(0..).filter_map(|(name, number)| Some((number, name.as_deref()?)))
     }
 
-    /// The name of a rule.
-    pub fn name(&self, number: u32) -> Option<&str> {
-        self.0.get(number as usize)?.as_deref()
-    }
-
     fn number(&self, name: &str) -> u32 {
         let at = self.0.iter().position(|slot| slot.as_deref() == Some(name));
         at.expect("`assign` has given every rule a number") as u32
@@ -230,8 +225,8 @@ impl Rule {
 fn conditions(rule: &AccessRule) -> Vec<(u32, RangeInclusive<u16>)> {
     let protocol = match rule.protocol {
         None => Clause::ANY_PROTOCOL,
-        Some(VipProtocol::Tcp) => TCP.into(),
-        Some(VipProtocol::Udp) => UDP.into(),
+        Some(VipProtocol::Tcp) => TCP,
+        Some(VipProtocol::Udp) => UDP,
     };
     match (rule.protocol, rule.ports.as_slice()) {
         (None, []) => Vec::new(),

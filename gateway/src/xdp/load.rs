@@ -1,5 +1,7 @@
 //! From the embedded object to a program in the kernel, with typed maps.
 
+use std::net::IpAddr;
+
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
@@ -8,8 +10,9 @@ use gateway_ebpf::abi::{self, limit, names};
 
 use super::bans::BanTables;
 use super::limits::Limiter;
+use super::services::Services;
 use super::tables::Tables;
-use super::{Counters, DropLog, Probe, XdpError, log};
+use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
 use crate::config::model;
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
@@ -26,6 +29,7 @@ pub(super) struct Loaded {
     pub bans: BanTables,
     pub limiter: Limiter,
     packets: PerCpuArray<MapData, u64>,
+    services: Services,
     log: Option<DropLog>,
 }
 
@@ -35,18 +39,27 @@ impl Loaded {
             return Err(XdpError::NoObject);
         }
         let log_drops = log::wanted();
+        let flows = &config.flows;
         let mut ebpf = EbpfLoader::new()
-            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
+            // A flow is two entries, one for each direction.
+            .map_max_entries(names::ESTABLISHED_V4, flows.established.saturating_mul(2))
+            .map_max_entries(names::ESTABLISHED_V6, flows.established.saturating_mul(2))
+            .map_max_entries(names::HALF_OPEN_V4, flows.half_open.saturating_mul(2))
+            .map_max_entries(names::HALF_OPEN_V6, flows.half_open.saturating_mul(2))
             .map_max_entries(limit::SOURCES_V4, config.limits.sources)
             .map_max_entries(limit::SOURCES_V6, config.limits.sources)
+            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
             .load(OBJECT)
             .map_err(|error| XdpError::load(&error))?;
         program(&mut ebpf)?.load().map_err(refused)?;
+        let mut services = Services::open(|name| ebpf.take_map(name).ok_or(XdpError::WrongObject))?;
+        services.configure(config)?;
         Ok(Loaded {
             tables: Tables::new(&mut ebpf)?,
             bans: BanTables::new(&mut ebpf)?,
             limiter: Limiter::new(&mut ebpf, &config.limits)?,
             packets: map(&mut ebpf, names::PACKETS)?,
+            services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
             ebpf,
         })
@@ -63,17 +76,32 @@ impl Loaded {
         Counters::read(&self.packets)
     }
 
+    pub fn services(&mut self) -> &mut Services {
+        &mut self.services
+    }
+
+    pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
+        self.services.stats()
+    }
+
+    pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
+        self.services.flows(of)
+    }
+
     pub fn take_log(&mut self) -> Option<DropLog> {
         self.log.take()
     }
 
     pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Probe, XdpError> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+        // Room for an outer header.
+        let mut out = vec![0; frame.len() + 64];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..Default::default() };
         let program: Result<&Program, ProgramError> =
             self.ebpf.program(abi::PROGRAM).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into);
         let run = program.and_then(|program| program.test_run(options));
         let run = run.map_err(|error| XdpError::map("run the program on a test frame", &error))?;
-        Ok(Probe { action: run.return_value, per_packet: run.duration })
+        let frame = out[..run.data_size_out as usize].to_vec();
+        Ok(Probe { action: run.return_value, frame, per_packet: run.duration })
     }
 }
 

@@ -7,7 +7,9 @@
 mod bans;
 mod batch;
 mod clock;
+mod convert;
 mod error;
+mod flows;
 mod front;
 mod interface;
 mod limits;
@@ -15,6 +17,8 @@ mod lists;
 mod load;
 mod log;
 mod service;
+mod services;
+mod slots;
 mod stats;
 mod tables;
 
@@ -27,11 +31,13 @@ use lists::{Lists, RuleNumbers};
 use load::Loaded;
 
 pub use error::{Refusal, XdpError};
+pub use flows::{FlowInfo, FlowState};
 pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
 pub use service::{Backend, Service, Target};
+pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
@@ -83,10 +89,12 @@ pub struct Match {
 }
 
 /// What the program does with a frame that nobody sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// The kernel's number for the verdict: 1 is drop, 2 is pass.
+    /// The kernel's number for the verdict: 1 is drop, 2 is pass, 4 is send.
     pub action: u32,
+    /// What became of the frame.
+    pub frame: Vec<u8>,
     /// Time per run.
     pub per_packet: Duration,
 }
@@ -155,6 +163,36 @@ impl Xdp {
     pub fn banned_packets(&self, network: IpNet) -> Result<u64, XdpError> {
         let packets = self.running.as_ref().map_or(Ok(0), |running| running.program.bans.packets(network));
         packets.map_err(|error| XdpError::map("read a ban's counter", &error))
+    }
+
+    /// Makes the program serve these virtual addresses and no others, touching only what differs. Flows of a backend that
+    /// stays go on; those of one that is gone or dead choose another.
+    ///
+    /// In mode `nat` without `snat_addresses`, and in mode `ipip`, the source address towards a backend is the one that the
+    /// kernel would use in the calling thread's network namespace.
+    ///
+    /// Does nothing while XDP is off: call it again after [`sync`](Xdp::sync) has turned it on.
+    pub fn sync_services(&mut self, services: &[Service]) -> Result<(), XdpError> {
+        match &mut self.running {
+            Some(running) => running.program.services().sync(services),
+            None => Ok(()),
+        }
+    }
+
+    /// The counters of the services of the last [`sync_services`](Xdp::sync_services), in their order.
+    pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.service_stats(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The flows whose client or backend is `of`; all of them if it is `None`.
+    pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.flows(of),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Packets by reason; all zero while XDP is off.
@@ -269,6 +307,7 @@ impl Running {
 
     fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
         let changed = *config != self.config;
+        self.program.services().configure(config)?;
         if self.interfaces.iter().any(|interface| interface.contradicts(config.mode)) {
             self.replace_interfaces(config)?;
         } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::duration;
+use super::{duration, health};
 use crate::config::load::Loader;
 use crate::config::model::{Balance, Cluster, Endpoint, UpstreamProtocol, UpstreamTls};
 use crate::config::raw;
@@ -19,6 +19,7 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
     check_protocol(&raw, protocol, &mut loader.diagnostics);
     let endpoints = raw.endpoints.0.and_then(|list| endpoints(list, &mut loader.diagnostics));
     let tls = raw.tls.map(|tls| check_tls(tls.value, loader));
+    let health_check = raw.health_check.map(|check| health::check(check, &mut loader.diagnostics));
     Some(Cluster {
         name: raw.name.0?.value.0,
         balance: raw.balance.map_or(Balance::RoundRobin, |balance| balance.value),
@@ -35,8 +36,11 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
             Some(tls) => Some(tls?),
             None => None,
         },
-        health_check: None,
-        slow_start: Duration::ZERO,
+        health_check: match health_check {
+            Some(check) => Some(check?),
+            None => None,
+        },
+        slow_start: raw.slow_start.map_or(Duration::ZERO, |time| time.value.0),
     })
 }
 
@@ -61,7 +65,7 @@ fn endpoints(list: At<Vec<At<raw::Endpoint>>>, diagnostics: &mut Diagnostics) ->
             Some(Endpoint {
                 address: raw.address.0?.value.0,
                 weight: raw.weight.map_or(1, |weight| weight.value.0),
-                drain: false,
+                drain: raw.drain.is_some_and(|drain| drain.value),
             })
         })
         .collect()

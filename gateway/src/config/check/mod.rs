@@ -7,11 +7,14 @@ mod access;
 mod certificate;
 mod cluster;
 mod destination;
+mod health;
 mod kinds;
 mod l4_route;
 mod listener;
 mod names;
 mod route;
+mod vip;
+mod xdp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,9 +24,7 @@ use ipnet::IpNet;
 
 use super::decode::{List, Optional};
 use super::load::Loader;
-use super::model::{
-    AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, Xdp, XdpMode,
-};
+use super::model::{AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget};
 use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
@@ -39,7 +40,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
     let access_log = access_log(raw.access_log, loader);
-    let xdp = xdp(raw.xdp, &mut loader.diagnostics);
+    let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
@@ -49,6 +50,9 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let routes = each(raw.route, |route| route::check(route, &names, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
+    let around = vip::Surroundings { xdp: &xdp, listeners: listeners.as_deref(), clusters: clusters.as_deref() };
+    let mut taken = vip::Taken::default();
+    let vips = each(raw.vip, |vip| vip::check(vip, &names, &around, &mut taken, &mut loader.diagnostics));
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
         gateway,
@@ -56,7 +60,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         access_log,
         xdp,
         access: access?,
-        vips: Vec::new(),
+        vips: vips?,
         certificates: certificates?,
         listeners: listeners?,
         clusters: clusters?,
@@ -82,6 +86,7 @@ impl Tables {
         let routes = raw.route.iter().map(|table| &table.value.name);
         Names::new("route", routes.chain(raw.l4_route.iter().map(|table| &table.value.name)), diagnostics);
         Names::new("access rule", raw.access.iter().map(|table| &table.value.name), diagnostics);
+        Names::new("vip", raw.vip.iter().map(|table| &table.value.name), diagnostics);
         Tables {
             certificates: Names::new("certificate", raw.certificate.iter().map(|table| &table.value.name), diagnostics),
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
@@ -163,16 +168,6 @@ fn check_log_format(format: &At<String>, diagnostics: &mut Diagnostics) {
         let at = error.at + 1;
         diagnostics.error(format.span.part(at, at + 1), format!("access_log.format: {}", error.message));
     }
-}
-
-fn xdp(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
-    let Some(raw) = raw else { return Xdp::default() };
-    let interfaces = raw.value.interfaces.map_or_else(Vec::new, |list| list.value);
-    let mode = raw.value.mode.map_or(XdpMode::Auto, |mode| mode.value);
-    if interfaces.is_empty() && mode != XdpMode::Off {
-        diagnostics.hint(raw.span, "XDP is off: no `interfaces` to attach it to");
-    }
-    Xdp { interfaces: interfaces.into_iter().map(|interface| interface.value.0).collect(), mode, ..Xdp::default() }
 }
 
 /// Reports addresses that two things would listen on. Port 0 is a new port for each, and UDP has ports of its own.

@@ -84,7 +84,11 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
          [[route]]\nname = \"r\"\ncluster = \"api\"\n{}[route.request_headers]\n{}\
          [[route]]\nname = \"s\"\nredirect = {{ host = \"a\", {} }}\n\
          [[route]]\nname = \"t\"\nrespond = {{ status = 200, {} }}\n\
-         [[route]]\nname = \"u\"\ncluster = \"api\"\nwebsocket = {{ {} }}\n",
+         [[route]]\nname = \"u\"\ncluster = \"api\"\nwebsocket = {{ {} }}\n\
+         [xdp.flows]\n{}[xdp.timeouts]\n{}[xdp.limits]\n{}\
+         [[vip]]\nname = \"v\"\naddress = \"192.0.2.1:80\"\ncluster = \"checked\"\n{}\
+         [[cluster]]\nname = \"checked\"\nendpoints = [{{ address = \"10.0.0.1:80\", {} }}]\n\
+         health_check = {{ protocol = \"http\", {} }}\n",
         keys("Gateway"),
         keys("Admin"),
         keys("AccessLog"),
@@ -100,10 +104,21 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("ClusterTls"),
         keys("Route"),
         keys("HeaderEdits"),
-        keys("Redirect").trim_end().replace('\n', ", "),
-        keys("Respond").trim_end().replace('\n', ", "),
+        inline(&keys("Redirect")),
+        inline(&keys("Respond")),
         keys("WebSocketTable").trim_end(),
+        keys("Flows"),
+        keys("Timeouts"),
+        keys("XdpLimits"),
+        keys("Vip"),
+        inline(&keys("EndpointTable")),
+        inline(&keys("HealthCheck")),
     )
+}
+
+/// Lines of a table as they are written in one line.
+fn inline(lines: &str) -> String {
+    lines.trim_end().replace('\n', ", ")
 }
 
 /// The keys of a table as the schema shows them under `what`.
@@ -147,6 +162,21 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[admin]\n{}", examples("Admin")),
         format!("[access_log]\n{}", examples("AccessLog")),
         format!("[xdp]\n{}", examples("Xdp")),
+        format!("[xdp]\n[xdp.flows]\n{}[xdp.timeouts]\n{}", examples("Flows"), examples("Timeouts")),
+        format!("[xdp]\n[xdp.limits]\n{}", examples("XdpLimits")),
+        format!("[xdp]\n[xdp.limits.syn]\n{}", examples("PacketRate")),
+        format!(
+            "[[cluster]]\nname = \"api\"\nendpoints = [\"10.0.0.1:443\"]\n[[vip]]\n{}",
+            without(examples("Vip"), &["listener"])
+        ),
+        format!(
+            "[[listener]]\nname = \"web\"\naddress = \"192.0.2.10:443\"\nprotocol = \"udp\"\n[[vip]]\n{}",
+            without(examples("Vip"), &["cluster"])
+        ),
+        format!(
+            "[[cluster]]\nname = \"a\"\nendpoints = []\n[cluster.health_check]\n{}",
+            without(examples("HealthCheck"), &["send", "expect"])
+        ),
         format!("[[access]]\n{}", examples("Access")),
         format!("[[certificate]]\n{}", examples("Certificate")),
         format!("[[listener]]\n{}[listener.limits]\n{}", examples("Listener"), examples("Limits")),
@@ -159,10 +189,7 @@ fn every_example_in_the_schema_is_accepted() {
         format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["clusters"])),
         format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["cluster"])),
         format!("[[cluster]]\n{}", examples("Cluster")),
-        format!(
-            "[[cluster]]\nname = \"a\"\nendpoints = [{{ {} }}]\n",
-            examples("EndpointTable").trim_end().replace('\n', ", ")
-        ),
+        format!("[[cluster]]\nname = \"a\"\nendpoints = [{{ {} }}]\n", inline(&examples("EndpointTable"))),
         format!("[[cluster]]\nname = \"a\"\nendpoints = []\n[cluster.tls]\n{}", examples("ClusterTls")),
         format!("{lists}[[route]]\n{}", without(examples("Route"), &["clusters"])),
         format!("{lists}[[route]]\n{}", without(examples("Route"), &["cluster"])),
@@ -331,6 +358,85 @@ fn listeners_clusters_and_l4_routes_are_read_in_full() {
     assert_eq!(config.l4_routes, [route]);
 }
 
+#[test]
+fn vips_and_their_clusters_are_read_in_full() {
+    let config = config(
+        r#"
+        [xdp]
+        interfaces = ["eth0"]
+        pin = "off"
+        snat_addresses = ["10.0.0.1", "fd00::1"]
+        snat_ports = "40000-40001"
+        flows = { established = 2048, half_open = 1024, new_per_second = 7 }
+        timeouts = { half_open = "1s", established = "2s", closing = "3s", udp = "4s" }
+        [[vip]]
+        name = "dns"
+        address = "192.0.2.10:53"
+        protocol = "udp"
+        mode = "dsr"
+        cluster = "a"
+        affinity = "source"
+        drain = true
+        [[vip]]
+        name = "web"
+        address = "[2001:db8::10]:443"
+        listener = "web"
+        [[listener]]
+        name = "web"
+        address = "[::]:443"
+        [[cluster]]
+        name = "a"
+        endpoints = ["10.0.0.2:53", { address = "10.0.0.3:53", drain = true }, "dns.internal:53"]
+        slow_start = "30s"
+        health_check = { protocol = "udp", send = "hex:00Ff", expect = "ok", port = 54, healthy = 1, unhealthy = 9 }
+        [[cluster]]
+        name = "b"
+        endpoints = ["10.0.0.2:80"]
+        health_check = { protocol = "http", path = "/up", host = "b:80", statuses = "204", interval = "1s", timeout = "9s" }
+        [[cluster]]
+        name = "c"
+        endpoints = ["10.0.0.2:80"]
+        health_check = { protocol = "tcp" }
+        "#,
+    );
+    let seconds = Duration::from_secs;
+    assert_eq!((config.xdp.pin, config.xdp.snat_ports), (None, 40_000..=40_001));
+    assert_eq!(config.xdp.snat_addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "fd00::1"]);
+    assert_eq!(config.xdp.flows, FlowLimits { established: 2048, half_open: 1024, new_per_second: 7 });
+    let timeouts =
+        FlowTimeouts { half_open: seconds(1), established: seconds(2), closing: seconds(3), udp: seconds(4) };
+    assert_eq!(config.xdp.timeouts, timeouts);
+    let dns = Vip {
+        name: "dns".into(),
+        address: "192.0.2.10:53".parse().unwrap(),
+        protocol: VipProtocol::Udp,
+        mode: VipMode::Dsr,
+        target: VipTarget::Cluster(ClusterId(0)),
+        affinity: VipAffinity::Source,
+        drain: true,
+    };
+    let web = Vip {
+        name: "web".into(),
+        address: "[2001:db8::10]:443".parse().unwrap(),
+        protocol: VipProtocol::Tcp,
+        mode: VipMode::Nat,
+        target: VipTarget::Listener(ListenerId(0)),
+        affinity: VipAffinity::Flow,
+        drain: false,
+    };
+    assert_eq!(config.vips, [dns, web]);
+    let [a, b, c] = &config.clusters[..] else { panic!() };
+    assert_eq!(a.endpoints.iter().map(|endpoint| endpoint.drain).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(a.slow_start, seconds(30));
+    let check =
+        |probe| HealthCheck { probe, port: None, interval: seconds(5), timeout: seconds(2), healthy: 2, unhealthy: 3 };
+    let udp = check(HealthProbe::Udp { send: vec![0, 0xff], expect: Some(b"ok".to_vec()) });
+    assert_eq!(a.health_check, Some(HealthCheck { port: Some(54), healthy: 1, unhealthy: 9, ..udp }));
+    let http = check(HealthProbe::Http { path: "/up".into(), host: Some("b:80".into()), statuses: 204..=204 });
+    assert_eq!(b.health_check, Some(HealthCheck { interval: seconds(1), timeout: seconds(9), ..http }));
+    assert_eq!(c.health_check, Some(check(HealthProbe::Tcp)));
+}
+
 /// `web` is http, `tls` http with TLS, then one of each other kind.
 const ONE_OF_EACH: &str = r#"
     [[certificate]]
@@ -487,6 +593,19 @@ fn shown_access(rule: &AccessRule) -> String {
         rule.expiring.iter().map(|(net, end)| format!("{net} until {}", humantime::format_rfc3339_seconds(*end)));
     let ends = ends.collect::<Vec<_>>().join(", ");
     format!("{:?} {:?} {:?} {ends}", rule.protocol, rule.ports, rule.sources)
+}
+
+#[test]
+fn limits_of_sources_are_read_in_full() {
+    let limits = config(
+        "[xdp]\nlimits = { syn = { per_second = 100 }, packets = { per_second = 9, burst = 7 }, prefix_v4 = 24, \
+         prefix_v6 = 48, sources = 2048, dry_run = true }\n",
+    )
+    .xdp
+    .limits;
+    let rate = |per_second, burst| Some(PacketRate { per_second, burst });
+    let (syn, packets) = (rate(100, 100), rate(9, 7));
+    assert_eq!(limits, XdpLimits { syn, packets, prefix_v4: 24, prefix_v6: 48, sources: 2048, dry_run: true });
 }
 
 #[test]

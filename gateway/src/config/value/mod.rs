@@ -1,6 +1,7 @@
 //! How single values are written: durations, sizes, numbers, names.
 
 mod http;
+mod l4;
 mod net;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use std::time;
 
 pub use http::*;
+pub use l4::*;
 pub use net::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 

@@ -9,7 +9,7 @@ use super::{Count, Host, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
 use crate::config::model::{
     AccessAction, Balance, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, TlsVersion,
-    VipProtocol, XdpMode,
+    XdpMode,
 };
 use crate::config::report::Diagnostics;
 
@@ -186,8 +186,6 @@ keywords!(XdpMode {
 });
 
 keywords!(AccessAction { "deny" => AccessAction::Deny, "allow" => AccessAction::Allow });
-
-keywords!(VipProtocol { "tcp" => VipProtocol::Tcp, "udp" => VipProtocol::Udp });
 
 keywords!(TlsVersion { "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13 });
 

@@ -231,7 +231,7 @@ fn by_table(lists: &Lists, address: u32, protocol: VipProtocol, port: u16, now: 
     let number = if protocol == VipProtocol::Tcp { TCP } else { UDP };
     let conditions = &lists.conditions[policy.number() as usize];
     let met = conditions.clauses[..conditions.count as usize].iter().find(|clause| {
-        [Clause::ANY_PROTOCOL, number.into()].contains(&clause.protocol)
+        [Clause::ANY_PROTOCOL, number].contains(&clause.protocol)
             && (clause.port_first..=clause.port_last).contains(&port)
     });
     met.map_or(NOTHING.policy, |clause| clause.policy)

@@ -1,0 +1,51 @@
+//! Second stage: packets of established flows, by the shortest way.
+
+use aya_ebpf::programs::XdpContext;
+use gateway_ebpf::Reason;
+use gateway_ebpf::abi::service::FlowKey;
+use gateway_ebpf::packet::{Packet, Shape, protocol};
+
+use super::family::Family;
+use super::{begin, flow, icmp, pass, send, settings};
+
+/// `otherwise` is what an earlier stage calls the packet when it is none of a service.
+#[inline(always)]
+pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason) -> u32 {
+    match packet.shape {
+        Shape::Whole => {}
+        Shape::Cut => return pass(Reason::Malformed),
+        // Not translated: see the manual's page on limits.
+        Shape::First(_) | Shape::Later(_) => return fragment(packet, otherwise),
+    }
+    match packet.protocol {
+        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => with_ports(ctx, packet, otherwise),
+        icmp if icmp == A::ICMP => icmp::packet::<A>(ctx.ctx, packet.network, otherwise.index()),
+        _ => pass(otherwise),
+    }
+}
+
+#[inline(always)]
+fn fragment<A: Family>(packet: &Packet<A>, otherwise: Reason) -> u32 {
+    if packet.destination.is_vip() { pass(Reason::Fragment) } else { pass(otherwise) }
+}
+
+#[inline(always)]
+fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason) -> u32 {
+    let key = flow_key(packet);
+    let now = settings::tick();
+    let Some(found) = A::established().get_ptr_mut(&key) else {
+        return begin::packet::<A>(ctx.ctx, packet.network, otherwise.index());
+    };
+    if !flow::usable(found, packet, now) {
+        return begin::packet::<A>(ctx.ctx, packet.network, otherwise.index());
+    }
+    if flow::ends(packet) {
+        flow::note_end(&key, found, packet.flags);
+    }
+    send::packet(ctx, packet, found, now)
+}
+
+#[inline(always)]
+pub fn flow_key<A: Family>(packet: &Packet<A>) -> FlowKey<A> {
+    FlowKey { source: packet.source, destination: packet.destination, ports: packet.ports, protocol: packet.protocol }
+}

@@ -1,0 +1,343 @@
+//! Packets that no established flow has: those of half-open flows, and the first ones.
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
+use gateway_ebpf::Reason;
+use gateway_ebpf::abi::service::{
+    Backend, Flow, FlowKey, MAGLEV_SIZE, SERVICES_MAX, Service, ServiceKey, Settings, Table, mode,
+};
+use gateway_ebpf::packet::{Packet, Parsed, RST, checksum, hash};
+
+use super::balance::flow_key;
+use super::family::{self, Family, Scratch};
+use super::{count, drop, flow, frame, pass, send, settings};
+
+#[btf_map]
+static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
+#[btf_map]
+static NEW_FLOWS: PerCpuArray<Window, 1> = PerCpuArray::new();
+
+/// Flows begun on this CPU.
+#[repr(C)]
+struct Window {
+    tick: u32,
+    flows: u32,
+}
+
+/// Source ports tried for a flow. In a range of which nine tenths are taken, six in ten flows find one; the third and
+/// later tries take the port of a flow that was never answered.
+const TRIES: u32 = 6;
+const STEAL_FROM: u32 = 2;
+
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
+
+/// `network` is the offset of the IP header, `otherwise` what to call the packet when it belongs to no service.
+#[inline(never)]
+pub fn packet<A: Family>(ctx: *mut xdp_md, network: usize, otherwise: u32) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let key = flow_key(&packet);
+    let now = settings::tick();
+    if let Some(over) = A::established().get_ptr(&key) {
+        // SAFETY: an element of a map stays memory of the map while the program runs.
+        flow::forget(A::established(), &key, unsafe { &*over });
+    }
+    if let Some(found) = A::half_open().get_ptr_mut(&key) {
+        // SAFETY: as above; nobody writes the fields that are read here, except single bytes.
+        let half_open = unsafe { &mut *found };
+        if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
+            return go_on(ctx, &packet, &key, half_open, now);
+        }
+        flow::forget(A::half_open(), &key, half_open);
+    }
+    let service = ServiceKey {
+        address: packet.destination,
+        port: (packet.ports >> 16) as u16,
+        protocol: packet.protocol as u16,
+        zero: 0,
+    };
+    match A::service(&service) {
+        // SAFETY: as above; user space replaces whole elements, by new ones.
+        Some(service) => first(ctx, &packet, &key, unsafe { &*service }, now),
+        None => pass(if otherwise == Reason::Allowed.index() { Reason::Allowed } else { Reason::Pass }),
+    }
+}
+
+/// Another packet of a half-open flow.
+#[inline(always)]
+fn go_on<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
+    half_open.seen = now;
+    half_open.spoken = 1;
+    if flow::ends(packet) {
+        flow::note_end(key, half_open, packet.flags);
+    }
+    if !flow::establishes(half_open, packet) {
+        return send::by_itself::<A>(ctx.ctx, packet.network, half_open);
+    }
+    flow::establish(key, half_open);
+    let moved = A::established().get_ptr_mut(key).or_else(|| A::half_open().get_ptr_mut(key));
+    match moved {
+        Some(moved) => send::by_itself::<A>(ctx.ctx, packet.network, moved),
+        None => drop(Reason::NoRoom),
+    }
+}
+
+/// The first packet of a flow, or one of a flow that was forgotten: a TCP connection then goes on if it gets the same
+/// port again, and is reset by the backend if not, which is better than silence.
+#[inline(always)]
+fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, service: &Service, now: u32) -> u32 {
+    if service.mode == mode::LOCAL {
+        let bytes = u64::from(packet.length);
+        count::service(service.id, |counts| {
+            counts.local_packets += 1;
+            counts.local_bytes += bytes;
+        });
+        return pass(Reason::Local);
+    }
+    if packet.ttl <= 1 {
+        return pass(Reason::Expired);
+    }
+    match begin(ctx, packet, key, service, now) {
+        Ok(flow) => send::by_itself::<A>(ctx.ctx, packet.network, flow),
+        Err(reason) => {
+            count::service(service.id, |counts| counts.dropped += 1);
+            drop(reason)
+        }
+    }
+}
+
+#[inline(always)]
+fn begin<A: Family>(
+    ctx: &XdpContext,
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    service: &Service,
+    now: u32,
+) -> Result<*mut Flow<A>, Reason> {
+    if packet.flags & RST != 0 {
+        return Err(Reason::NoFlow);
+    }
+    if service.drain != 0 {
+        return Err(Reason::Draining);
+    }
+    let settings = settings::get().ok_or(Reason::NoRoom)?;
+    if !within_limit(settings, now) {
+        return Err(Reason::NewFlowLimit);
+    }
+    let hash = flow_hash(packet, service);
+    let slot = choose(service.id, hash).ok_or(Reason::NoBackend)?;
+    let backend = flow::backend(slot).ok_or(Reason::NoBackend)?;
+    if backend.living_epoch() == 0 {
+        return Err(Reason::NoBackend);
+    }
+    let scratch = A::scratch().ok_or(Reason::NoRoom)?;
+    // SAFETY: the element is this CPU's own, and the program is not interrupted by itself on one CPU.
+    let scratch = unsafe { &mut *scratch };
+    describe(ctx, packet, service, settings, backend, hash, scratch, now);
+    scratch.forward.backend = slot;
+    scratch.reverse.backend = slot;
+    if flow::has_answers(&scratch.forward) {
+        reserve(packet, service.mode, settings, backend, scratch, now)?;
+    }
+    A::half_open().insert(key, &scratch.forward, BPF_ANY).map_err(|_| Reason::NoRoom)?;
+    count::backend(slot, |counts| counts.flows += 1);
+    A::half_open().get_ptr_mut(key).ok_or(Reason::NoRoom)
+}
+
+#[inline(always)]
+fn within_limit(settings: &Settings, now: u32) -> bool {
+    let Some(window) = NEW_FLOWS.get_ptr_mut(0) else { return false };
+    // SAFETY: the element is this CPU's own, and the program is not interrupted by itself on one CPU.
+    let window = unsafe { &mut *window };
+    if window.tick != now {
+        *window = Window { tick: now, flows: 0 };
+    }
+    window.flows += 1;
+    window.flows <= settings.new_per_tick
+}
+
+#[inline(always)]
+fn flow_hash<A: Family>(packet: &Packet<A>, service: &Service) -> u32 {
+    let ports = if service.by_source != 0 { 0 } else { packet.ports };
+    hash([packet.source.mix(), ports, packet.destination.mix()], packet.protocol)
+}
+
+#[inline(always)]
+fn choose(service: u32, hash: u32) -> Option<u32> {
+    let table = MAGLEV.get_value(service, &0)?;
+    let place = ((u64::from(hash) * MAGLEV_SIZE as u64) >> 32) as usize;
+    if place >= MAGLEV_SIZE {
+        return None;
+    }
+    // `NO_BACKEND` is behind the last slot.
+    Some(u32::from(table.0[place]))
+}
+
+/// Writes both directions, as far as they do not depend on the source port.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that decides on a flow")]
+#[inline(always)]
+fn describe<A: Family>(
+    ctx: &XdpContext,
+    packet: &Packet<A>,
+    service: &Service,
+    settings: &Settings,
+    backend: &Backend,
+    hash: u32,
+    scratch: &mut Scratch<A>,
+    now: u32,
+) {
+    let source = match service.mode {
+        mode::NAT | mode::IPIP => snat(settings, backend, hash),
+        _ => packet.source,
+    };
+    let Scratch { forward, reverse } = scratch;
+    forward.source = source;
+    forward.destination = A::narrow(backend.address);
+    forward.ports = packet.ports;
+    forward.transport_delta = 0;
+    forward.ip_delta = 0;
+    forward.macs = [0; 3];
+    forward.interface = 0;
+    forward.service = service.id;
+    forward.epoch = backend.epoch;
+    forward.seen = now;
+    // The next hop is looked up when the flow is first used.
+    forward.resolved = now.wrapping_sub(1);
+    forward.begun = now;
+    forward.mtu = 0;
+    forward.mode = service.mode as u8;
+    forward.reverse = 0;
+    forward.spoken = 1;
+    forward.fin = 0;
+    forward.peer_fin = 0;
+    forward.reset = 0;
+
+    reverse.source = packet.destination;
+    reverse.destination = packet.source;
+    reverse.ports = packet.ports.rotate_left(16);
+    reverse.transport_delta = 0;
+    reverse.ip_delta = 0;
+    reverse.macs = returning(ctx);
+    reverse.interface = ctx.ingress_ifindex() as u32;
+    reverse.service = service.id;
+    reverse.epoch = backend.epoch;
+    reverse.seen = now;
+    reverse.resolved = now.wrapping_sub(1);
+    reverse.begun = now;
+    reverse.mtu = 0;
+    reverse.mode = service.mode as u8;
+    reverse.reverse = 1;
+    reverse.spoken = 0;
+    reverse.fin = 0;
+    reverse.peer_fin = 0;
+    reverse.reset = 0;
+}
+
+/// The frame's MAC addresses the other way round.
+#[inline(always)]
+fn returning(ctx: &XdpContext) -> [u32; 3] {
+    let start = ctx.data();
+    if start + 12 > ctx.data_end() {
+        return [0; 3];
+    }
+    let words = start as *const u32;
+    // SAFETY: twelve bytes are readable by the comparison above; BPF loads from any address.
+    let [a, b, c] = unsafe { [*words, *words.add(1), *words.add(2)] };
+    // In memory: a and half of b are the destination, the other half and c the source.
+    [(b >> 16) | (c << 16), (c >> 16) | (a << 16), (a >> 16) | (b << 16)]
+}
+
+#[inline(always)]
+fn snat<A: Family>(settings: &Settings, backend: &Backend, hash: u32) -> A {
+    let count = settings.snat[usize::from(A::V6)];
+    // The high bits of the hash chose the backend.
+    let index = (u64::from(hash.rotate_left(16)) * u64::from(count)) >> 32;
+    match family::snat(index as u32) {
+        Some(address) if count > 0 => address,
+        _ => A::narrow(backend.snat),
+    }
+}
+
+/// Takes a source port by inserting the entry of the reverse direction, which succeeds for one flow only, and completes
+/// the forward direction with it.
+#[inline(always)]
+fn reserve<A: Family>(
+    packet: &Packet<A>,
+    how: u32,
+    settings: &Settings,
+    backend: &Backend,
+    scratch: &mut Scratch<A>,
+    now: u32,
+) -> Result<(), Reason> {
+    let Scratch { forward, reverse } = scratch;
+    let outside = packet.source.sum() + packet.destination.sum();
+    let inside = forward.source.sum() + forward.destination.sum();
+    let ports = |word: u32| u64::from(word & 0xffff) + u64::from(word >> 16);
+    forward.ip_delta = checksum::delta(outside, inside);
+    reverse.ip_delta = checksum::delta(inside, outside);
+
+    let own = packet.ports & 0xffff;
+    let in_range = u32::from(u16::from_be(own as u16)).wrapping_sub(settings.port_first) < settings.port_count;
+    let keep = how == mode::DNAT || in_range;
+    for attempt in 0..TRIES {
+        let port = if keep && attempt == 0 { own } else { random_port(settings) };
+        forward.ports = port | (u32::from(backend.port) << 16);
+        forward.transport_delta = checksum::delta(outside + ports(packet.ports), inside + ports(forward.ports));
+        reverse.transport_delta = checksum::delta(inside + ports(forward.ports), outside + ports(packet.ports));
+        let key = FlowKey::answering(forward, packet.protocol);
+        if take::<A>(&key, reverse, attempt >= STEAL_FROM || how == mode::DNAT, now) {
+            return Ok(());
+        }
+        if how == mode::DNAT {
+            break;
+        }
+    }
+    Err(Reason::NoPort)
+}
+
+#[inline(always)]
+fn random_port(settings: &Settings) -> u32 {
+    // SAFETY: the helper has no arguments.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let offset = (u64::from(random) * u64::from(settings.port_count)) >> 32;
+    u32::from(((settings.port_first + offset as u32) as u16).to_be())
+}
+
+/// Whether the entry is this flow's now.
+#[inline(always)]
+fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> bool {
+    if A::half_open().insert(key, entry, BPF_NOEXIST).is_err() {
+        let Some(holder) = A::half_open().get_ptr(key) else { return false };
+        // SAFETY: an element of a map stays memory of the map while the program runs.
+        let holder = unsafe { &*holder };
+        let is_dead = flow::half_open_is_over(holder, key.protocol, now);
+        if !is_dead && !(steal && holder.spoken == 0) {
+            return false;
+        }
+        flow::forget(A::half_open(), key, holder);
+        if A::half_open().insert(key, entry, BPF_NOEXIST).is_err() {
+            return false;
+        }
+    }
+    let Some(holder) = A::established().get_ptr(key) else { return true };
+    // SAFETY: as above.
+    let holder = unsafe { &*holder };
+    if flow::is_over(holder, key.protocol, now) && is_over_the_other_way(holder, key.protocol, now) {
+        flow::forget(A::established(), key, holder);
+        return true;
+    }
+    let _ = A::half_open().remove(key);
+    false
+}
+
+/// A backend that is silent does not make a flow of which the client speaks a dead one.
+#[inline(always)]
+fn is_over_the_other_way<A: Family>(entry: &Flow<A>, transport: u32, now: u32) -> bool {
+    let other = FlowKey::answering(entry, transport);
+    // SAFETY: as in `take`.
+    A::established().get_ptr(&other).is_none_or(|other| flow::is_over(unsafe { &*other }, transport, now))
+}

@@ -1,0 +1,183 @@
+//! The life of a flow: half-open, established, closing, forgotten.
+//!
+//! A flow is two entries, one for each direction, except in the modes `dsr` and `ipip`, in which the box does not see the
+//! answers. They begin in the table of half-open flows. The client's first packet after the answer moves both to the
+//! established ones, so who only sends first packets, with whatever source, fills the first table and evicts nothing
+//! of the second.
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+use gateway_ebpf::abi::service::{BACKENDS_MAX, Backend, Flow, FlowKey, Timeouts, mode};
+use gateway_ebpf::packet::{FIN, Packet, RST, SYN, protocol};
+
+use super::family::{Family, Table};
+use super::settings;
+
+#[btf_map]
+static BACKENDS: Array<Backend, BACKENDS_MAX> = Array::new();
+
+const BPF_ANY: u64 = 0;
+
+/// A backend's slot.
+#[inline(always)]
+pub fn backend(slot: u32) -> Option<&'static Backend> {
+    BACKENDS.get(slot)
+}
+
+/// Whether an established flow goes on with this packet: neither side has been silent for too long, its backend is
+/// alive, and it is not the SYN of a new connection after the end of this one.
+#[inline(always)]
+pub fn usable<A: Family>(flow: *mut Flow<A>, packet: &Packet<A>, now: u32) -> bool {
+    // SAFETY: the pointer is to an element of a map, which stays memory of the map while the program runs. Other CPUs
+    // may write single fields meanwhile, and each of their values is one that may be read.
+    let flow = unsafe { &mut *flow };
+    if flow.seen != now {
+        if is_over(flow, packet.protocol, now) {
+            return false;
+        }
+        flow.seen = now;
+    }
+    if packet.flags & SYN != 0 && is_closing(flow) {
+        return false;
+    }
+    flow.reverse != 0 || backend_is_alive(flow)
+}
+
+/// Whether the backend is the one that the flow began with, and alive.
+#[inline(always)]
+fn backend_is_alive<A>(flow: &Flow<A>) -> bool {
+    backend(flow.backend).is_some_and(|backend| backend.living_epoch() == flow.epoch)
+}
+
+/// Whether an established flow has been silent for too long.
+#[inline(always)]
+pub fn is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    let Some(settings) = settings::get() else { return true };
+    silent_for(flow, now) > timeout(flow, transport, &settings.timeouts)
+}
+
+/// The clocks of two CPUs may be a tick apart.
+#[inline(always)]
+fn silent_for<A>(flow: &Flow<A>, now: u32) -> u32 {
+    let silent = now.wrapping_sub(flow.seen);
+    if silent > u32::MAX / 2 { 0 } else { silent }
+}
+
+#[inline(always)]
+fn timeout<A>(flow: &Flow<A>, transport: u32, timeouts: &Timeouts) -> u32 {
+    if transport == protocol::UDP {
+        timeouts.udp
+    } else if is_closing(flow) {
+        timeouts.closing
+    } else {
+        timeouts.established
+    }
+}
+
+/// After a RST, or after both sides have said that they send no more: a connection closed by one side only goes on.
+#[inline(always)]
+fn is_closing<A>(flow: &Flow<A>) -> bool {
+    flow.reset | (flow.fin & flow.peer_fin) != 0
+}
+
+/// Whether the packet ends one direction of its flow, or both.
+#[inline(always)]
+pub fn ends<A>(packet: &Packet<A>) -> bool {
+    packet.flags & (FIN | RST) != 0
+}
+
+/// Writes the end into the entries of both directions.
+#[inline(never)]
+pub fn note_end<A: Family>(key: &FlowKey<A>, flow: *mut Flow<A>, flags: u8) -> u32 {
+    // SAFETY: as in `usable`.
+    let flow = unsafe { &mut *flow };
+    let other = FlowKey::answering(flow, key.protocol);
+    mark(flow, flags, Side::Sender);
+    let found = A::established().get_ptr_mut(&other).or_else(|| A::half_open().get_ptr_mut(&other));
+    if let Some(found) = found {
+        // SAFETY: as in `usable`.
+        mark(unsafe { &mut *found }, flags, Side::Receiver);
+    }
+    0
+}
+
+enum Side {
+    Sender,
+    Receiver,
+}
+
+#[inline(always)]
+fn mark<A>(flow: &mut Flow<A>, flags: u8, side: Side) {
+    if flags & RST != 0 {
+        flow.reset = 1;
+    }
+    if flags & FIN != 0 {
+        match side {
+            Side::Sender => flow.fin = 1,
+            Side::Receiver => flow.peer_fin = 1,
+        }
+    }
+}
+
+/// Whether a half-open flow goes on with this packet.
+#[inline(always)]
+pub fn half_open_is_usable<A: Family>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    !half_open_is_over(flow, transport, now) && (flow.reverse != 0 || backend_is_alive(flow))
+}
+
+/// Whether nobody answered a half-open flow in time.
+#[inline(always)]
+pub fn half_open_is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    let Some(settings) = settings::get() else { return true };
+    let timeouts = &settings.timeouts;
+    let timeout = if transport == protocol::UDP { timeouts.udp } else { timeouts.half_open };
+    flow.reset != 0 || silent_for(flow, now) > timeout
+}
+
+/// Whether this packet of a half-open flow's client makes it an established one.
+#[inline(always)]
+pub fn establishes<A: Family>(flow: &Flow<A>, packet: &Packet<A>) -> bool {
+    if flow.reverse != 0 || packet.flags & SYN != 0 {
+        return false;
+    }
+    if !has_answers(flow) {
+        return true;
+    }
+    let answer = FlowKey::answering(flow, packet.protocol);
+    // SAFETY: as in `usable`.
+    A::half_open().get_ptr(&answer).is_some_and(|answer| unsafe { (*answer).spoken } != 0)
+}
+
+/// Moves both directions. They are in both tables for a moment, never in none.
+#[inline(always)]
+pub fn establish<A: Family>(key: &FlowKey<A>, flow: &Flow<A>) {
+    let answer = FlowKey::answering(flow, key.protocol);
+    if has_answers(flow) && !copy(&answer) {
+        return;
+    }
+    if copy(key) {
+        let _ = A::half_open().remove(key);
+        let _ = A::half_open().remove(&answer);
+    }
+}
+
+#[inline(always)]
+fn copy<A: Family>(key: &FlowKey<A>) -> bool {
+    let Some(flow) = A::half_open().get_ptr(key) else { return false };
+    // SAFETY: as in `usable`.
+    A::established().insert(key, unsafe { &*flow }, BPF_ANY).is_ok()
+}
+
+/// Forgets both directions.
+#[inline(always)]
+pub fn forget<A: Family>(table: &Table<A>, key: &FlowKey<A>, flow: &Flow<A>) {
+    let answer = FlowKey::answering(flow, key.protocol);
+    let _ = table.remove(&answer);
+    let _ = table.remove(key);
+}
+
+/// Whether the backend's answers come through the box.
+#[inline(always)]
+pub fn has_answers<A>(flow: &Flow<A>) -> bool {
+    u32::from(flow.mode) == mode::NAT || u32::from(flow.mode) == mode::DNAT
+}
