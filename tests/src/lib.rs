@@ -26,6 +26,7 @@ pub mod load;
 pub mod metrics;
 pub mod nginx;
 pub mod origin;
+pub mod packet;
 pub mod pattern;
 pub mod ports;
 pub mod process;

@@ -6,7 +6,7 @@ use gateway_ebpf::abi::service::FlowKey;
 use gateway_ebpf::packet::{Packet, Shape, protocol};
 
 use super::family::Family;
-use super::{begin, flow, icmp, pass, send, settings};
+use super::{Next, flow, pass, send, settings};
 
 /// `otherwise` is what an earlier stage calls the packet when it is none of a service.
 #[inline(always)]
@@ -18,8 +18,8 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
         Shape::First(_) | Shape::Later(_) => return fragment(packet, otherwise),
     }
     match packet.protocol {
-        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => with_ports(ctx, packet, otherwise),
-        icmp if icmp == A::ICMP => icmp::packet::<A>(ctx.ctx, packet.network, otherwise.index()),
+        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => with_ports(ctx, packet),
+        icmp if icmp == A::ICMP => Next::icmp::<A>(),
         _ => pass(otherwise),
     }
 }
@@ -30,14 +30,12 @@ fn fragment<A: Family>(packet: &Packet<A>, otherwise: Reason) -> u32 {
 }
 
 #[inline(always)]
-fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason) -> u32 {
+fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>) -> u32 {
     let key = flow_key(packet);
     let now = settings::tick();
-    let Some(found) = A::established().get_ptr_mut(&key) else {
-        return begin::packet::<A>(ctx.ctx, packet.network, otherwise.index());
-    };
+    let Some(found) = A::established().get_ptr_mut(&key) else { return Next::begin::<A>() };
     if !flow::usable(found, packet, now) {
-        return begin::packet::<A>(ctx.ctx, packet.network, otherwise.index());
+        return Next::begin::<A>();
     }
     if flow::ends(packet) {
         flow::note_end(&key, found, packet.flags);

@@ -9,11 +9,11 @@ use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{
     Backend, Flow, FlowKey, MAGLEV_SIZE, SERVICES_MAX, Service, ServiceKey, Settings, Table, mode,
 };
-use gateway_ebpf::packet::{Packet, Parsed, RST, checksum, hash};
+use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{count, drop, flow, frame, pass, send, settings};
+use super::{count, drop, flow, parse, pass, send, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -35,11 +35,10 @@ const STEAL_FROM: u32 = 2;
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
 
-/// `network` is the offset of the IP header, `otherwise` what to call the packet when it belongs to no service.
 #[inline(never)]
-pub fn packet<A: Family>(ctx: *mut xdp_md, network: usize, otherwise: u32) -> u32 {
+pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     let key = flow_key(&packet);
     let now = settings::tick();
     if let Some(over) = A::established().get_ptr(&key) {
@@ -63,7 +62,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md, network: usize, otherwise: u32) -> u3
     match A::service(&service) {
         // SAFETY: as above; user space replaces whole elements, by new ones.
         Some(service) => first(ctx, &packet, &key, unsafe { &*service }, now),
-        None => pass(if otherwise == Reason::Allowed.index() { Reason::Allowed } else { Reason::Pass }),
+        None => pass(Reason::Pass),
     }
 }
 
@@ -76,12 +75,12 @@ fn go_on<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, half
         flow::note_end(key, half_open, packet.flags);
     }
     if !flow::establishes(half_open, packet) {
-        return send::by_itself::<A>(ctx.ctx, packet.network, half_open);
+        return send::by_itself::<A>(ctx.ctx, half_open);
     }
     flow::establish(key, half_open);
     let moved = A::established().get_ptr_mut(key).or_else(|| A::half_open().get_ptr_mut(key));
     match moved {
-        Some(moved) => send::by_itself::<A>(ctx.ctx, packet.network, moved),
+        Some(moved) => send::by_itself::<A>(ctx.ctx, moved),
         None => drop(Reason::NoRoom),
     }
 }
@@ -102,7 +101,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         return pass(Reason::Expired);
     }
     match begin(ctx, packet, key, service, now) {
-        Ok(flow) => send::by_itself::<A>(ctx.ctx, packet.network, flow),
+        Ok(flow) => send::by_itself::<A>(ctx.ctx, flow),
         Err(reason) => {
             count::service(service.id, |counts| counts.dropped += 1);
             drop(reason)

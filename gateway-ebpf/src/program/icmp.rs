@@ -10,7 +10,7 @@ use gateway_ebpf::packet::{Packet, Parsed, Shape, checksum, protocol};
 use super::balance::flow_key;
 use super::family::Family;
 use super::send::{self, bytes};
-use super::{count, drop, frame, pass};
+use super::{count, drop, frame, parse, pass};
 
 /// RFC 792 and RFC 4443 §4.1.
 struct Types {
@@ -21,11 +21,10 @@ struct Types {
 const V4: Types = Types { echo: 8, reply: 0 };
 const V6: Types = Types { echo: 128, reply: 129 };
 
-/// `network` is the offset of the IP header, `otherwise` what to call a packet that is not for a service.
 #[inline(never)]
-pub fn packet<A: Family>(ctx: *mut xdp_md, network: usize, otherwise: u32) -> u32 {
+pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     let Some(header) = bytes(ctx, packet.transport, 8) else { return pass(Reason::Malformed) };
     // SAFETY: eight bytes are there.
     let (kind, code) = unsafe { (*header, *header.add(1)) };
@@ -34,14 +33,9 @@ pub fn packet<A: Family>(ctx: *mut xdp_md, network: usize, otherwise: u32) -> u3
         return reply(ctx, &packet, header, types.reply);
     }
     if is_error::<A>(kind) {
-        return error::<A>(ctx.ctx, network, otherwise);
+        return error(ctx, &packet);
     }
-    passed(otherwise)
-}
-
-#[inline(always)]
-fn passed(otherwise: u32) -> u32 {
-    pass(if otherwise == Reason::Allowed.index() { Reason::Allowed } else { Reason::Pass })
+    pass(Reason::Pass)
 }
 
 /// Destination unreachable, time exceeded, parameter problem; and packet too big in IPv6. Not redirects, which are for
@@ -87,30 +81,28 @@ fn turn_round(ctx: &XdpContext) -> Option<()> {
 }
 
 /// An error about a packet that this box sent for a flow. It takes the way of the packets that answer that one.
-#[inline(never)]
-fn error<A: Family>(ctx: *mut xdp_md, network: usize, otherwise: u32) -> u32 {
-    let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(outer) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
-    let Parsed::Packet(quoted) = A::parse_quoted(frame(ctx), outer.transport + 8) else { return passed(otherwise) };
+#[inline(always)]
+fn error<A: Family>(ctx: &XdpContext, outer: &Packet<A>) -> u32 {
+    let Parsed::Packet(quoted) = A::parse_quoted(frame(ctx), outer.transport + 8) else { return pass(Reason::Pass) };
     let has_ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !has_ports || !matches!(quoted.shape, Shape::Whole | Shape::First(_)) {
-        return passed(otherwise);
+        return pass(Reason::Pass);
     }
     let key = answer_to(&quoted);
     let Some(flow) = A::established().get_ptr_mut(&key).or_else(|| A::half_open().get_ptr_mut(&key)) else {
-        return passed(otherwise);
+        return pass(Reason::Pass);
     };
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let entry = unsafe { &*flow };
     let how = u32::from(entry.mode);
-    if (how == mode::NAT || how == mode::DNAT) && translate(ctx, &outer, &quoted, entry).is_none() {
-        return passed(otherwise);
+    if (how == mode::NAT || how == mode::DNAT) && translate(ctx, outer, &quoted, entry).is_none() {
+        return pass(Reason::Pass);
     }
     if outer.ttl <= 1 {
         return pass(Reason::Expired);
     }
     // `translate` does not touch what says how long the packet is and where its parts are.
-    send::as_it_is::<A>(ctx.ctx, network, flow)
+    send::as_it_is::<A>(ctx.ctx, flow)
 }
 
 /// The key of packets that answer the quoted one.
@@ -157,11 +149,11 @@ const ICMP_HEADER: usize = 8;
 /// Tells the sender how large a packet may be (RFC 1191 §4, RFC 4443 §3.2). One of IPv4 that may be fragmented goes on
 /// instead, by the stack, which can do that.
 #[inline(never)]
-pub fn too_big<A: Family>(ctx: *mut xdp_md, network: usize, flow: *mut Flow<A>, mtu: u32) -> u32 {
+pub fn too_big<A: Family>(ctx: *mut xdp_md, flow: *mut Flow<A>, mtu: u32) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
-    if !A::V6 && may_be_fragmented(ctx, network) {
-        return send::by_the_stack::<A>(ctx.ctx, network, flow);
+    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
+    if !A::V6 && may_be_fragmented(ctx, packet.network) {
+        return send::by_the_stack::<A>(ctx.ctx, flow);
     }
     match tell(ctx, &packet, mtu) {
         Some(()) => {
@@ -197,7 +189,7 @@ fn tell<A: Family>(ctx: &XdpContext, packet: &Packet<A>, mtu: u32) -> Option<()>
     let header = bytes(ctx, network, A::HEADER)?;
     // SAFETY: the whole header is there.
     unsafe {
-        send::write_header(header, before + A::HEADER, A::ICMP as u8, ERROR_TTL, packet.destination, packet.source)
+        send::write_header(header, before + ICMP_HEADER, A::ICMP as u8, ERROR_TTL, packet.destination, packet.source)
     };
     let icmp = bytes(ctx, network + A::HEADER, 2 * ICMP_HEADER + A::HEADER)?.cast::<u32>();
     let (kind, size) = if A::V6 {

@@ -27,21 +27,50 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Ip4, Ip6};
-use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Parsed, Source};
+use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Packet, Parsed, Source};
 
 // `frags`: without it a driver refuses the program when the MTU is above about 3.5 kB.
 #[xdp(frags)]
 pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
-    match frame(&ctx).network() {
-        Some((ETHERTYPE_IPV4, offset)) => v4(&ctx, offset),
+    let next = match frame(&ctx).network() {
+        Some((ETHERTYPE_IPV4, offset)) => v4(ctx.ctx, offset),
         Some((ETHERTYPE_IPV6, offset)) => v6(ctx.ctx, offset),
-        Some(_) => pass(Reason::NotIp),
-        None => pass(Reason::Malformed),
+        Some(_) => return pass(Reason::NotIp),
+        None => return pass(Reason::Malformed),
+    };
+    match next {
+        Next::BEGIN_V4 => begin::packet::<Ip4>(ctx.ctx),
+        Next::BEGIN_V6 => begin::packet::<Ip6>(ctx.ctx),
+        Next::ICMP_V4 => icmp::packet::<Ip4>(ctx.ctx),
+        Next::ICMP_V6 => icmp::packet::<Ip6>(ctx.ctx),
+        verdict => verdict,
     }
 }
 
-#[inline(always)]
-fn v4(ctx: &XdpContext, offset: usize) -> u32 {
+/// What the short way of a packet ends in: a verdict, or one of these stages, which are called when its stack is free
+/// again.
+struct Next;
+
+impl Next {
+    const BEGIN_V4: u32 = 16;
+    const BEGIN_V6: u32 = 17;
+    const ICMP_V4: u32 = 18;
+    const ICMP_V6: u32 = 19;
+
+    #[inline(always)]
+    const fn begin<A: Ip>() -> u32 {
+        if A::V6 { Next::BEGIN_V6 } else { Next::BEGIN_V4 }
+    }
+
+    #[inline(always)]
+    const fn icmp<A: Ip>() -> u32 {
+        if A::V6 { Next::ICMP_V6 } else { Next::ICMP_V4 }
+    }
+}
+
+#[inline(never)]
+fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
+    let ctx = &XdpContext::new(ctx);
     let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
     match source::v4(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
@@ -56,6 +85,16 @@ fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
     match source::v6(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
         reason => denied(ctx, reason, Source::V6(access::bytes(packet.source))),
+    }
+}
+
+/// Parses the frame again, for the stages that are functions of their own.
+#[inline(always)]
+fn parse<A: Ip>(ctx: &XdpContext) -> Option<Packet<A>> {
+    let (_, offset) = frame(ctx).network()?;
+    match A::parse(frame(ctx), offset) {
+        Parsed::Packet(packet) => Some(packet),
+        Parsed::Malformed => None,
     }
 }
 

@@ -6,10 +6,10 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Flow, mode};
-use gateway_ebpf::packet::{ETHERNET_HEADER, Packet, Parsed, VLAN_TAGS_MAX, checksum, protocol};
+use gateway_ebpf::packet::{ETHERNET_HEADER, Packet, VLAN_TAGS_MAX, checksum, protocol};
 
 use super::family::Family;
-use super::{count, drop, frame, icmp, next_hop, pass, settings};
+use super::{count, drop, icmp, next_hop, parse, pass, settings};
 
 /// The TTL of an outer header: the default of most stacks.
 const OUTER_TTL: u8 = 64;
@@ -24,9 +24,9 @@ const UDP_CHECKSUM: usize = 6;
 
 /// [`packet`] in a function of its own, for the slow paths.
 #[inline(never)]
-pub fn by_itself<A: Family>(ctx: *mut xdp_md, network: usize, flow: *mut Flow<A>) -> u32 {
+pub fn by_itself<A: Family>(ctx: *mut xdp_md, flow: *mut Flow<A>) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(parsed) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let Some(parsed) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     packet(ctx, &parsed, flow, settings::tick())
 }
 
@@ -39,19 +39,19 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, pointer: *mut Flo
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let resolved = unsafe { (*pointer).resolved };
     if resolved != now && next_hop::refresh(ctx.ctx, pointer, packet.network, now) != 0 {
-        return by_the_stack::<A>(ctx.ctx, packet.network, pointer);
+        return by_the_stack::<A>(ctx.ctx, pointer);
     }
     // SAFETY: as above; other CPUs write single fields of which each value may be read.
     let flow = unsafe { &*pointer };
     let how = u32::from(flow.mode);
     let overhead = if how == mode::IPIP { A::HEADER as u32 } else { 0 };
     if flow.mtu != 0 && packet.length + overhead > u32::from(flow.mtu) {
-        return icmp::too_big(ctx.ctx, packet.network, pointer, u32::from(flow.mtu) - overhead);
+        return icmp::too_big(ctx.ctx, pointer, u32::from(flow.mtu) - overhead);
     }
     count_packet(packet, flow);
     let sent = match how {
         mode::NAT | mode::DNAT => rewrite(ctx, packet, flow, true),
-        mode::IPIP => return encapsulated::<A>(ctx.ctx, packet.network, pointer),
+        mode::IPIP => return encapsulated::<A>(ctx.ctx, pointer),
         _ => Some(()),
     };
     match sent.and_then(|()| address(ctx, flow)) {
@@ -137,9 +137,9 @@ fn rewrite<A: Family>(ctx: &XdpContext, packet: &Packet<A>, flow: &Flow<A>, hop:
 /// Gives the stack the packet as it should leave: it finds out the next hop's MAC address, and can fragment. But a packet
 /// of mode `dsr` it would not send there.
 #[inline(never)]
-pub fn by_the_stack<A: Family>(ctx: *mut xdp_md, network: usize, flow: *mut Flow<A>) -> u32 {
+pub fn by_the_stack<A: Family>(ctx: *mut xdp_md, flow: *mut Flow<A>) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let flow = unsafe { &*flow };
     let ready = match u32::from(flow.mode) {
@@ -159,9 +159,9 @@ pub fn by_the_stack<A: Family>(ctx: *mut xdp_md, network: usize, flow: *mut Flow
 
 /// Sends a packet of mode `ipip`.
 #[inline(never)]
-fn encapsulated<A: Family>(ctx: *mut xdp_md, network: usize, pointer: *mut Flow<A>) -> u32 {
+fn encapsulated<A: Family>(ctx: *mut xdp_md, pointer: *mut Flow<A>) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let flow = unsafe { &*pointer };
     match encapsulate(ctx, &packet, flow).and_then(|()| address(ctx, flow)) {
@@ -237,20 +237,20 @@ pub unsafe fn write_header<A: Family>(header: *mut u8, payload: usize, kind: u8,
 
 /// Sends a packet that needs no rewriting, or has it behind it: an ICMP error about the flow.
 #[inline(never)]
-pub fn as_it_is<A: Family>(ctx: *mut xdp_md, network: usize, pointer: *mut Flow<A>) -> u32 {
+pub fn as_it_is<A: Family>(ctx: *mut xdp_md, pointer: *mut Flow<A>) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = A::parse(frame(ctx), network) else { return pass(Reason::Malformed) };
+    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let (resolved, how) = unsafe { ((*pointer).resolved, u32::from((*pointer).mode)) };
     let now = settings::tick();
-    if resolved != now && next_hop::refresh(ctx.ctx, pointer, network, now) != 0 {
+    if resolved != now && next_hop::refresh(ctx.ctx, pointer, packet.network, now) != 0 {
         count::packet(Reason::Unresolved);
         return XDP_PASS;
     }
     // SAFETY: as above.
     let flow = unsafe { &*pointer };
     if how == mode::IPIP {
-        return encapsulated::<A>(ctx.ctx, network, pointer);
+        return encapsulated::<A>(ctx.ctx, pointer);
     }
     let Some(header) = bytes(ctx, packet.network, A::HEADER) else { return drop(Reason::NoRoom) };
     // SAFETY: the whole header is there.
