@@ -1,10 +1,11 @@
 //! What the gateway does to every connection (access rules) and every request (who the client is).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
 
 use divan::{Bencher, black_box};
-use gateway::config::model::{AccessAction, AccessRule};
-use gateway::filter::access::AccessList;
+use gateway::config::model::{AccessAction, AccessRule, VipProtocol};
+use gateway::filter::access::{AccessList, Knock};
 use gateway::filter::forwarded::{Peer, TrustedProxies};
 use gateway::proto::head::RequestHead;
 
@@ -15,10 +16,11 @@ fn main() {
 #[divan::bench(sample_size = 16_384)]
 fn verdict_among_100_000_networks(bencher: Bencher<'_, '_>) {
     let list = AccessList::build(&rules());
+    let knock = Knock { protocol: VipProtocol::Tcp, port: 443, now: SystemTime::UNIX_EPOCH };
     let mut ip = 0u32;
     bencher.bench_local(move || {
         ip = ip.wrapping_add(0x9e37_79b9);
-        list.verdict(IpAddr::V4(Ipv4Addr::from_bits(ip)))
+        list.verdict(IpAddr::V4(Ipv4Addr::from_bits(ip)), knock)
     });
 }
 
@@ -53,7 +55,14 @@ fn rules() -> [AccessRule; 1] {
         let ip = Ipv4Addr::from_bits(n.wrapping_mul(0x9e37_79b9));
         ipnet(ip, 16 + (n % 17) as u8)
     };
-    [AccessRule { name: "deny".into(), action: AccessAction::Deny, sources: (0..100_000).map(network).collect() }]
+    [AccessRule {
+        name: "deny".into(),
+        action: AccessAction::Deny,
+        protocol: None,
+        ports: Vec::new(),
+        sources: (0..100_000).map(network).collect(),
+        expiring: Vec::new(),
+    }]
 }
 
 fn ipnet(ip: Ipv4Addr, prefix_len: u8) -> ipnet::IpNet {

@@ -2,18 +2,18 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Reason {
-    /// Passed: no list has the source.
+    /// Passed: no rule has the source.
     Pass = 0,
-    /// Passed: a deny list has the source and an allow list has it too.
+    /// Passed: a rule allows it, whatever others say.
     Allowed = 1,
     /// Passed: not an IP packet (ARP, LLDP …).
     NotIp = 2,
     /// Passed: the frame ends inside its headers or contradicts itself. The stack drops it by its own rules, and an
     /// operator finds it there with the usual tools.
     Malformed = 3,
-    /// Dropped: a deny list has the IPv4 source.
+    /// Dropped: a rule denies the IPv4 source.
     DeniedV4 = 4,
-    /// Dropped: a deny list has the IPv6 source.
+    /// Dropped: a rule denies the IPv6 source.
     DeniedV6 = 5,
     /// Forwarded: a packet of a flow.
     Forwarded = 6,
@@ -43,11 +43,21 @@ pub enum Reason {
     NoNeighbour = 18,
     /// Dropped: the kernel had no room for the outer header or for the flow.
     NoRoom = 19,
+    /// Dropped: the source is banned for a while.
+    Banned = 20,
+    /// Dropped: the source has asked for too many TCP connections.
+    SynLimit = 21,
+    /// Dropped: the source has sent too many packets.
+    PacketLimit = 22,
+    /// Would have been dropped as [`SynLimit`](Reason::SynLimit). Counted beside what became of the packet.
+    SynLimitDryRun = 23,
+    /// Would have been dropped as [`PacketLimit`](Reason::PacketLimit). Counted beside what became of the packet.
+    PacketLimitDryRun = 24,
 }
 
 impl Reason {
     /// Every reason, in the order of its counter.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 25] = [
         Reason::Pass,
         Reason::Allowed,
         Reason::NotIp,
@@ -68,6 +78,11 @@ impl Reason {
         Reason::NoFlow,
         Reason::NoNeighbour,
         Reason::NoRoom,
+        Reason::Banned,
+        Reason::SynLimit,
+        Reason::PacketLimit,
+        Reason::SynLimitDryRun,
+        Reason::PacketLimitDryRun,
     ];
 
     /// The index of the counter.
@@ -88,6 +103,9 @@ impl Reason {
                 | Reason::NoFlow
                 | Reason::NoNeighbour
                 | Reason::NoRoom
+                | Reason::Banned
+                | Reason::SynLimit
+                | Reason::PacketLimit
         )
     }
 
@@ -114,6 +132,11 @@ impl Reason {
             Reason::NoFlow => "no_flow",
             Reason::NoNeighbour => "no_neighbour",
             Reason::NoRoom => "no_room",
+            Reason::Banned => "banned",
+            Reason::SynLimit => "syn_limit",
+            Reason::PacketLimit => "packet_limit",
+            Reason::SynLimitDryRun => "syn_limit_dry_run",
+            Reason::PacketLimitDryRun => "packet_limit_dry_run",
         }
     }
 }

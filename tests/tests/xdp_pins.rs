@@ -237,7 +237,14 @@ fn pinned(bpf: &BpfFileSystem, interfaces: &[&str], mode: XdpMode) -> model::Xdp
 
 fn access() -> Vec<AccessRule> {
     let sources = vec![DENIED.parse::<IpAddr>().unwrap().into()];
-    vec![AccessRule { name: "bad".into(), action: AccessAction::Deny, sources }]
+    vec![AccessRule {
+        name: "bad".into(),
+        action: AccessAction::Deny,
+        protocol: None,
+        ports: Vec::new(),
+        sources,
+        expiring: Vec::new(),
+    }]
 }
 
 fn attach(gateway: &Namespace, config: &model::Xdp) -> Xdp {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use gateway::xdp;
+use ::gateway::xdp;
 use gateway_tests::config::Config;
 use gateway_tests::gateway::{self, Gateway};
 use gateway_tests::lab::{self, Namespace};

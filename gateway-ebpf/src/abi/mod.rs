@@ -3,6 +3,9 @@
 //! Only integers and arrays of integers cross it: an enum or a `bool` has bit patterns that are invalid, and padding
 //! has bytes that are undefined, which neither the verifier nor the loader would notice.
 
+pub mod access;
+pub mod ban;
+pub mod limit;
 pub mod service;
 
 /// Changes whenever an item of this module changes its meaning or layout.
@@ -18,29 +21,11 @@ pub type V4 = [u8; 4];
 /// An IPv6 address as it stands in the packet.
 pub type V6 = [u8; 16];
 
-/// What is stored with a prefix. That the prefix is there is all the program asks.
-pub const LISTED: u32 = 1;
-
-/// Prefixes a list may hold for each IP version. A million is the size of the largest public block lists.
-pub const PREFIXES_MAX: usize = 1 << 20;
-
-/// Room in a list's map. A reload adds before it removes, so the map must hold two lists that share nothing. The
-/// kernel allocates per entry, so room that is not used costs nothing.
-pub const LIST_CAPACITY: usize = 2 * PREFIXES_MAX;
-
 /// The target of the program's log records; user space asks the `log` crate about it.
 pub const LOG_TARGET: &str = "gateway::xdp";
 
 /// Names of the maps and constants that user space looks up in the object. The program's statics are named so.
 pub mod names {
-    /// Denied IPv4 prefixes.
-    pub const DENY_V4: &str = "DENY_V4";
-    /// Denied IPv6 prefixes.
-    pub const DENY_V6: &str = "DENY_V6";
-    /// Allowed IPv4 prefixes.
-    pub const ALLOW_V4: &str = "ALLOW_V4";
-    /// Allowed IPv6 prefixes.
-    pub const ALLOW_V6: &str = "ALLOW_V6";
     /// Packets by [`Reason`](crate::Reason), one `u64` each, for every CPU.
     pub const PACKETS: &str = "PACKETS";
     /// [`Settings`](super::service::Settings), one element.
@@ -78,7 +63,6 @@ pub mod names {
     pub const LOG_DROPS: &str = "LOG_DROPS";
 }
 
-// The layout the kernel sees: the key of a trie is a `u32` prefix length and the address, without a gap.
 const _: () = {
     assert!(size_of::<V4>() == 4 && align_of::<V4>() == 1);
     assert!(size_of::<V6>() == 16 && align_of::<V6>() == 1);

@@ -27,6 +27,8 @@ pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 /// TCP's flag for a refusal.
 pub const RST: u8 = 4;
+/// TCP's flag for an answer.
+pub const ACK: u8 = 16;
 
 const TCP_HEADER_MIN: usize = 20;
 const TCP_FLAGS: usize = 13;
@@ -67,6 +69,52 @@ pub struct Packet<A> {
     pub flags: u8,
     /// Whether all of the packet is here.
     pub shape: Shape,
+}
+
+/// What rules and limits ask about a packet besides its source. One word, so that it fits a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Transport(pub u32);
+
+impl Transport {
+    const HAS_PORT: u32 = 1 << 24;
+    const IS_SYN: u32 = 1 << 25;
+
+    /// The transport protocol.
+    #[inline(always)]
+    pub fn protocol(self) -> u32 {
+        (self.0 >> 16) & 0xff
+    }
+
+    /// The destination port, where there is one: TCP and UDP have it, in the first fragment.
+    #[inline(always)]
+    pub fn destination_port(self) -> Option<u16> {
+        (self.0 & Transport::HAS_PORT != 0).then_some(self.0 as u16)
+    }
+
+    /// Whether it asks for a TCP connection.
+    #[inline(always)]
+    pub fn is_syn(self) -> bool {
+        self.0 & Transport::IS_SYN != 0
+    }
+}
+
+impl<A> Packet<A> {
+    /// What rules and limits ask about it besides its source.
+    #[inline(always)]
+    pub fn kind(&self) -> Transport {
+        let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP);
+        let is_there = matches!(self.shape, Shape::Whole | Shape::First(_));
+        let mut word = (self.protocol & 0xff) << 16;
+        if has_ports && is_there {
+            // The second half of the ports as they stand in the packet.
+            word |= Transport::HAS_PORT | u32::from(u16::from_be((self.ports >> 16) as u16));
+        }
+        if self.protocol == protocol::TCP && self.flags & (SYN | ACK) == SYN {
+            word |= Transport::IS_SYN;
+        }
+        Transport(word)
+    }
 }
 
 /// Which part of a packet this is.

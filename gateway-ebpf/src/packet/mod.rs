@@ -8,7 +8,7 @@ mod hash;
 mod ip;
 
 pub use hash::hash;
-pub use ip::{FIN, Ip, Packet, Parsed, RST, SYN, Shape, protocol};
+pub use ip::{ACK, FIN, Ip, Packet, Parsed, RST, SYN, Shape, Transport, protocol};
 
 use crate::abi::{V4, V6};
 

@@ -1,21 +1,25 @@
 //! The program: one pass over a frame, from its addresses to a verdict.
 //!
-//! `access` → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`.
+//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`.
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
 //! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
 
 mod access;
 mod balance;
+mod ban;
 mod begin;
+mod clock;
 mod count;
 mod family;
 mod flow;
 mod icmp;
+mod limit;
 mod log;
 mod next_hop;
 mod send;
 mod settings;
+mod source;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::bindings::xdp_md;
@@ -68,20 +72,19 @@ impl Next {
 fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
-    let source = packet.source.to_ne_bytes();
-    let access = access::v4(source);
-    if access.drops() { denied(ctx, access, Source::V4(source)) } else { balance::packet(ctx, &packet, access) }
+    match source::v4(&packet) {
+        code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
+        reason => denied(ctx, reason, Source::V4(packet.source.to_ne_bytes())),
+    }
 }
 
 #[inline(never)]
 fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
-    let access = access::v6(packet.source);
-    if access.drops() {
-        denied(ctx, access, Source::V6(access::bytes(packet.source)))
-    } else {
-        balance::packet(ctx, &packet, access)
+    match source::v6(&packet) {
+        code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
+        reason => denied(ctx, reason, Source::V6(access::bytes(packet.source))),
     }
 }
 
@@ -95,10 +98,20 @@ fn parse<A: Ip>(ctx: &XdpContext) -> Option<Packet<A>> {
     }
 }
 
+const PASS: u32 = Reason::Pass.index();
+const ALLOWED: u32 = Reason::Allowed.index();
+
+/// What a packet that may go on is called, should no other stage take it.
 #[inline(always)]
-fn denied(ctx: &XdpContext, reason: Reason, source: Source) -> u32 {
+fn passing(code: u32) -> Reason {
+    if code == ALLOWED { Reason::Allowed } else { Reason::Pass }
+}
+
+#[inline(always)]
+fn denied(ctx: &XdpContext, reason: u32, source: Source) -> u32 {
     log::dropped(ctx, source);
-    drop(reason)
+    count::index(reason);
+    XDP_DROP
 }
 
 #[inline(always)]

@@ -14,8 +14,8 @@ use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
     Address, AddressOrOff, Alpn, Authority, Cidr, Count, Duration, Expression, FilePath, GrpcMethod, GrpcService,
-    HeaderName, HeaderValue, HealthProtocol, Host, HostName, HttpVersion, Interface, Ip, Method, Name, Payload,
-    PinDirectory, PortRange, PositiveDuration, ProxyHeader, Pseudonym, RedirectStatus, Scheme, ServerName, Size,
+    HeaderName, HeaderValue, HealthProtocol, Host, HostName, HttpVersion, Interface, Ip, Method, Moment, Name, Payload,
+    PinDirectory, PortRange, Ports, PositiveDuration, ProxyHeader, Pseudonym, RedirectStatus, Scheme, ServerName, Size,
     StatusRange, Upstream, UrlPath, Workers,
 };
 
@@ -136,6 +136,44 @@ pub struct Xdp {
     pub flows: Optional<Flows>,
     /// How long a silent flow is remembered.
     pub timeouts: Optional<Timeouts>,
+    /// What one source may send. What an access rule allows is not limited.
+    pub limits: Optional<XdpLimits>,
+}
+}
+
+table! { "`limits` of [xdp]"
+/// What one source may send. More is dropped.
+pub struct XdpLimits {
+    /// TCP connection attempts. Without it, as many as it likes.
+    #[schemars(extend("examples" = [{"per_second": 100, "burst": 200}]))]
+    pub syn: Optional<PacketRate>,
+    /// Packets of any kind. Without it, as many as it likes.
+    #[schemars(extend("examples" = [{"per_second": 50_000}]))]
+    pub packets: Optional<PacketRate>,
+    /// Bits of an IPv4 address that tell sources apart.
+    #[schemars(extend("default" = 32, "examples" = [24]))]
+    pub prefix_v4: Optional<Count<u8, 1, 32>>,
+    /// Bits of an IPv6 address that tell sources apart. One customer has a network of 64 bits or less.
+    #[schemars(extend("default" = 64, "examples" = [56]))]
+    pub prefix_v6: Optional<Count<u8, 1, 128>>,
+    /// Sources remembered at once, for each IP version. When there are more, the least recently seen one starts anew.
+    #[schemars(extend("default" = 65_536, "examples" = [1_000_000]))]
+    pub sources: Optional<Count<u32, 1024, 16_777_216>>,
+    /// Count what would be dropped, and drop nothing.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub dry_run: Optional<bool>,
+}
+}
+
+table! { "a rate of packets"
+/// A rate of packets (token bucket).
+pub struct PacketRate {
+    /// Packets in a second.
+    #[schemars(extend("examples" = [100]))]
+    pub per_second: Required<Count<u32, 1, 100_000_000>>,
+    /// Packets at once, after a silence. Without it, those of a second.
+    #[schemars(extend("examples" = [200]))]
+    pub burst: Optional<Count<u32, 1, 100_000_000>>,
 }
 }
 
@@ -207,7 +245,8 @@ pub struct Vip {
 }
 
 table! { "[[access]]"
-/// A rule on the address a connection comes from. `allow` wins over `deny`.
+/// A rule on the address a packet comes from, and if it says so on protocol and port. Of the rules that have a packet, one
+/// with `allow` wins over all with `deny`, however long the networks are.
 pub struct Access {
     /// What it is called in metrics.
     #[schemars(extend("examples" = ["bad-actors"]))]
@@ -215,10 +254,20 @@ pub struct Access {
     /// `"deny"` drops the packets in XDP, or closes the connection where XDP is off.
     #[schemars(extend("examples" = ["deny"]))]
     pub action: Required<AccessAction>,
+    /// The transport protocol it is about. Without it, all packets.
+    #[schemars(extend("examples" = ["tcp"]))]
+    pub protocol: Optional<VipProtocol>,
+    /// The destination ports it is about, of TCP and UDP. Without it, all packets of `protocol`.
+    #[schemars(extend("default" = [], "examples" = [[22, "8000-8100"]]))]
+    pub ports: Optional<List<Ports>>,
+    /// When it ends (RFC 3339).
+    #[schemars(extend("examples" = ["2099-12-01T00:00:00Z"]))]
+    pub expires: Optional<Moment>,
     /// Addresses and networks.
     #[schemars(extend("default" = [], "examples" = [["203.0.113.0/24", "2001:db8::/32"]]))]
     pub sources: Optional<List<Cidr>>,
-    /// Files with an address or network on each line; `#` begins a comment.
+    /// Files with an address or network on each line; `#` begins a comment. A line may end in
+    /// `expires=2026-12-01T00:00:00Z`. A file that changes is read again, and only what differs is changed.
     #[schemars(extend("default" = [], "examples" = [["blacklist.txt"]]))]
     pub source_files: Optional<List<FilePath>>,
 }

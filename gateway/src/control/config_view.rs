@@ -5,8 +5,9 @@
 
 mod l4;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::config::model::*;
@@ -60,12 +61,27 @@ fn view_access_log(AccessLog { target, format }: &AccessLog) -> Value {
     json!({ "path": path, "format": format })
 }
 
-fn view_access(AccessRule { name, action, sources }: &AccessRule) -> Value {
+fn view_access(rule: &AccessRule) -> Value {
+    let AccessRule { name, action, protocol, ports, sources, expiring } = rule;
     let action = match action {
         AccessAction::Deny => "deny",
         AccessAction::Allow => "allow",
     };
-    json!({ "name": name, "action": action, "sources": sources })
+    let protocol = protocol.map(|protocol| match protocol {
+        VipProtocol::Tcp => "tcp",
+        VipProtocol::Udp => "udp",
+    });
+    let ports: Vec<String> = ports.iter().map(|ports| format!("{}-{}", ports.start(), ports.end())).collect();
+    let ends = |(network, until): &(IpNet, SystemTime)| json!({ "source": network, "expires": humantime::format_rfc3339_seconds(*until).to_string() });
+    let expiring: Vec<Value> = expiring.iter().map(ends).collect();
+    json!({
+        "name": name,
+        "action": action,
+        "protocol": protocol,
+        "ports": ports,
+        "sources": sources,
+        "expiring": expiring,
+    })
 }
 
 fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http }: &Certificate) -> Value {

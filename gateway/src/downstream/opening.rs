@@ -3,9 +3,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use super::Accepted;
-use crate::config::model::{L4RouteId, Listener, ListenerProtocol, ProxyProtocol};
+use crate::config::model::{L4RouteId, Listener, ListenerProtocol, ProxyProtocol, VipProtocol};
+use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
 use crate::net::{Reader, Until};
 use crate::proto::client_hello::{ClientHello, HelloReader};
@@ -65,7 +67,8 @@ pub(super) async fn read(
         && let Some(named) = proxy_header(settings, view, accepted, until).await?
     {
         let source = named.source.ip();
-        if generation.access.verdict(source).is_some() {
+        let knock = Knock { protocol: VipProtocol::Tcp, port: accepted.local.port(), now: SystemTime::now() };
+        if generation.access.verdict(source, knock).is_some() {
             return Err(Unopened::Refused(Refusal::AccessDenied));
         }
         let moved = accepted.place.move_to(source, settings.limits.connections_per_source);

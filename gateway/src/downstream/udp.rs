@@ -10,13 +10,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::session::{NotConnected, Session};
 use crate::balance;
-use crate::config::model::{ClusterId, L4Route};
+use crate::config::model::{ClusterId, L4Route, VipProtocol};
+use crate::filter::access::Knock;
 use crate::metrics::flags::ResponseFlag;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, DATAGRAM, Datagram, Deadline, UdpListener, UdpSocket};
@@ -106,7 +107,8 @@ impl Sessions {
         let (view, limits) = (generation.listener(id), &generation.config.listeners[id.index()].limits);
         let stats = view.stats.shard(self.worker.worker);
         let source = datagram.peer.ip().to_canonical();
-        if generation.access.verdict(source).is_some() {
+        let knock = Knock { protocol: VipProtocol::Udp, port: datagram.local.port(), now: SystemTime::now() };
+        if generation.access.verdict(source, knock).is_some() {
             stats.refused.of(Refusal::AccessDenied).inc();
             return None;
         }

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::config::model::{ListenerProtocol, ProxyProtocol};
+use crate::config::model::{ListenerProtocol, ProxyProtocol, VipProtocol};
 use crate::downstream::{self, Accepted};
+use crate::filter::access::Knock;
 use crate::metrics::registry::ListenerStats;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, Listener, Reader, UdpListener, Writer};
@@ -147,7 +148,10 @@ fn admit(
     let stats = view.stats.shard(worker.worker);
     stats.connections.inc();
     let source = peer.ip().to_canonical();
-    if generation.access.verdict(source).is_some() {
+    // A connection that was reset meanwhile has no address any more.
+    let Ok(local) = writer.local_addr() else { return };
+    let knock = Knock { protocol: VipProtocol::Tcp, port: local.port(), now: SystemTime::now() };
+    if generation.access.verdict(source, knock).is_some() {
         stats.refused.of(Refusal::AccessDenied).inc();
         return writer.abort();
     }
@@ -163,8 +167,6 @@ fn admit(
         }
     };
     let guard = Admitted::new(view.stats.clone(), worker.worker, open.clone());
-    // A connection that was reset meanwhile has no address any more.
-    let Ok(local) = writer.local_addr() else { return };
     let id = open.next_id(worker.worker);
     let accepted = Accepted { reader, writer, peer, local, id, place };
     let (worker, listener) = (worker.clone(), listener.clone());

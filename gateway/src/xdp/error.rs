@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{fmt, io};
 
-use crate::config::model::AccessAction;
+use gateway_ebpf::abi::access::{CLAUSES_MAX, CONDITIONS_MAX, ENTRIES_MAX, RULES_MAX};
 
 /// What went wrong. Its text is one line: the cause, then what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +24,15 @@ pub enum XdpError {
         /// Why not.
         refusal: Refusal,
     },
-    /// A list is longer than its map.
+    /// The access rules are longer than the kernel's maps.
     TooManyPrefixes {
-        /// Which list.
-        action: AccessAction,
-        /// Prefixes of one IP version in it.
+        /// Prefixes of one IP version, without those that say what a shorter one says.
         count: usize,
     },
+    /// There are more access rules than have counters.
+    TooManyRules,
+    /// Too many conditions on protocols and ports meet at one prefix, or in all.
+    TooManyConditions,
     /// More services or backends than the program's maps hold.
     TooMany {
         /// Of what.
@@ -136,15 +138,20 @@ impl fmt::Display for XdpError {
                  CAP_PERFMON"
             ),
             XdpError::Interface { name, refusal } => write!(f, "{name}: {refusal}"),
-            XdpError::TooManyPrefixes { action, count } => write!(
+            XdpError::TooManyPrefixes { count } => write!(
                 f,
-                "[[access]] rules {} {count} prefixes of one IP version, more than the {} that fit; summarise them in \
-                 shorter prefixes",
-                match action {
-                    AccessAction::Allow => "allow",
-                    AccessAction::Deny => "deny",
-                },
-                gateway_ebpf::abi::PREFIXES_MAX
+                "[[access]] has {count} prefixes of one IP version, more than the {ENTRIES_MAX} that fit; summarise them in \
+                 shorter prefixes"
+            ),
+            XdpError::TooManyRules => write!(
+                f,
+                "[[access]] has more than {RULES_MAX} rules, those of the configuration before included; put their sources \
+                 into fewer rules"
+            ),
+            XdpError::TooManyConditions => write!(
+                f,
+                "[[access]] has more than {CLAUSES_MAX} conditions on protocol and ports for one source, or more than \
+                 {CONDITIONS_MAX} sets of them; use ranges of ports, or fewer rules that overlap"
             ),
             XdpError::TooMany { what, limit } => {
                 write!(f, "more {what} than the {limit} that fit; take some away, or share them out among boxes")

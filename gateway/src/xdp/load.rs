@@ -3,20 +3,20 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
-use gateway_ebpf::abi::{self, LISTED, V4, V6, names};
-use ipnet::IpNet;
+use gateway_ebpf::abi::{self, limit, names};
 
-use super::lists::Entry;
+use super::bans::BanTables;
+use super::limits::Limiter;
 use super::pins::Pins;
 use super::services::Services;
+use super::tables::Tables;
 use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
-use crate::config::model::{self, AccessAction};
+use crate::config::model;
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
 pub fn object_is_embedded() -> bool {
@@ -28,17 +28,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga
 /// The program in the kernel. It stays there as long as this value or a link lives.
 pub(super) struct Loaded {
     ebpf: Ebpf,
-    allow: Prefixes,
-    deny: Prefixes,
+    pub tables: Tables,
+    pub bans: BanTables,
+    pub limiter: Limiter,
     packets: PerCpuArray<MapData, u64>,
     services: Services,
     log: Option<DropLog>,
-}
-
-/// One list's tries.
-struct Prefixes {
-    v4: LpmTrie<MapData, V4, u32>,
-    v6: LpmTrie<MapData, V6, u32>,
 }
 
 impl Loaded {
@@ -62,8 +57,9 @@ impl Loaded {
         let mut services = Services::open(|name| ebpf.take_map(name).ok_or(XdpError::WrongObject))?;
         services.configure(config)?;
         Ok(Loaded {
-            allow: Prefixes { v4: map(&mut ebpf, names::ALLOW_V4)?, v6: map(&mut ebpf, names::ALLOW_V6)? },
-            deny: Prefixes { v4: map(&mut ebpf, names::DENY_V4)?, v6: map(&mut ebpf, names::DENY_V6)? },
+            tables: Tables::new(&mut ebpf)?,
+            bans: BanTables::new(&mut ebpf)?,
+            limiter: Limiter::new(&mut ebpf, &config.limits)?,
             packets: map(&mut ebpf, names::PACKETS)?,
             services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
@@ -84,26 +80,6 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_link(link)?;
         Ok(program.take_link(link)?)
-    }
-
-    /// Adds all entries, or none and says why.
-    pub fn add(&mut self, entries: &[Entry]) -> Result<(), XdpError> {
-        for (done, entry) in entries.iter().enumerate() {
-            if let Err(error) = self.prefixes(entry.action).add(entry.prefix) {
-                self.remove(&entries[..done]);
-                return Err(XdpError::map("take an [[access]] prefix", &error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the entries. There is nothing to be done about one that the kernel keeps, except to tell.
-    pub fn remove(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            if let Err(error) = self.prefixes(entry.action).remove(entry.prefix) {
-                ::log::warn!("xdp: {} stays in the kernel's list: {error}", entry.prefix);
-            }
-        }
     }
 
     pub fn counters(&self) -> Result<Counters, XdpError> {
@@ -137,33 +113,10 @@ impl Loaded {
         let frame = out[..run.data_size_out as usize].to_vec();
         Ok(Probe { action: run.return_value, frame, per_packet: run.duration })
     }
-
-    fn prefixes(&mut self, action: AccessAction) -> &mut Prefixes {
-        match action {
-            AccessAction::Allow => &mut self.allow,
-            AccessAction::Deny => &mut self.deny,
-        }
-    }
-}
-
-impl Prefixes {
-    fn add(&mut self, prefix: IpNet) -> Result<(), MapError> {
-        match prefix {
-            IpNet::V4(net) => self.v4.insert(&Key::new(net.prefix_len().into(), net.addr().octets()), LISTED, 0),
-            IpNet::V6(net) => self.v6.insert(&Key::new(net.prefix_len().into(), net.addr().octets()), LISTED, 0),
-        }
-    }
-
-    fn remove(&mut self, prefix: IpNet) -> Result<(), MapError> {
-        match prefix {
-            IpNet::V4(net) => self.v4.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
-            IpNet::V6(net) => self.v6.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
-        }
-    }
 }
 
 /// The sizes of maps that the configuration decides.
-fn entries(config: &model::Xdp) -> [(&'static str, u32); 4] {
+fn entries(config: &model::Xdp) -> [(&'static str, u32); 6] {
     // A flow is two entries, one for each direction.
     let (established, half_open) =
         (config.flows.established.saturating_mul(2), config.flows.half_open.saturating_mul(2));
@@ -172,6 +125,8 @@ fn entries(config: &model::Xdp) -> [(&'static str, u32); 4] {
         (names::ESTABLISHED_V6, established),
         (names::HALF_OPEN_V4, half_open),
         (names::HALF_OPEN_V6, half_open),
+        (limit::SOURCES_V4, config.limits.sources),
+        (limit::SOURCES_V6, config.limits.sources),
     ]
 }
 
@@ -198,7 +153,7 @@ fn verifier_reason(log: &str) -> &str {
 }
 
 /// Takes a map out of the object. aya compares the sizes of key and value with the types asked for.
-fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, XdpError> {
+pub(super) fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, XdpError> {
     let map = ebpf.take_map(name).ok_or(XdpError::WrongObject)?;
     map.try_into().map_err(|_| XdpError::WrongObject)
 }

@@ -4,12 +4,15 @@
 //! XDP is never a condition for the gateway to start unless the configuration says so: with `mode = "auto"` each
 //! thing that is missing costs one line in the log.
 
-#[allow(dead_code, reason = "the tables of lists and of flows are filled through it")]
+mod bans;
 mod batch;
+mod clock;
 mod convert;
 mod error;
 mod flows;
+mod front;
 mod interface;
+mod limits;
 mod lists;
 mod load;
 mod log;
@@ -19,13 +22,16 @@ mod service;
 mod services;
 mod slots;
 mod stats;
+mod tables;
 mod view;
 
+use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::model::{self, AccessRule, XdpMode};
-use lists::Lists;
+use ipnet::IpNet;
+use lists::{Lists, RuleNumbers};
 use load::Loaded;
 use pins::Pins;
 
@@ -78,13 +84,23 @@ pub struct Xdp {
     running: Option<Box<Running>>,
 }
 
-/// What a [`sync`](Xdp::sync) changed in the kernel's lists.
+/// What a [`sync`](Xdp::sync) changed in the kernel's lists. A prefix about which a shorter one says the same has no
+/// entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
-    /// Prefixes added.
+    /// Entries added.
     pub added: usize,
-    /// Prefixes removed.
+    /// Entries removed.
     pub removed: usize,
+}
+
+/// The entry that decides about an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// Its prefix.
+    pub prefix: IpNet,
+    /// Packets that met it since it is there.
+    pub packets: u64,
 }
 
 /// What the program does with a frame that nobody sent.
@@ -117,6 +133,56 @@ impl Xdp {
         }
     }
 
+    /// Makes the kernel's lists forget what has ended meanwhile. `access` is that of the last [`sync`](Xdp::sync). The
+    /// program minds the time by itself; this frees the entries, and is needed where a source has several ends.
+    pub fn keep_time(&mut self, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
+        match &mut self.running {
+            Some(running) if running.lists.next_change() <= lists::unix_s(SystemTime::now()) => {
+                running.sync_lists(access)
+            }
+            Some(_) | None => Ok(SyncReport::default()),
+        }
+    }
+
+    /// Each access rule with the packets it decided on; none while XDP is off.
+    pub fn rules(&self) -> Result<Vec<(&str, u64)>, XdpError> {
+        let Some(running) = &self.running else { return Ok(Vec::new()) };
+        let tables = &running.program.tables;
+        running.rules.iter().map(|(number, name)| Ok((name, tables.rule_packets(number)?))).collect()
+    }
+
+    /// Entries in the kernel's lists, of IPv4 and of IPv6.
+    pub fn entries(&self) -> (usize, usize) {
+        self.running.as_ref().map_or((0, 0), |running| (running.lists.v4.len(), running.lists.v6.len()))
+    }
+
+    /// The entry that decides about an address, if any rule has it.
+    pub fn find(&self, address: IpAddr) -> Result<Option<Match>, XdpError> {
+        let Some(running) = &self.running else { return Ok(None) };
+        running.find(address.to_canonical()).map_err(|error| XdpError::map("read an entry's counter", &error))
+    }
+
+    /// Drops the packets of one IPv4 address, or of an IPv6 network of 64 bits, until that moment. Nothing
+    /// happens while XDP is off.
+    pub fn ban(&mut self, network: IpNet, until: SystemTime) -> Result<(), XdpError> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.program.bans.add(network, lists::unix_s(until))?;
+        running.program.tables.set_bans(true)
+    }
+
+    /// Ends a ban. `any` says whether others are left: while there are none, packets do not pay for them.
+    pub fn unban(&mut self, network: IpNet, any: bool) -> Result<(), XdpError> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.program.bans.remove(network)?;
+        running.program.tables.set_bans(any)
+    }
+
+    /// Packets that a ban dropped; 0 while XDP is off.
+    pub fn banned_packets(&self, network: IpNet) -> Result<u64, XdpError> {
+        let packets = self.running.as_ref().map_or(Ok(0), |running| running.program.bans.packets(network));
+        packets.map_err(|error| XdpError::map("read a ban's counter", &error))
+    }
+
     /// Makes the program serve these virtual addresses and no others, touching only what differs. Flows of a backend that
     /// stays go on; those of one that is gone or dead choose another.
     ///
@@ -140,7 +206,7 @@ impl Xdp {
     }
 
     /// The flows whose client or backend is `of`; all of them if it is `None`.
-    pub fn flows(&self, of: Option<std::net::IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
+    pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
         match &self.running {
             Some(running) => running.program.flows(of),
             None => Ok(Vec::new()),
@@ -187,6 +253,7 @@ struct Running {
     interfaces: Vec<Interface>,
     program: Loaded,
     lists: Lists,
+    rules: RuleNumbers,
     pins: Option<Pins>,
     config: model::Xdp,
 }
@@ -197,29 +264,69 @@ impl Running {
         if !wants_xdp(config) {
             return Ok(None);
         }
-        let lists = Lists::new(access)?;
         let pins = open_pins(config.pin.as_deref());
-        let mut program = Loaded::new(config, pins.as_ref())?;
-        program.add(&Lists::default().changes_to(&lists).add)?;
-        let interfaces = attach_all(&mut program, &config.interfaces, config.mode, pins.as_ref())?;
-        if let Some(pins) = &pins {
-            remove_strays(pins, &interfaces);
+        let program = Loaded::new(config, pins.as_ref())?;
+        let (lists, rules) = (Lists::default(), RuleNumbers::default());
+        let mut running = Running { interfaces: Vec::new(), program, lists, rules, pins, config: config.clone() };
+        running.sync_lists(access)?;
+        running.interfaces = attach_all(&mut running.program, &config.interfaces, config.mode, running.pins.as_ref())?;
+        if let Some(pins) = &running.pins {
+            remove_strays(pins, &running.interfaces);
             pins.remove_other_versions();
         }
-        Ok(Some(Running { interfaces, program, lists, pins, config: config.clone() }))
+        Ok(Some(running))
     }
 
     fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
-        let lists = Lists::new(access)?;
-        let changes = self.lists.changes_to(&lists);
-        self.program.add(&changes.add)?;
-        if let Err(error) = self.sync_interfaces(config) {
-            self.program.remove(&changes.add);
+        let old = (self.lists.clone(), self.rules.clone());
+        let report = self.sync_lists(access)?;
+        let synced = self.program.limiter.set(&config.limits).and_then(|()| self.sync_interfaces(config));
+        if let Err(error) = synced {
+            let (lists, rules) = old;
+            self.program.tables.change(&self.lists, &lists)?;
+            (self.lists, self.rules) = (lists, rules);
+            self.program.limiter.set(&self.config.limits)?;
             return Err(error);
         }
-        self.program.remove(&changes.remove);
-        self.lists = lists;
-        Ok(SyncReport { added: changes.add.len(), removed: changes.remove.len() })
+        Ok(report)
+    }
+
+    /// Compiles the rules anew, for this moment, and puts what is different into the kernel.
+    fn sync_lists(&mut self, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
+        let names: Vec<&str> = access.iter().map(|rule| rule.name.as_str()).collect();
+        let (mut rules, new) = self.rules.assign(&names)?;
+        for rule in new {
+            self.program.tables.reset_rule(rule)?;
+        }
+        let now = lists::unix_s(SystemTime::now());
+        let lists = match Lists::compile(access, &rules, &self.lists.conditions, now) {
+            // Those of rules that are gone may have taken the places.
+            Err(XdpError::TooManyConditions) => Lists::compile(access, &rules, &[], now)?,
+            compiled => compiled?,
+        };
+        let (added, removed) = self.program.tables.change(&self.lists, &lists)?;
+        rules.keep_only(&names);
+        (self.lists, self.rules) = (lists, rules);
+        Ok(SyncReport { added, removed })
+    }
+
+    fn find(&self, address: IpAddr) -> std::io::Result<Option<Match>> {
+        let (lists, tables) = (&self.lists, &self.program.tables);
+        let found = match address {
+            IpAddr::V4(address) => match lists::find(&lists.v4, address.to_bits()) {
+                Some(row) => Some((IpAddr::V4(row.first.into()), row.length, tables.packets_v4(row)?)),
+                None => None,
+            },
+            IpAddr::V6(address) => match lists::find(&lists.v6, address.to_bits()) {
+                Some(row) => Some((IpAddr::V6(row.first.into()), row.length, tables.packets_v6(row)?)),
+                None => None,
+            },
+        };
+        let found = found.and_then(|(first, length, packets)| {
+            let prefix = IpNet::new(first, length).ok()?;
+            Some(Match { prefix, packets })
+        });
+        Ok(found)
     }
 
     fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {

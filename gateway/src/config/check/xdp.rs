@@ -2,7 +2,7 @@
 
 use super::duration;
 use crate::config::decode::Optional;
-use crate::config::model::{FlowLimits, FlowTimeouts, Xdp, XdpMode};
+use crate::config::model::{FlowLimits, FlowTimeouts, PacketRate, Xdp, XdpLimits, XdpMode};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -32,7 +32,7 @@ pub fn check(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
         snat_ports: raw.snat_ports.map_or(default.snat_ports, |ports| ports.value.0),
         flows: flows(raw.flows),
         timeouts: timeouts(raw.timeouts),
-        limits: default.limits,
+        limits: limits(raw.limits),
         syn_cookies: default.syn_cookies,
     }
 }
@@ -56,4 +56,23 @@ fn timeouts(raw: Optional<raw::Timeouts>) -> FlowTimeouts {
         closing: duration(raw.closing, default.closing),
         udp: duration(raw.udp, default.udp),
     }
+}
+
+fn limits(raw: Optional<raw::XdpLimits>) -> XdpLimits {
+    let default = XdpLimits::default();
+    let Some(At { value: raw, .. }) = raw else { return default };
+    XdpLimits {
+        syn: raw.syn.and_then(rate),
+        packets: raw.packets.and_then(rate),
+        prefix_v4: raw.prefix_v4.map_or(default.prefix_v4, |count| count.value.0),
+        prefix_v6: raw.prefix_v6.map_or(default.prefix_v6, |count| count.value.0),
+        sources: raw.sources.map_or(default.sources, |count| count.value.0),
+        dry_run: raw.dry_run.map_or(default.dry_run, |dry_run| dry_run.value),
+    }
+}
+
+/// `None` when the rate is missing, which has been reported.
+fn rate(raw: At<raw::PacketRate>) -> Option<PacketRate> {
+    let per_second = raw.value.per_second.0?.value.0;
+    Some(PacketRate { per_second, burst: raw.value.burst.map_or(per_second, |burst| burst.value.0) })
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
@@ -146,8 +146,14 @@ pub struct AccessRule {
     pub name: String,
     /// `action`
     pub action: AccessAction,
-    /// `sources` and the lines of `source_files`, sorted and without repeats.
+    /// `protocol`: of the packets it is about; `None` is any.
+    pub protocol: Option<VipProtocol>,
+    /// `ports`: destination ports of the packets it is about; none is any, and packets without ports too.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// `sources` and the lines of `source_files` that do not end, sorted and without repeats.
     pub sources: Vec<IpNet>,
+    /// Those that end, by `expires` of the rule or the line, with the moment. Sorted.
+    pub expiring: Vec<(IpNet, SystemTime)>,
 }
 
 /// What an access rule does.

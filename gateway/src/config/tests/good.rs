@@ -85,7 +85,7 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
          [[route]]\nname = \"s\"\nredirect = {{ host = \"a\", {} }}\n\
          [[route]]\nname = \"t\"\nrespond = {{ status = 200, {} }}\n\
          [[route]]\nname = \"u\"\ncluster = \"api\"\nwebsocket = {{ {} }}\n\
-         [xdp.flows]\n{}[xdp.timeouts]\n{}\
+         [xdp.flows]\n{}[xdp.timeouts]\n{}[xdp.limits]\n{}\
          [[vip]]\nname = \"v\"\naddress = \"192.0.2.1:80\"\ncluster = \"checked\"\n{}\
          [[cluster]]\nname = \"checked\"\nendpoints = [{{ address = \"10.0.0.1:80\", {} }}]\n\
          health_check = {{ protocol = \"http\", {} }}\n",
@@ -109,6 +109,7 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("WebSocketTable").trim_end(),
         keys("Flows"),
         keys("Timeouts"),
+        keys("XdpLimits"),
         keys("Vip"),
         inline(&keys("EndpointTable")),
         inline(&keys("HealthCheck")),
@@ -162,6 +163,8 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[access_log]\n{}", examples("AccessLog")),
         format!("[xdp]\n{}", examples("Xdp")),
         format!("[xdp]\n[xdp.flows]\n{}[xdp.timeouts]\n{}", examples("Flows"), examples("Timeouts")),
+        format!("[xdp]\n[xdp.limits]\n{}", examples("XdpLimits")),
+        format!("[xdp]\n[xdp.limits.syn]\n{}", examples("PacketRate")),
         format!(
             "[[cluster]]\nname = \"api\"\nendpoints = [\"10.0.0.1:443\"]\n[[vip]]\n{}",
             without(examples("Vip"), &["listener"])
@@ -559,6 +562,50 @@ fn sources_come_from_the_file_and_from_lists() {
     assert_eq!(sources, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]);
     let read: Vec<_> = loaded.files.iter().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(read, ["gateway.toml", "conf.d/deny.toml", "conf.d/../l.txt"]);
+}
+
+#[test]
+fn sources_end_with_their_line_or_their_rule_whichever_is_first() {
+    let mut files = MapFiles::default();
+    files.add(
+        "gateway.toml",
+        "[[access]]\nname = \"a\"\naction = \"deny\"\nprotocol = \"udp\"\nports = [53, \"8000-8100\"]\n\
+         sources = [\"10.0.0.0/8\"]\nsource_files = [\"l.txt\"]\n\
+         [[access]]\nname = \"b\"\naction = \"deny\"\nexpires = \"2026-06-01T00:00:00Z\"\nsource_files = [\"l.txt\"]\n",
+    );
+    files.add(
+        "l.txt",
+        "192.0.2.1 expires=2026-12-01T00:00:00Z # one\n192.0.2.1\texpires=2027-01-01T00:00:00Z\n192.0.2.2\n",
+    );
+    let loaded = files.load().unwrap_or_else(|report| panic!("{report}"));
+    let shown: Vec<_> = loaded.config.access.iter().map(shown_access).collect();
+    assert_eq!(
+        shown,
+        [
+            "Some(Udp) [53..=53, 8000..=8100] [10.0.0.0/8, 192.0.2.2/32] 192.0.2.1/32 until 2027-01-01T00:00:00Z",
+            "None [] [] 192.0.2.1/32 until 2026-06-01T00:00:00Z, 192.0.2.2/32 until 2026-06-01T00:00:00Z",
+        ]
+    );
+}
+
+fn shown_access(rule: &AccessRule) -> String {
+    let ends =
+        rule.expiring.iter().map(|(net, end)| format!("{net} until {}", humantime::format_rfc3339_seconds(*end)));
+    let ends = ends.collect::<Vec<_>>().join(", ");
+    format!("{:?} {:?} {:?} {ends}", rule.protocol, rule.ports, rule.sources)
+}
+
+#[test]
+fn limits_of_sources_are_read_in_full() {
+    let limits = config(
+        "[xdp]\nlimits = { syn = { per_second = 100 }, packets = { per_second = 9, burst = 7 }, prefix_v4 = 24, \
+         prefix_v6 = 48, sources = 2048, dry_run = true }\n",
+    )
+    .xdp
+    .limits;
+    let rate = |per_second, burst| Some(PacketRate { per_second, burst });
+    let (syn, packets) = (rate(100, 100), rate(9, 7));
+    assert_eq!(limits, XdpLimits { syn, packets, prefix_v4: 24, prefix_v6: 48, sources: 2048, dry_run: true });
 }
 
 #[test]

@@ -73,6 +73,20 @@ impl FromText for PositiveDuration {
     }
 }
 
+/// A moment: `"2026-12-01T00:00:00Z"` (RFC 3339).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(pub time::SystemTime);
+
+schema!(Moment, "moment", { "type": "string", "format": "date-time" });
+
+impl FromText for Moment {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        let help = "date and time of UTC, such as \"2026-12-01T00:00:00Z\"";
+        let moment = humantime::parse_rfc3339(text);
+        moment.map(Moment).map_err(|_| Problem::new(format!("{text:?} is not a moment"), help))
+    }
+}
+
 /// A number of bytes: `"64KiB"`, `"10MB"`, `1500`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);

@@ -1,10 +1,11 @@
 //! How addresses are written.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Host, schema};
+use super::{Count, Host, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
 use crate::config::model::{
     AccessAction, Balance, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, TlsVersion,
@@ -62,6 +63,32 @@ pub fn warn_host_bits(net: IpNet, span: crate::config::span::Span, diagnostics: 
     if net != net.trunc() {
         let message = format!("{net} has bits set outside its prefix; it means {}", net.trunc());
         diagnostics.warning(span, message);
+    }
+}
+
+/// A port, `22`, or a range of them, `"8000-8100"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(pub RangeInclusive<u16>);
+
+schema!(Ports, "port or range", {
+    "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, { "type": "string", "pattern": "^[0-9]+-[0-9]+$" }]
+});
+
+impl Decode for Ports {
+    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        if !node.is_string() {
+            return Count::<u16, 1, 65_535>::decode(node, diagnostics).map(|port| Ports(port.0..=port.0));
+        }
+        let text = node.string(diagnostics)?;
+        let range = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match range {
+            Some((first @ 1.., last)) if first <= last => Some(Ports(first..=last)),
+            _ => {
+                let help = "the first and the last port, such as \"8000-8100\"; a single port is a number";
+                Problem::new(format!("{text:?} is not a range of ports"), help).report(text, node.span, diagnostics);
+                None
+            }
+        }
     }
 }
 
