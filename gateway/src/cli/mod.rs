@@ -1,7 +1,10 @@
 //! The command line: one file for each command, its core a function from inputs to text.
 
+pub mod ask;
+pub mod bans;
 pub mod check;
 pub mod demo;
+pub mod lists;
 pub mod run;
 pub mod schema;
 
@@ -40,6 +43,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the access rules with the packets they decided on in XDP, as JSON.
+    #[command(after_help = "Examples:\n  gateway lists\n  gateway lists 203.0.113.7")]
+    Lists(lists::Options),
+    /// Show, make and end bans: sources that are refused for a while.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  gateway bans list\n  gateway bans add 203.0.113.7 --ttl 10m --reason scanner\n  \
+                      gateway bans why 203.0.113.7\n  gateway bans undo 203.0.113.7"
+    )]
+    Bans(bans::Bans),
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  gateway schema > gateway.schema.json")]
     Schema,
@@ -58,9 +71,25 @@ pub fn main() -> ExitCode {
             print(&checked.output);
             if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Command::Lists(options) => answer(lists::run(options)),
+        Command::Bans(command) => answer(bans::run(command)),
         Command::Schema => {
             print(&schema::schema());
             ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Prints what a running gateway answered, or why it did not.
+fn answer(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -4,7 +4,8 @@
 pub mod admin;
 pub mod config_view;
 pub mod gateway;
-pub mod log_writer;
+mod lists_view;
+mod log_writer;
 pub mod notify;
 pub mod resolve;
 pub mod run;

@@ -121,6 +121,7 @@ impl Control {
                     }
                 }
                 Event::Check => {
+                    self.gateway.shared().keep_time();
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
@@ -213,6 +214,7 @@ impl Control {
                 None => String::new(),
             }),
             reload: self.reload.clone(),
+            sources: Arc::new(self.gateway.shared()),
         }
     }
 

@@ -109,6 +109,10 @@ families! {
         "Failed writes of the access log; the lines of such a write are lost."
     XDP_PACKETS = Counter "gateway_xdp_packets_total" ["reason"]
         "Packets the XDP program decided on, by reason."
+    XDP_RULE_PACKETS = Counter "gateway_xdp_rule_packets_total" ["rule"]
+        "Packets an access rule decided on in the XDP program."
+    BANS = Gauge "gateway_bans_active" []
+        "Sources that are banned now."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []
         "Generation of the running configuration; 1 is the one the process started with."
     CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]

@@ -30,6 +30,10 @@ pub struct Extra {
     pub endpoints: Vec<EndpointHealth>,
     /// What the XDP program did; empty when it is off.
     pub xdp_packets: Vec<(&'static str, u64)>,
+    /// Packets that access rules decided on in XDP, by rule; empty when it is off.
+    pub xdp_rules: Vec<(String, u64)>,
+    /// Sources that are banned now.
+    pub bans: u64,
 }
 
 /// Whether an endpoint takes requests.
@@ -130,6 +134,10 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::XDP_PACKETS, |family| {
         extra.xdp_packets.iter().for_each(|(reason, packets)| family.sample(&[reason], packets));
     });
+    page.family(&names::XDP_RULE_PACKETS, |family| {
+        extra.xdp_rules.iter().for_each(|(rule, packets)| family.sample(&[rule], packets));
+    });
+    page.value(&names::BANS, extra.bans);
     page.value(&names::CONFIG_GENERATION, extra.generation);
     page.family(&names::CONFIG_RELOADS, |family| {
         family.sample(&["ok"], extra.reloads_ok);

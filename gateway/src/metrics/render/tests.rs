@@ -25,6 +25,8 @@ fn full_page() -> String {
         last_reload_unix_s: 1_700_000_000,
         endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true }],
         xdp_packets: vec![("denied_v4", 12)],
+        xdp_rules: vec![("bad-actors".into(), 7)],
+        bans: 3,
         ..Extra::default()
     };
     let mut out = String::new();
@@ -76,6 +78,8 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_cluster_connections_total{cluster="c"}"#, 1.0),
         (r#"gateway_cluster_endpoint_healthy{cluster="c",endpoint="[::1]:80"}"#, 1.0),
         (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
+        (r#"gateway_xdp_rule_packets_total{rule="bad-actors"}"#, 7.0),
+        ("gateway_bans_active", 3.0),
         ("gateway_config_generation", 7.0),
         (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),
         (r#"gateway_build_info{version="1.2.3"}"#, 1.0),
