@@ -1,9 +1,12 @@
 //! The command line: one file for each command, its core a function from inputs to text.
 
+pub mod ask;
+pub mod bans;
 pub mod check;
 pub mod demo;
 pub mod doctor;
 pub mod flows;
+pub mod lists;
 pub mod run;
 pub mod schema;
 pub mod vips;
@@ -86,6 +89,16 @@ enum Command {
     /// The program in the kernel.
     #[command(subcommand)]
     Xdp(XdpCommand),
+    /// Show the access rules with the packets they decided on in XDP, as JSON.
+    #[command(after_help = "Examples:\n  gateway lists\n  gateway lists 203.0.113.7")]
+    Lists(lists::Options),
+    /// Show, make and end bans: sources that are refused for a while.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  gateway bans list\n  gateway bans add 203.0.113.7 --ttl 10m --reason scanner\n  \
+                      gateway bans why 203.0.113.7\n  gateway bans undo 203.0.113.7"
+    )]
+    Bans(bans::Bans),
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  gateway schema > gateway.schema.json")]
     Schema,
@@ -127,6 +140,8 @@ pub fn main() -> ExitCode {
             Ok(done) => Ok(format!("detached from {} interfaces, removed {} maps\n", done.interfaces, done.maps)),
             Err(error) => Err(format!("cannot remove what is pinned in {}: {error}; it needs root", pin.display())),
         }),
+        Command::Lists(options) => finish(lists::run(options)),
+        Command::Bans(command) => finish(bans::run(command)),
         Command::Schema => {
             print(&schema::schema());
             ExitCode::SUCCESS

@@ -7,6 +7,10 @@
 //! | `GET /healthz` | 200 `OK` while the control thread runs |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /config` | the running configuration as JSON, without keys and secrets |
+//! | `GET /lists`, `GET /lists/ADDRESS` | the access rules with their packets; the entry that decides about an address |
+//! | `GET /bans`, `GET /bans/ADDRESS` | who is banned, and why |
+//! | `POST /bans/ADDRESS` | bans a source; the body is `{"ttl": "10m", "reason": "…"}` |
+//! | `DELETE /bans/ADDRESS` | ends a ban |
 //! | `POST /reload` | 200 with generation and warnings, or 400 with every error of the configuration |
 //!
 //! It has no password; it listens on loopback unless somebody says otherwise. What remains is a browser on the same
@@ -30,6 +34,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::metrics::render::CONTENT_TYPE;
 
 mod bounded;
+mod sources;
+
+pub use sources::Sources;
 
 /// No request here has a body; tools send small ones by mistake.
 const BODY_BYTES: usize = 16 * 1024;
@@ -48,6 +55,8 @@ pub struct AdminState {
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.
     pub reload: mpsc::Sender<ReloadRequest>,
+    /// Lists and bans.
+    pub sources: Arc<dyn Sources>,
 }
 
 /// Whether the gateway takes traffic.
@@ -92,6 +101,10 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/healthz", get(async || "OK\n"))
         .route("/metrics", get(metrics))
         .route("/config", get(config))
+        .route("/lists", get(sources::lists))
+        .route("/lists/{address}", get(sources::list_entry))
+        .route("/bans", get(sources::bans))
+        .route("/bans/{address}", get(sources::why).post(sources::ban).delete(sources::undo))
         .route("/reload", post(reload))
         .fallback(async || (StatusCode::NOT_FOUND, "no such path; GET / lists them\n"))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -104,6 +117,8 @@ async fn index() -> &'static str {
      GET  /healthz  200 while the process answers\n\
      GET  /metrics  metrics in Prometheus text form\n\
      GET  /config   the running configuration as JSON, without keys\n\
+     GET  /lists    the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
+     GET  /bans     who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
      POST /reload   reads the configuration again\n"
 }
 

@@ -6,21 +6,24 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::admin::Sources;
 use super::health::Checks;
 use super::log_writer::{self, LogWriter};
 use super::{resolve, services};
 use crate::config::model::{Cluster, Config, Listener, ListenerProtocol};
 use crate::config::{self, Files, Loaded, Report};
+use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
@@ -143,6 +146,8 @@ pub struct Gateway {
 pub struct Shared {
     /// Every counter.
     pub registry: Arc<Registry>,
+    /// Sources that are refused for a while.
+    pub bans: Arc<Bans>,
     state: Mutex<State>,
     log_errors: Arc<AtomicU64>,
 }
@@ -169,12 +174,13 @@ impl Gateway {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
+        let bans = Arc::new(Bans::default());
         let state =
             State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone()).map_err(ReloadError::Build)?,
+            builder: Builder::new(registry.clone(), bans.clone()).map_err(ReloadError::Build)?,
             workers,
             current: None,
             bound: HashMap::new(),
@@ -184,7 +190,7 @@ impl Gateway {
             checks: Checks::default(),
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared { registry, bans, state: Mutex::new(state), log_errors: Arc::default() }),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
         Ok((gateway, warnings))
@@ -315,6 +321,7 @@ impl Gateway {
             return Err(error);
         }
         let generation = snapshot.generation;
+        self.shared.bans.set_trusted(&bans::trusted(&snapshot.config));
         self.commit(snapshot, resolved, prepared, log).await?;
         if !matches!(admin_socket, AdminSocket::Unchanged) {
             (self.admin, self.admin_socket) = (admin, admin_socket);
@@ -512,7 +519,49 @@ impl Shared {
             xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
             xdp_interfaces: state.xdp.as_ref().map(xdp_interfaces).unwrap_or_default(),
             vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, vips),
+            xdp_rules: state.xdp.as_ref().map(xdp_rules).unwrap_or_default(),
+            bans: self.bans.count() as u64,
         }
+    }
+
+    /// Ends what is over, of bans and of access rules, and tells XDP.
+    pub fn keep_time(&self) {
+        self.bans.expire(SystemTime::now());
+        let mut state = self.lock();
+        let State { current, xdp: Some(xdp), .. } = &mut *state else { return };
+        if let Some(current) = current
+            && let Err(error) = xdp.keep_time(&current.config.access)
+        {
+            log::warn!("{error}");
+        }
+        ban(xdp, &self.bans);
+    }
+
+    /// Tells XDP of bans that have come or gone.
+    pub fn apply_bans(&self) {
+        if let Some(xdp) = &mut self.lock().xdp {
+            ban(xdp, &self.bans);
+        }
+    }
+
+    /// The access rules with the packets they decided on, and of the lists' entries how many there are, or with an address
+    /// the one that decides about it. As JSON.
+    pub fn lists(&self, address: Option<IpAddr>) -> String {
+        let state = self.lock();
+        let Some(xdp) = &state.xdp else { return "{}\n".into() };
+        let view = match address {
+            None => super::lists_view::rules(xdp, state.current.as_deref()),
+            Some(address) => super::lists_view::find(xdp, address),
+        };
+        match view {
+            Ok(view) => format!("{view:#}\n"),
+            Err(error) => format!("{:#}\n", serde_json::json!({ "error": error.to_string() })),
+        }
+    }
+
+    /// Packets that XDP dropped because of a ban.
+    pub fn banned_packets(&self, network: IpNet) -> u64 {
+        self.lock().xdp.as_ref().and_then(|xdp| xdp.banned_packets(network).ok()).unwrap_or(0)
     }
 
     /// The generation that runs.
@@ -522,6 +571,24 @@ impl Shared {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sources for Arc<Shared> {
+    fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    fn apply_bans(&self) {
+        Shared::apply_bans(self);
+    }
+
+    fn banned_packets(&self, network: IpNet) -> u64 {
+        Shared::banned_packets(self, network)
+    }
+
+    fn lists(&self, address: Option<IpAddr>) -> String {
+        Shared::lists(self, address)
     }
 }
 
@@ -582,6 +649,25 @@ fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
         dropped: service.dropped,
     };
     services.into_iter().map(vip).collect()
+}
+
+fn xdp_rules(xdp: &Xdp) -> Vec<(String, u64)> {
+    let Ok(rules) = xdp.rules() else { return Vec::new() };
+    rules.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect()
+}
+
+/// What the kernel does not take is refused when a connection is accepted, still.
+fn ban(xdp: &mut Xdp, bans: &Bans) {
+    let (changes, any) = bans.take_changes();
+    for change in changes {
+        let done = match change.until {
+            Some(until) => xdp.ban(change.network, until),
+            None => xdp.unban(change.network, any),
+        };
+        if let Err(error) = done {
+            log::warn!("ban of {}: {error}", change.network);
+        }
+    }
 }
 
 fn hostname() -> String {

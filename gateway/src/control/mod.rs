@@ -5,6 +5,7 @@ pub mod admin;
 pub mod config_view;
 pub mod gateway;
 pub mod health;
+mod lists_view;
 pub mod log_writer;
 pub mod notify;
 pub mod resolve;

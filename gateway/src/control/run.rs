@@ -126,6 +126,7 @@ impl Control {
                 }
                 Event::Endpoints => self.share_anew(),
                 Event::Check => {
+                    self.gateway.shared().keep_time();
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
@@ -231,6 +232,7 @@ impl Control {
                 None => String::new(),
             }),
             reload: self.reload.clone(),
+            sources: Arc::new(self.gateway.shared()),
         }
     }
 

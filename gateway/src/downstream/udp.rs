@@ -112,6 +112,10 @@ impl Sessions {
             stats.refused.of(Refusal::AccessDenied).inc();
             return None;
         }
+        if generation.bans.has(source, knock.now) {
+            stats.refused.of(Refusal::Banned).inc();
+            return None;
+        }
         let place = match Place::take(&view.open, source, limits.connections, limits.connections_per_source) {
             Ok(place) => place,
             Err(too_many) => {

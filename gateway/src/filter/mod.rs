@@ -1,5 +1,6 @@
 //! What happens to a message on its way through, one filter per file. Pure: heads in, heads or verdicts out.
 
 pub mod access;
+pub mod bans;
 pub mod forwarded;
 pub mod headers;

@@ -125,6 +125,10 @@ families! {
         "IP bytes of a vip passed to a listener of this gateway."
     VIP_DROPPED = Counter "gateway_vip_dropped_packets_total" ["vip"]
         "Packets that would have begun a flow and were dropped: no endpoint, draining, too many flows, no source port."
+    XDP_RULE_PACKETS = Counter "gateway_xdp_rule_packets_total" ["rule"]
+        "Packets an access rule decided on in the XDP program."
+    BANS = Gauge "gateway_bans_active" []
+        "Sources that are banned now."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []
         "Generation of the running configuration; 1 is the one the process started with."
     CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]

@@ -34,6 +34,10 @@ pub struct Extra {
     pub xdp_interfaces: Vec<(String, &'static str)>,
     /// The virtual addresses in the kernel; empty when XDP is off.
     pub vips: Vec<VipCounts>,
+    /// Packets that access rules decided on in XDP, by rule; empty when it is off.
+    pub xdp_rules: Vec<(String, u64)>,
+    /// Sources that are banned now.
+    pub bans: u64,
 }
 
 /// What the kernel counted for a virtual address.
@@ -194,6 +198,10 @@ fn kernel(extra: &Extra, page: &mut Page<'_>) {
     of_vips(&names::VIP_LOCAL_PACKETS, |vip| vip.local[0]);
     of_vips(&names::VIP_LOCAL_BYTES, |vip| vip.local[1]);
     of_vips(&names::VIP_DROPPED, |vip| vip.dropped);
+    page.family(&names::XDP_RULE_PACKETS, |family| {
+        extra.xdp_rules.iter().for_each(|(rule, packets)| family.sample(&[rule], packets));
+    });
+    page.value(&names::BANS, extra.bans);
 }
 
 fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {

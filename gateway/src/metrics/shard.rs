@@ -185,14 +185,16 @@ pub enum Refusal {
     SourceLimit,
     /// An access rule denies the peer's address, or the one that a PROXY header names.
     AccessDenied,
+    /// The peer, or the one that a PROXY header names, is banned for a while.
+    Banned,
     /// The PROXY header is missing, broken, too slow, or from somebody who is not trusted.
     ProxyHeader,
 }
 
 impl Refusal {
     /// Every reason, in order.
-    pub const ALL: [Refusal; 4] =
-        [Refusal::ListenerLimit, Refusal::SourceLimit, Refusal::AccessDenied, Refusal::ProxyHeader];
+    pub const ALL: [Refusal; 5] =
+        [Refusal::ListenerLimit, Refusal::SourceLimit, Refusal::AccessDenied, Refusal::Banned, Refusal::ProxyHeader];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -200,6 +202,7 @@ impl Refusal {
             Refusal::ListenerLimit => "limit",
             Refusal::SourceLimit => "source_limit",
             Refusal::AccessDenied => "access_denied",
+            Refusal::Banned => "banned",
             Refusal::ProxyHeader => "proxy_header",
         }
     }

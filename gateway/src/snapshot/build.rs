@@ -14,6 +14,7 @@ use super::{ClusterView, Cursor, EndpointId, EndpointView, Health, ListenerView,
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, ListenerProtocol};
 use crate::filter::access::AccessList;
+use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::Registry;
 use crate::route::{L4Table, Table};
@@ -24,6 +25,7 @@ pub type Resolved = HashMap<String, Vec<IpAddr>>;
 /// Builds generations, and keeps what they share.
 pub struct Builder {
     registry: Arc<Registry>,
+    bans: Arc<Bans>,
     secrets: Secrets,
     generation: u64,
     next_endpoint: u64,
@@ -42,9 +44,9 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 impl Builder {
-    /// `registry` counts for every generation.
-    pub fn new(registry: Arc<Registry>) -> Result<Builder, BuildError> {
-        Ok(Builder { registry, secrets: Secrets::new()?, generation: 0, next_endpoint: 0 })
+    /// `registry` counts for every generation, and `bans` holds for every one.
+    pub fn new(registry: Arc<Registry>, bans: Arc<Bans>) -> Result<Builder, BuildError> {
+        Ok(Builder { registry, bans, secrets: Secrets::new()?, generation: 0, next_endpoint: 0 })
     }
 
     /// The next generation. A failed build changes nothing.
@@ -72,7 +74,16 @@ impl Builder {
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
         self.generation += 1;
-        Ok(Snapshot { generation: self.generation, config, listeners, clusters, routes, l4_routes, access })
+        Ok(Snapshot {
+            generation: self.generation,
+            config,
+            listeners,
+            clusters,
+            routes,
+            l4_routes,
+            access,
+            bans: self.bans.clone(),
+        })
     }
 
     fn listener(

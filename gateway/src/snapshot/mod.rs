@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{ClusterId, Config, L4RouteId, ListenerId, RouteId};
 use crate::filter::access::AccessList;
+use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
 use crate::metrics::registry::{ClusterStats, L4RouteStats, ListenerStats, RouteStats};
 use crate::metrics::shard::Refusal;
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
+    /// Sources that are refused for a while; those of the process, whichever generation sees them.
+    pub bans: Arc<Bans>,
 }
 
 /// A snapshot as a worker holds it: counted once between threads, and without atomics within one.

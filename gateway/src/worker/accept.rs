@@ -155,6 +155,10 @@ fn admit(
         stats.refused.of(Refusal::AccessDenied).inc();
         return writer.abort();
     }
+    if generation.bans.has(source, knock.now) {
+        stats.refused.of(Refusal::Banned).inc();
+        return writer.abort();
+    }
     let settings = &generation.config.listeners[id.index()];
     // Whom a trusted proxy's connection counts for is not known before its PROXY header has come.
     let is_proxy = settings.proxy_protocol != ProxyProtocol::Off && view.trusted.contains(source);

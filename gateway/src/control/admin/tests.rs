@@ -2,6 +2,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::filter::bans::Bans;
+
+impl Sources for Bans {
+    fn bans(&self) -> &Bans {
+        self
+    }
+
+    fn apply_bans(&self) {
+        let (_, any) = self.take_changes();
+        assert_eq!(any, self.count() > 0);
+    }
+
+    fn banned_packets(&self, _: ipnet::IpNet) -> u64 {
+        7
+    }
+
+    fn lists(&self, address: Option<IpAddr>) -> String {
+        format!("{address:?}\n")
+    }
+}
 
 struct Bed {
     address: std::net::SocketAddr,
@@ -19,6 +39,7 @@ async fn bed() -> Bed {
         metrics: Arc::new(|| "# metrics\n".to_owned()),
         config: Arc::new(|| "{\"listeners\":[]}".to_owned()),
         reload,
+        sources: Arc::new(Bans::default()),
     };
     tokio::spawn(serve(listener, state));
     Bed { address, readiness, reloads }
@@ -157,4 +178,36 @@ async fn a_client_that_says_nothing_is_cut_off() {
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
     // The paused clock runs ahead to the connection's deadline.
     assert!(matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn bans_are_made_shown_and_ended() {
+    let bed = bed().await;
+    let ask = async |method: &str, path: &str, body: &str| {
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
+        let answer = raw(bed.address, head).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].to_owned(), body.to_owned())
+    };
+    let cases = [
+        ("GET", "/bans", "", "200", "[]"),
+        ("POST", "/bans/192.0.2.1", r#"{"ttl": "10m", "reason": "scans"}"#, "200", r#"{"banned":"192.0.2.1/32"}"#),
+        ("POST", "/bans/2001:db8::1", "", "200", r#"{"banned":"2001:db8::/64"}"#),
+        ("POST", "/bans/192.0.2.9", r#"{"ttl": "8days"}"#, "409", "a ban lasts from"),
+        ("POST", "/bans/192.0.2.9", r#"{"ttl": "soon"}"#, "400", "is not a duration"),
+        ("POST", "/bans/192.0.2.9", "{", "400", "is not JSON"),
+        ("POST", "/bans/example.com", "", "400", "is not an IP address"),
+        ("GET", "/bans", "", "200", r#""xdp_packets": 7"#),
+        ("GET", "/bans/192.0.2.1", "", "200", r#""reason": "scans""#),
+        ("GET", "/bans/192.0.2.2", "", "404", "is not banned"),
+        ("DELETE", "/bans/192.0.2.1", "", "200", r#"{"undone":"192.0.2.1/32"}"#),
+        ("DELETE", "/bans/192.0.2.1", "", "404", "is not banned"),
+        ("GET", "/lists/192.0.2.1", "", "200", "Some(192.0.2.1)"),
+        ("GET", "/lists", "", "200", "None"),
+    ];
+    for (method, path, body, status, part) in cases {
+        let (got, text) = ask(method, path, body).await;
+        assert!(got == status && text.contains(part), "{method} {path} {body}: {got} {text}");
+    }
 }

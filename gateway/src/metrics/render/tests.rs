@@ -37,6 +37,8 @@ fn full_page() -> String {
                 bytes: [11, 12],
             }],
         }],
+        xdp_rules: vec![("bad-actors".into(), 7)],
+        bans: 3,
         ..Extra::default()
     };
     let mut out = String::new();
@@ -96,6 +98,8 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_vip_bytes_total{vip="v",endpoint="10.0.0.1:80",direction="in"}"#, 11.0),
         (r#"gateway_vip_local_packets_total{vip="v"}"#, 5.0),
         (r#"gateway_vip_dropped_packets_total{vip="v"}"#, 7.0),
+        (r#"gateway_xdp_rule_packets_total{rule="bad-actors"}"#, 7.0),
+        ("gateway_bans_active", 3.0),
         ("gateway_config_generation", 7.0),
         (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),
         (r#"gateway_build_info{version="1.2.3"}"#, 1.0),
