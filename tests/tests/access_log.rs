@@ -102,6 +102,17 @@ fn every_kind_of_end_is_logged_with_its_flag() {
 }
 
 #[test]
+fn a_head_that_is_refused_is_logged_with_its_senders_address() {
+    let (dir, origin) = (tempfile::tempdir().expect("a temporary directory"), Origin::start("a"));
+    let gateway = Gateway::start(&logging(Config::proxy_to(origin.addr()), "'json'", &dir));
+    let mut client = gateway.connect();
+    client.send("GARBAGE\r\n\r\n");
+    assert_eq!(client.response().status, 400);
+    let line = &json_lines(&dir, 1)[0];
+    assert_eq!(line["downstream_remote_address"], json!(client.local_addr().to_string()), "{line}");
+}
+
+#[test]
 fn a_client_that_left_is_logged_as_such() {
     let (dir, origin) = (tempfile::tempdir().expect("a temporary directory"), Origin::start("a"));
     let gateway = Gateway::start(&logging(Config::proxy_to(origin.addr()), "'json'", &dir));

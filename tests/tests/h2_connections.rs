@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gateway_tests::certs::Store;
 use gateway_tests::client::{self, HOST};
 use gateway_tests::curl::curl;
+use gateway_tests::h2::frame::flag::END_STREAM;
 use gateway_tests::h2::frame::{code, kind, setting};
 use gateway_tests::h2::{Client, Connection, Event, Frame, Options, PREFACE, Stream, Wire, encode, fields, response};
 use gateway_tests::nginx::Nginx;
@@ -296,6 +297,37 @@ fn a_reload_keeps_connections_and_the_next_request_sees_the_new_routes() {
 }
 
 #[test]
+fn a_client_that_passes_over_a_goodbye_is_not_served_for_ever() {
+    let origin = Origin::start("a");
+    let config = Config::proxy_to(origin.addr());
+    let mut gateway = Gateway::start(&config.clone().listener("gone", ""));
+    let mut wire = Wire::connect(gateway.addr("gone"), &[]);
+    let begin = |wire: &mut Wire, id| wire.send_fields(id, &fields("POST", "http", "/echo", &[]), false);
+    begin(&mut wire, 1);
+    wire.round_trip();
+    gateway.reload(&config);
+    // Without an answer to the PING, the GOAWAY that names the last stream never comes. Each request begins before the one
+    // before it has ended, so the connection is never idle.
+    let refused = (1..).step_by(2).find_map(|id| {
+        begin(&mut wire, id + 2);
+        wire.send(&Frame::data(id, b"word", true));
+        loop {
+            let frame = wire.frame();
+            match frame.kind {
+                kind::RST_STREAM => return Some(frame.number(0)),
+                kind::HEADERS => _ = wire.decode(&frame),
+                _ => {}
+            }
+            if frame.stream == id && frame.has(END_STREAM) {
+                return None;
+            }
+        }
+    });
+    assert_eq!(refused, Some(code::REFUSED_STREAM), "it may be sent again");
+    wire.end();
+}
+
+#[test]
 fn streams_are_served_beside_one_another() {
     let origin = Origin::start("a");
     let gateway = Gateway::in_front_of(origin.addr());
@@ -335,11 +367,15 @@ fn a_stream_that_nobody_reads_does_not_stop_the_others() {
 
 /// One worker, so that there is one pool; a gateway that speaks HTTP/2 to `addr`.
 fn to_h2(addr: std::net::SocketAddr, cluster: &str) -> Gateway {
+    to_h2_with(addr, cluster, "")
+}
+
+fn to_h2_with(addr: std::net::SocketAddr, cluster: &str, route: &str) -> Gateway {
     let config = Config::new()
         .gateway("workers = 1")
         .listener("web", "")
         .cluster("origin", &[addr], &format!("protocol = 'h2'\n{cluster}"))
-        .route("all", "cluster = 'origin'");
+        .route("all", &format!("cluster = 'origin'\n{route}"));
     Gateway::start(&config)
 }
 
@@ -496,6 +532,49 @@ fn an_unused_connection_is_closed_after_its_time() {
 }
 
 #[test]
+fn a_connection_that_fell_silent_gets_no_more_requests() {
+    let origin = Script::start(|conn| {
+        if conn.index > 0 {
+            let connection = Connection::server(conn.into_stream(), Options::default());
+            while let Some((stream, _)) = connection.accept() {
+                answer(&stream, b"another");
+            }
+            return;
+        }
+        let mut wire = Wire::new(conn.into_stream());
+        wire.accept(&[]);
+        wire.until("a request", |frame| frame.kind == kind::HEADERS);
+        while wire.try_frame().is_ok() {}
+    });
+    let gateway = to_h2_with(origin.addr(), "", "timeout = '300ms'");
+    assert_eq!(gateway.get("/").status, 504);
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").text(), "another");
+    }
+    assert_eq!(origin.connections(), 2);
+    origin.wait_finished(1);
+}
+
+#[test]
+fn a_connection_on_which_one_request_took_too_long_serves_others() {
+    let origin = h2_origin(|connection, index| {
+        let mut slow = Vec::new();
+        while let Some((stream, fields)) = connection.accept() {
+            if fields.contains(&(":path".into(), "/slow".into())) {
+                slow.push(stream);
+            } else {
+                answer(&stream, index.to_string().as_bytes());
+            }
+        }
+    });
+    let gateway = to_h2_with(origin.addr(), "", "timeout = '300ms'");
+    assert_eq!(gateway.get("/slow").status, 504);
+    // Until the PING is answered, the next request may go elsewhere.
+    wait::until_true("the connection to be used again", || gateway.get("/").text() == "0");
+    assert!(origin.connections() <= 2);
+}
+
+#[test]
 fn auto_takes_what_alpn_says() {
     let store = Store::new();
     let leaf = store.issue("origin", &["origin.test"]);
@@ -522,6 +601,18 @@ fn an_origin_that_does_not_speak_http2_is_a_503() {
     });
     let gateway = to_h2(origin.addr(), "");
     assert!(matches!(gateway.get("/").status, 502 | 503));
+}
+
+#[test]
+fn a_target_that_http2_cannot_carry_is_a_400_and_harms_no_other_request() {
+    let origin = Origin::start("a");
+    let gateway = to_h2(origin.addr(), "");
+    let mut conn = gateway.connect();
+    for target in ["/a<b", "/a>b", "/a`b", "/a?b<c", "/a?b\"c"] {
+        assert_eq!(conn.get(target).status, 400, "{target}");
+        assert_eq!(conn.get("/").text(), "a");
+    }
+    assert_eq!((origin.connections(), origin.requests()), (1, 5));
 }
 
 #[test]

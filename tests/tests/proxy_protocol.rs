@@ -304,3 +304,49 @@ fn nginx_understands_what_endpoints_are_told() {
         assert_eq!(conn.get("/").text(), format!("{} {}", client.ip(), client.port()), "{version}");
     }
 }
+
+/// An origin of HTTP whose connections begin with the client's header.
+fn told_origin() -> Script {
+    Script::start(|mut conn| {
+        read_v2(&mut conn, addr(CLIENT), addr(VIP));
+        while conn.head().is_ok() {
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na");
+        }
+    })
+}
+
+/// A gateway in front of it, and a client that has sent two requests over it.
+fn to_told_origin(origin: &Script, cluster: &str) -> (Gateway, Conn) {
+    let config = Config::new()
+        .gateway("workers = 1")
+        .listener("web", &format!("proxy_protocol = 'require'\ntrusted_proxies = ['{}']", loopback()))
+        .cluster("origin", &[origin.addr()], &format!("proxy_protocol = 'v2'\n{cluster}"))
+        .route("all", "cluster = 'origin'");
+    let gateway = Gateway::start(&config);
+    let mut conn = gateway.connect();
+    conn.send(v1(addr(CLIENT), addr(VIP)));
+    for _ in 0..2 {
+        assert_eq!(conn.get("/").text(), "a");
+    }
+    assert_eq!(origin.connections(), 1, "a client's requests share its connection");
+    (gateway, conn)
+}
+
+#[test]
+fn a_connection_that_tells_of_a_client_is_closed_when_it_is_idle_for_too_long() {
+    let origin = told_origin();
+    let (_gateway, mut conn) = to_told_origin(&origin, "idle_timeout = '300ms'");
+    origin.wait_finished(1);
+    assert_eq!(conn.get("/").text(), "a");
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn a_connection_that_tells_of_a_client_is_closed_when_its_endpoint_is_gone() {
+    let origin = told_origin();
+    let (mut gateway, mut conn) = to_told_origin(&origin, "");
+    let listener = format!("proxy_protocol = 'require'\ntrusted_proxies = ['{}']", loopback());
+    gateway.reload(&Config::new().listener("web", &listener).route("all", "respond = { status = 200, body = 'new' }"));
+    origin.wait_finished(1);
+    assert_eq!(conn.get("/").text(), "new");
+}

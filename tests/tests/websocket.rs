@@ -1,6 +1,7 @@
 //! WebSockets, for every pair of HTTP versions, and what tries to pass for one.
 
 use std::io::{Read, Write};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use gateway_tests::client::request;
@@ -220,16 +221,21 @@ fn tungstenite_shakes_hands_on_both_sides() {
 /// How long an origin listens for bytes that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
 
-#[test]
-fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
-    let origin = Script::start(|mut conn| {
+/// An origin that answers one handshake with 403, and expects no byte behind it before or after.
+fn refusing_after_silence() -> Script {
+    Script::start(|mut conn| {
         conn.head().expect("a request");
         conn.patience(SILENCE);
         assert_eq!(conn.head(), Err(ReadError::TimedOut), "bytes before the 101");
         conn.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
         let more = conn.head();
         assert!(more.is_err(), "a request that nobody routed: {more:?}");
-    });
+    })
+}
+
+#[test]
+fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
+    let origin = refusing_after_silence();
     let pair = Pair { client: Http::H1, origin: Http::H1 };
     let config = pair
         .config(origin.addr(), "websocket = true")
@@ -245,14 +251,7 @@ fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
 
 #[test]
 fn data_behind_an_extended_connect_waits_for_the_origin() {
-    let origin = Script::start(|mut conn| {
-        conn.head().expect("a request");
-        conn.patience(SILENCE);
-        assert_eq!(conn.head(), Err(ReadError::TimedOut), "bytes before the 101");
-        conn.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
-        let more = conn.head();
-        assert!(more.is_err(), "a request that nobody routed: {more:?}");
-    });
+    let origin = refusing_after_silence();
     let gateway = Pair { client: Http::H2, origin: Http::H1 }.gateway(&origin);
     let client = Client::connect(gateway.addr("web"));
     let stream = client.connection.open(&extended_connect("websocket", "/chat"), false);
@@ -260,6 +259,15 @@ fn data_behind_an_extended_connect_waits_for_the_origin() {
     let Ok(Event::Fields(fields)) = stream.next() else { panic!("no answer") };
     assert_eq!(fields[0].1, "403");
     origin.wait_finished(1);
+}
+
+fn no_client_gets_a_tunnel_to(origin: &Script, http: Http) {
+    for client in [Http::H1, Http::H2] {
+        let pair = Pair { client, origin: http };
+        let gateway = pair.gateway(origin);
+        let status = pair.connect(&gateway).expect_err("no tunnel");
+        assert!(status >= 500, "{status}");
+    }
 }
 
 #[test]
@@ -272,12 +280,7 @@ fn an_origin_that_cannot_prove_its_101_is_not_believed() {
             ));
             let _ = conn.head();
         });
-        for client in [Http::H1, Http::H2] {
-            let pair = Pair { client, origin: Http::H1 };
-            let gateway = pair.gateway(&origin);
-            let status = pair.connect(&gateway).expect_err("no tunnel");
-            assert!(status >= 500, "{status}");
-        }
+        no_client_gets_a_tunnel_to(&origin, Http::H1);
     }
 }
 
@@ -370,12 +373,7 @@ fn an_origin_without_extended_connect_is_not_asked() {
         let connection = Connection::server(conn.into_stream(), options);
         assert!(connection.accept().is_none(), "a request that the origin cannot take");
     });
-    for client in [Http::H1, Http::H2] {
-        let pair = Pair { client, origin: Http::H2 };
-        let gateway = pair.gateway(&origin);
-        let status = pair.connect(&gateway).expect_err("no tunnel");
-        assert!(status >= 500, "{status}");
-    }
+    no_client_gets_a_tunnel_to(&origin, Http::H2);
 }
 
 #[test]
@@ -401,5 +399,31 @@ fn a_client_that_leaves_during_the_handshake_is_noticed() {
         let start = Instant::now();
         origin.wait_finished(1);
         assert!(start.elapsed() < Duration::from_secs(5), "only the route's timeout ended it");
+    }
+}
+
+#[test]
+fn a_client_of_http2_that_leaves_after_its_last_word_is_noticed() {
+    for http in [Http::H1, Http::H2] {
+        let (heard, hears) = mpsc::channel();
+        let (over, is_over) = mpsc::channel::<()>();
+        let is_over = Mutex::new(is_over);
+        // Hears all, and neither answers nor ends its direction.
+        let origin = Script::start(move |conn| {
+            websocket::serve(conn, &|_, mut tunnel| {
+                tunnel.read_to_end(&mut Vec::new()).expect("the client's end");
+                heard.send(()).expect("a test that waits");
+                let _ = is_over.lock().unwrap().recv();
+            });
+        });
+        let gateway = Pair { client: Http::H2, origin: http }.gateway(&origin);
+        let mut tunnel = websocket::connect(Http::H2, gateway.addr("web"), "/chat").expect("a tunnel");
+        tunnel.half_close();
+        hears.recv().expect("the origin hears the end");
+        let active = || gateway.metrics().sum("gateway_listener_requests_active", &[("listener", "web")]);
+        assert_eq!(active(), 1.0);
+        drop(tunnel);
+        wait::until_true("the tunnel to end", || active() == 0.0);
+        drop(over);
     }
 }

@@ -48,15 +48,21 @@ pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io
     let until = Until::only(&shared.idle);
     let mut closing = pin!(shared.connection.listener.closed());
     let (mut is_closing, mut is_calmed) = (false, false);
+    let mut last_call = u64::MAX;
     std::future::poll_fn(|cx| {
         loop {
             if !is_closing && closing.as_mut().poll(cx).is_ready() {
                 is_closing = true;
                 // Two GOAWAYs (RFC 9113 §6.8): one with no last stream, and when the client has seen it, the last one.
                 h2.graceful_shutdown();
+                last_call = now_ms() + limits::LINGER_MS;
                 shared.rest();
             }
             match h2.poll_accept(cx) {
+                // A client that passes over the first of them never gets the last one, and would be served for ever.
+                Poll::Ready(Some(Ok((_, mut respond)))) if now_ms() > last_call => {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                }
                 Poll::Ready(Some(Ok((request, respond)))) => stream::spawn(&shared, request, respond),
                 Poll::Ready(Some(Err(error))) => {
                     log::debug!("{}: HTTP/2 with {}: {error}", shared.listener(), shared.connection.peer.addr());

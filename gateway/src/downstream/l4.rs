@@ -128,11 +128,8 @@ async fn relay(
     origin: &mut Halves,
     session: &mut Session,
 ) {
-    let (timer, never) = (worker.timers.deadline(), worker.timers.deadline());
-    let until = match idle {
-        Some(idle) => Until::idle(&timer, idle, None),
-        None => Until::only(&never),
-    };
+    let timer = worker.timers.deadline();
+    let until = idle.map_or_else(Until::never, |idle| Until::idle(&timer, idle, None));
     let (mut from_client, mut from_origin) = (BodyState::default(), BodyState::default());
     let relayed = {
         let mut client = (Source::tunnel(&mut client.reader, &mut from_client), Sink::tunnel(&mut client.writer));

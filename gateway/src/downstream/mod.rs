@@ -9,6 +9,7 @@ mod udp;
 
 pub use udp::serve_datagrams;
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use crate::config::model::HttpVersions;
@@ -18,7 +19,6 @@ use crate::net::{self, Until};
 use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
 use crate::snapshot::Place;
 use crate::tls::{self, TlsInfo};
-use crate::upstream::Pools;
 
 use l4::Halves;
 use opening::{Fate, Opening, Unopened};
@@ -45,11 +45,12 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
     let view = generation.listener(id);
     let settings = &generation.config.listeners[id.index()];
     let stats = view.stats.shard(worker.worker);
-    let (deadline, reads_first) = (worker.timers.deadline(), opening::is_needed(settings, view));
-    if reads_first || view.tls.is_some() {
+    let reads_first = opening::is_needed(settings, view);
+    let deadline = (reads_first || view.tls.is_some()).then(|| worker.timers.deadline());
+    let until = deadline.as_ref().map_or_else(Until::never, |deadline| {
         deadline.set(settings.limits.handshake_timeout);
-    }
-    let until = Until::only(&deadline);
+        Until::only(deadline)
+    });
     let opening = match reads_first {
         false => opening::unread(settings, view, &accepted),
         true => match Box::pin(opening::read(&generation, settings, view, &mut accepted, &until)).await {
@@ -155,7 +156,7 @@ fn connection(listener: Rc<ListenerCx>, opening: &Opening, tls: Option<TlsInfo>,
         passing_name: opening.server_name.clone().filter(|_| tls.is_none()),
         tls,
         id,
-        pools: Pools::default(),
+        pools: OnceCell::new(),
         listener,
     }
 }

@@ -122,14 +122,6 @@ impl Session {
         Record {
             start_unix_us: self.started_wall.duration_since(UNIX_EPOCH).map_or(0, us),
             duration_us: us(self.started.elapsed()),
-            request_duration_us: None,
-            response_duration_us: None,
-            request: None,
-            protocol: None,
-            original_target: None,
-            status: 0,
-            response_headers: None,
-            response_trailers: None,
             bytes_received: self.received,
             bytes_sent: self.sent,
             flags: self.flags,
@@ -138,17 +130,9 @@ impl Session {
             upstream_local: self.upstream_local,
             upstream_cluster: self.cluster.as_deref(),
             upstream_failure: self.failure.as_deref(),
-            upstream_service_us: None,
             route: self.route.as_ref().map(|(name, _)| &**name),
-            listener: &self.listener.name,
-            downstream_peer: self.peer,
-            downstream_local: self.local,
-            client_ip: self.peer.ip(),
-            sni: None,
-            tls_version: None,
-            request_id: None,
             connection_id: self.id,
-            hostname: &worker.hostname,
+            ..Record::new(&self.listener.name, self.peer, self.local, &worker.hostname)
         }
     }
 }

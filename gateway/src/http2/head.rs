@@ -7,6 +7,7 @@ use http::{Request, Response, StatusCode, Uri, uri};
 
 use crate::proto::authority;
 use crate::proto::h1::chunked::is_allowed_trailer;
+use crate::proto::h1::parse::decimal;
 use crate::proto::head::{BodyLength, Headers, Known, Method, RequestHead, ResponseHead, Scheme, Version};
 
 /// Why a request's head is refused. What breaks the protocol itself, h2 has refused before.
@@ -277,9 +278,4 @@ fn own_name(known: Known) -> Option<HeaderName> {
         Known::XRequestId => Some(HeaderName::from_static("x-request-id")),
         _ => None,
     }
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| all_digits)?.parse().ok()
 }

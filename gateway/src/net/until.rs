@@ -24,6 +24,11 @@ pub enum Passed {
 }
 
 impl<'a> Until<'a> {
+    /// Nothing ends the wait.
+    pub fn never() -> Until<'a> {
+        Until { idle: None, end: None, passed: Cell::new(None) }
+    }
+
     /// One deadline for the whole wait, set by the caller.
     pub fn only(end: &'a Deadline) -> Until<'a> {
         Until { idle: None, end: Some(end), passed: Cell::new(None) }

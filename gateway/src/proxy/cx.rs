@@ -1,6 +1,6 @@
 //! What a worker's requests share. One thread, so cells and no locks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -150,8 +150,8 @@ pub struct ConnectionCx {
     pub passing_name: Option<String>,
     /// Its number, for the access log.
     pub id: u64,
-    /// Connections to origins that carry this client's address, and therefore serve nobody else.
-    pub pools: Pools,
+    /// Connections to origins that carry this client's address, and therefore serve nobody else: none for most clients.
+    pub pools: OnceCell<Pools>,
 }
 
 /// The deadlines of one request at a time.

@@ -179,6 +179,9 @@ fn of_upstream(error: &UpstreamError) -> LocalReply {
             "upstream_reset_before_response_started{protocol_error}",
             "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
         ),
+        UpstreamError::Unwritable => {
+            LocalReply::new(400, Flag::DownstreamProtocolError, "http2.request_cannot_be_written", reason(400))
+        }
         UpstreamError::TimedOut(Passed::End) => {
             LocalReply::new(504, Flag::UpstreamRequestTimeout, "response_timeout", "upstream request timeout")
         }

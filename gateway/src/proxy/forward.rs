@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::upgrade;
-use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody, ResponseSink};
+use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
 use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
@@ -18,7 +18,7 @@ use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Known, RequestHead};
 use crate::snapshot::{ClusterView, EndpointView};
-use crate::upstream::{AnswerBody, Connection, Pools, UpstreamError, Wanted};
+use crate::upstream::{Answer, AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
 pub(super) struct Target<'a> {
@@ -156,7 +156,6 @@ async fn attempt(
     connection: &mut Connection,
     target: &Target<'_>,
 ) -> Result<(Ending, bool), ProxyError> {
-    let sent_at = Instant::now();
     let timers = request.timers;
     let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut body, mut response) = downstream.split();
@@ -188,20 +187,29 @@ async fn attempt(
         }
         PumpError::Source(body.broken().await)
     });
+    answer_head(request.exchange, &mut answer, upload.as_mut(), &until).await?;
+    let ending = relay(request, &mut response, answer.body(), upload, &uploaded, &until).await;
+    Ok((ending, uploaded.get()))
+}
+
+/// Reads the answer's head while the client's side goes on, which ends first only when it fails.
+pub(super) async fn answer_head(
+    exchange: &mut Exchange,
+    answer: &mut Answer<'_>,
+    mut upload: Pin<&mut impl Future<Output = PumpError>>,
+    until: &Until<'_>,
+) -> Result<(), ProxyError> {
+    let sent_at = Instant::now();
     {
-        let exchange = &mut *request.exchange;
-        let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &until));
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
-                return Poll::Ready(Err(upload_error(error, &until)));
-            }
-            head.as_mut().poll(cx).map_err(ProxyError::from)
+        let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, until));
+        std::future::poll_fn(|cx| match upload.as_mut().poll(cx) {
+            Poll::Ready(error) => Poll::Ready(Err(upload_error(error, until))),
+            Poll::Pending => head.as_mut().poll(cx).map_err(ProxyError::from),
         })
         .await?;
     }
-    request.exchange.upstream_time = Some(sent_at.elapsed());
-    let ending = relay(request, &mut response, answer.body(), upload, &uploaded, &until).await;
-    Ok((ending, uploaded.get()))
+    exchange.upstream_time = Some(sent_at.elapsed());
+    Ok(())
 }
 
 /// Sends the answer to the client. From here on there is no other answer: what fails now cuts the connection.
@@ -286,7 +294,7 @@ impl<'a> Request<'a> {
     fn pools(&self, cluster: &Cluster) -> &'a Pools {
         match cluster.proxy_protocol {
             None => &self.worker.pools,
-            Some(_) => &self.connection.pools,
+            Some(_) => self.connection.pools.get_or_init(|| self.worker.pools.private()),
         }
     }
 

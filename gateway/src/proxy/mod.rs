@@ -105,6 +105,8 @@ pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) 
 /// not known.
 pub async fn refuse(mut request: Request<'_>, downstream: &mut impl Downstream, error: ProxyError) -> Ending {
     request.count_start();
+    // No field of a head like this says who the client is.
+    request.exchange.client_ip = request.connection.peer.ip();
     request.exchange.client_keeps_alive = false;
     let ending = reply::error(&mut request, downstream, error).await;
     finish::finish(&mut request);

@@ -4,11 +4,13 @@
 //! the other is told so, and may still answer. An error ends both, and whoever is left must learn that the stream was
 //! cut: the caller aborts what it still has.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
+use super::RequestBody;
 use super::pump::{BodySink, BodySource, PumpError, pump};
 use crate::net::{Passed, Until};
 
@@ -27,23 +29,30 @@ pub enum TunnelError {
 ///
 /// What was read and written, the halves know: also after an error, and after a dropped future.
 pub async fn tunnel(
-    client: (&mut impl BodySource, &mut impl BodySink),
+    client: (&mut impl RequestBody, &mut impl BodySink),
     origin: (&mut impl BodySource, &mut impl BodySink),
     until: &Until<'_>,
 ) -> Result<(), TunnelError> {
-    let mut up = pin!(pump(client.0, origin.1, u64::MAX, until));
+    let up_ended = Cell::new(false);
+    let mut up = pin!(async {
+        match pump(client.0, origin.1, u64::MAX, until).await {
+            Ok(()) => up_ended.set(true),
+            Err(error) => return error,
+        }
+        // An origin that is silent would never find out that nobody is left to hear it.
+        PumpError::Source(client.0.broken().await)
+    });
     let mut down = pin!(pump(origin.0, client.1, u64::MAX, until));
-    let (mut up_ended, mut down_ended) = (false, false);
+    let mut down_ended = false;
     let relayed = std::future::poll_fn(|cx| {
-        if !up_ended && let Poll::Ready(result) = up.as_mut().poll(cx) {
-            result.map_err(|error| on_side(error, TunnelError::Client, TunnelError::Origin))?;
-            up_ended = true;
+        if let Poll::Ready(error) = up.as_mut().poll(cx) {
+            return Poll::Ready(Err(on_side(error, TunnelError::Client, TunnelError::Origin)));
         }
         if !down_ended && let Poll::Ready(result) = down.as_mut().poll(cx) {
             result.map_err(|error| on_side(error, TunnelError::Origin, TunnelError::Client))?;
             down_ended = true;
         }
-        if up_ended && down_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if up_ended.get() && down_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     relayed.await.map_err(|error| until.passed().map_or(error, TunnelError::TimedOut))
 }
@@ -66,13 +75,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::net::{Buf, Deadline, Timers};
+    use crate::net::{Buf, Timers};
     use crate::proto::head::Headers;
 
     /// What a side sends, step by step; it is silent while there is no step.
     #[derive(Default)]
     struct Says {
         steps: RefCell<VecDeque<io::Result<Option<&'static str>>>>,
+        is_broken: Cell<bool>,
         trailers: Headers,
     }
 
@@ -87,6 +97,28 @@ mod tests {
 
         fn trailers(&self) -> &Headers {
             &self.trailers
+        }
+    }
+
+    impl RequestBody for &Says {
+        fn is_done(&self) -> bool {
+            unreachable!("a tunnel does not ask")
+        }
+
+        fn has_data(&mut self) -> bool {
+            unreachable!("a tunnel does not ask")
+        }
+
+        fn received(&self) -> u64 {
+            unreachable!("a tunnel does not ask")
+        }
+
+        async fn broken(&mut self) -> io::Error {
+            std::future::poll_fn(|_| match self.is_broken.get() {
+                true => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+                false => Poll::Pending,
+            })
+            .await
         }
     }
 
@@ -147,15 +179,11 @@ mod tests {
         }
     }
 
-    fn never() -> Deadline {
-        Timers::default().deadline()
-    }
-
     #[test]
     fn each_direction_ends_by_itself() {
         let pair = Pair::default();
         pair.client.0.steps.borrow_mut().extend([Ok(Some("ping")), Ok(None)]);
-        let ended = pair.run(&Until::only(&never()), |pair| {
+        let ended = pair.run(&Until::never(), |pair| {
             assert_eq!(pair.heard(), (String::new(), "ping!".into()));
             pair.origin.0.steps.borrow_mut().extend([Ok(Some("pong")), Ok(None)]);
         });
@@ -168,19 +196,28 @@ mod tests {
         let reset = || Err(io::ErrorKind::ConnectionReset.into());
         let pair = Pair::default();
         pair.client.0.steps.borrow_mut().push_back(reset());
-        let ended = pair.run(&Until::only(&never()), |_| ());
+        let ended = pair.run(&Until::never(), |_| ());
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Client(_)))), "{ended:?}");
 
         let pair = Pair::default();
         pair.origin.0.steps.borrow_mut().push_back(reset());
-        let ended = pair.run(&Until::only(&never()), |_| ());
+        let ended = pair.run(&Until::never(), |_| ());
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Origin(_)))), "{ended:?}");
         assert_eq!(pair.heard(), (String::new(), String::new()), "a cut is not an end");
 
         let pair = Pair { client: (Says::default(), Hears { deaf: true, ..Hears::default() }), ..Pair::default() };
         pair.origin.0.steps.borrow_mut().push_back(Ok(Some("lost")));
-        let ended = pair.run(&Until::only(&never()), |_| ());
+        let ended = pair.run(&Until::never(), |_| ());
         assert!(matches!(ended, Poll::Ready(Err(TunnelError::Client(_)))), "{ended:?}");
+    }
+
+    #[test]
+    fn a_client_that_breaks_after_its_last_word_ends_the_other_direction() {
+        let pair = Pair::default();
+        pair.client.0.steps.borrow_mut().push_back(Ok(None));
+        let ended = pair.run(&Until::never(), |pair| pair.client.0.is_broken.set(true));
+        assert!(matches!(ended, Poll::Ready(Err(TunnelError::Client(_)))), "{ended:?}");
+        assert_eq!(pair.heard(), (String::new(), "!".into()));
     }
 
     #[test]

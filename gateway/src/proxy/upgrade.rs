@@ -4,12 +4,9 @@
 //! origin: what the gateway takes for a tunnel's bytes, an origin that refused would read as requests (CVE-2026-2833).
 
 use std::cell::Cell;
-use std::future::Future as _;
 use std::pin::pin;
-use std::task::Poll;
-use std::time::Instant;
 
-use super::forward::{Target, relay};
+use super::forward::{Target, answer_head, relay};
 use super::pump::PumpError;
 use super::tunnel::{TunnelError, tunnel};
 use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody as _, ResponseSink as _};
@@ -41,23 +38,15 @@ pub(super) async fn attempt(
     connection: &mut Connection,
     target: &Target<'_>,
 ) -> Result<(Ending, bool), ProxyError> {
-    let sent_at = Instant::now();
     let timers = request.timers;
     let handshake = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut sink, mut answer) = connection.start(&request.exchange.request, true)?;
     sink.flush(&handshake).await.map_err(|_| UpstreamError::Closed { answered: false })?;
     {
-        let exchange = &mut *request.exchange;
         let (mut client_in, _) = downstream.split();
-        let mut gone = pin!(client_in.broken());
-        let mut head = pin!(answer.head(&exchange.request.method, &mut exchange.response, &handshake));
-        std::future::poll_fn(|cx| match gone.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(Err(ProxyError::ClientGone)),
-            Poll::Pending => head.as_mut().poll(cx).map_err(ProxyError::from),
-        })
-        .await?;
+        let gone = pin!(async { PumpError::Source(client_in.broken().await) });
+        answer_head(request.exchange, &mut answer, gone, &handshake).await?;
     }
-    request.exchange.upstream_time = Some(sent_at.elapsed());
     let key = request.exchange.request.headers.get(&Known::SecWebsocketKey).unwrap_or_default().to_vec();
     if !answer.accepts_websocket(&request.exchange.response, &key)? {
         // A client of HTTP/2 would take this for a yes (RFC 8441 §5).
@@ -74,11 +63,7 @@ pub(super) async fn attempt(
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
     // The route's timeout was for the handshake.
-    timers.end.clear();
-    let until = match target.websocket_idle {
-        Some(idle) => Until::idle(&timers.idle, idle, None),
-        None => Until::only(&timers.end),
-    };
+    let until = target.websocket_idle.map_or_else(Until::never, |idle| Until::idle(&timers.idle, idle, None));
     let exchange = &mut *request.exchange;
     exchange.responded = true;
     let ended = {

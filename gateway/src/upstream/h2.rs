@@ -1,10 +1,10 @@
 //! HTTP/2 to an origin: one connection, many requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
@@ -36,6 +36,9 @@ pub struct Shared {
     idle_since: Cell<u64>,
     idle_timeout_ms: u64,
     closed: Rc<Cell<bool>>,
+    pings: RefCell<PingPong>,
+    /// A request has waited for its answer in vain, and the origin has not answered our PING since.
+    in_doubt: Cell<bool>,
     /// Ends the connection some time after it has served its last request, whatever the origin does.
     end: Rc<Deadline>,
 }
@@ -85,8 +88,8 @@ pub(super) async fn connect(
     });
     let (sender, mut connection) = shaken.await?;
     let (closed, end) = (Rc::new(Cell::new(false)), Rc::new(timers.deadline()));
-    let pings = connection.ping_pong();
-    let shared = Shared {
+    let pings = connection.ping_pong().expect("nobody has taken it before");
+    let mut shared = Shared {
         sender,
         scheme,
         active: Cell::new(0),
@@ -95,6 +98,8 @@ pub(super) async fn connect(
         idle_since: Cell::new(now_ms()),
         idle_timeout_ms: settings.idle_timeout.as_millis() as u64,
         closed: closed.clone(),
+        pings: RefCell::new(pings),
+        in_doubt: Cell::new(false),
         end: end.clone(),
     };
     crate::net::spawn(async move {
@@ -110,16 +115,14 @@ pub(super) async fn connect(
         closed.set(true);
         drop(slot);
     });
-    if let Some(pings) = pings {
-        settle(pings, &until).await?;
-    }
+    settle(shared.pings.get_mut(), &until).await?;
     Ok(Rc::new(shared))
 }
 
 /// Waits for the origin's settings: how many requests it takes at once, and whether extended CONNECT (RFC 8441 §3). Without
 /// them a burst on a new connection would be refused. h2 does not say when they have come, but they come before the answer
 /// to a PING (RFC 9113 §3.4).
-async fn settle(mut pings: PingPong, until: &Until<'_>) -> Result<(), UpstreamError> {
+async fn settle(pings: &mut PingPong, until: &Until<'_>) -> Result<(), UpstreamError> {
     let mut pong = pin!(pings.ping(Ping::opaque()));
     std::future::poll_fn(|cx| match pong.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result.map(drop).map_err(|error| of_error(&error, false))),
@@ -134,19 +137,38 @@ impl Shared {
         self.closed.get()
     }
 
-    /// Whether no request has been in progress for `idle_timeout`.
+    /// Whether no request has been in progress for `idle_timeout`, or for long enough to answer a PING that is not answered.
     pub(super) fn is_expired(&self, now_ms: u64) -> bool {
-        self.active.get() == 0 && now_ms.saturating_sub(self.idle_since.get()) >= self.idle_timeout_ms
+        let patience = if self.is_in_doubt() { limits::LINGER_MS } else { u64::MAX };
+        let idle = now_ms.saturating_sub(self.idle_since.get());
+        self.active.get() == 0 && idle >= patience.min(self.idle_timeout_ms)
     }
 
     /// The right to one more request, unless there are as many as there may be.
     pub(super) fn stream(self: &Rc<Self>) -> Option<Stream> {
         let limit = (self.limit.get() as usize).min(self.sender.current_max_send_streams());
-        if self.is_closed() || self.active.get() as usize >= limit {
+        if self.is_closed() || self.active.get() as usize >= limit || self.is_in_doubt() {
             return None;
         }
         self.active.set(self.active.get() + 1);
         Some(Stream { shared: self.clone(), sink: None })
+    }
+
+    /// A request has waited in vain. Either it takes the origin too long, or the connection has died without a word: until
+    /// the origin answers a PING, it gets no other.
+    fn doubt(&self) {
+        if !self.in_doubt.replace(true) {
+            // A connection that cannot send it is about to be closed.
+            let _ = self.pings.borrow_mut().send_ping(Ping::opaque());
+        }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        if self.in_doubt.get() {
+            let pong = self.pings.borrow_mut().poll_pong(&mut Context::from_waker(Waker::noop()));
+            self.in_doubt.set(!matches!(pong, Poll::Ready(Ok(_))));
+        }
+        self.in_doubt.get()
     }
 }
 
@@ -176,8 +198,8 @@ impl Stream {
             return Err(UpstreamError::Protocol("upstream_has_no_extended_connect"));
         }
         self.shared.served.set(self.shared.served.get() + 1);
-        let request = http2::head::write_request(head, self.shared.scheme, websocket)
-            .map_err(|_| UpstreamError::Protocol("http2.request_cannot_be_written"))?;
+        let request =
+            http2::head::write_request(head, self.shared.scheme, websocket).map_err(|_| UpstreamError::Unwritable)?;
         let ended = head.body.is_empty() && !websocket;
         let mut sender = self.shared.sender.clone();
         let sent = sender.send_request(request, ended);
@@ -193,6 +215,7 @@ impl Answer<'_> {
         let response = std::future::poll_fn(|cx| match std::pin::Pin::new(&mut self.response).poll(cx) {
             Poll::Ready(result) => Poll::Ready(result.map_err(|error| self.shared.failed(&error))),
             Poll::Pending => until.poll_passed(cx).map(|_| {
+                self.shared.doubt();
                 let passed = until.passed().unwrap_or(Passed::End);
                 Err(UpstreamError::TimedOut(passed))
             }),

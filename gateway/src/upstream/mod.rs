@@ -35,6 +35,8 @@ pub enum UpstreamError {
     },
     /// What came is not HTTP.
     Protocol(&'static str),
+    /// The request cannot be written in the origin's version of HTTP: HTTP/1 lets targets pass that no URI has.
+    Unwritable,
     /// A deadline passed while we waited for the origin.
     TimedOut(Passed),
 }

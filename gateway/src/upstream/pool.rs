@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -34,6 +34,8 @@ pub struct Pools(Rc<Shelves>);
 struct Shelves {
     /// Hashed without a secret: the ids are our own.
     endpoints: RefCell<HashMap<EndpointId, Pool, FixedState>>,
+    /// Those of clients that have pools of their own.
+    private: RefCell<Vec<Weak<Shelves>>>,
 }
 
 #[derive(Default)]
@@ -128,6 +130,13 @@ impl Wanted<'_> {
 }
 
 impl Pools {
+    /// Pools for one client alone. They are swept and trimmed with these.
+    pub fn private(&self) -> Pools {
+        let pools = Pools::default();
+        self.0.private.borrow_mut().push(Rc::downgrade(&pools.0));
+        pools
+    }
+
     /// The right to send a request, before `deadline`: on a connection that is there, or on a new one. `slots` counts what
     /// is open.
     pub async fn get(
@@ -265,11 +274,18 @@ impl Pools {
             pool.idle.retain_mut(|idle| idle.expires > now_ms && idle.connection.is_reusable());
             pool.shared.retain(|shared| !shared.is_closed() && !shared.is_expired(now_ms));
         }
+        self.each_private(|pools| pools.sweep(now_ms));
     }
 
     /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done.
-    pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) {
+    pub fn retain(&self, keep: &dyn Fn(EndpointId) -> bool) {
         self.0.endpoints.borrow_mut().retain(|endpoint, _| keep(*endpoint));
+        self.each_private(|pools| pools.retain(keep));
+    }
+
+    /// Visits the private ones, and forgets those whose client is gone.
+    fn each_private(&self, visit: impl Fn(Pools)) {
+        self.0.private.borrow_mut().retain(|pools| pools.upgrade().map(|pools| visit(Pools(pools))).is_some());
     }
 }
 

@@ -132,7 +132,7 @@ impl Worker {
         }
         let known: std::collections::HashSet<_> =
             generation.clusters.iter().flat_map(|cluster| &cluster.endpoints).map(|endpoint| endpoint.id).collect();
-        self.cx.pools.retain(|endpoint| known.contains(&endpoint));
+        self.cx.pools.retain(&|endpoint| known.contains(&endpoint));
     }
 
     fn listener(&self, generation: &Generation, id: ListenerId) -> Rc<ListenerCx> {

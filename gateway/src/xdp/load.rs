@@ -1,9 +1,11 @@
 //! From the embedded object to a program in the kernel, with typed maps.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
@@ -11,6 +13,7 @@ use gateway_ebpf::abi::{self, LISTED, V4, V6, names};
 use ipnet::IpNet;
 
 use super::lists::Entry;
+use super::pins::Pins;
 use super::services::Services;
 use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
 use crate::config::model::{self, AccessAction};
@@ -39,21 +42,22 @@ struct Prefixes {
 }
 
 impl Loaded {
-    pub fn new(config: &model::Xdp) -> Result<Loaded, XdpError> {
+    /// Loads it. Maps that are pinned go on with what they have.
+    pub fn new(config: &model::Xdp, pins: Option<&Pins>) -> Result<Loaded, XdpError> {
         if !object_is_embedded() {
             return Err(XdpError::NoObject);
         }
         let log_drops = log::wanted();
-        let flows = &config.flows;
-        let mut ebpf = EbpfLoader::new()
-            // A flow is two entries, one for each direction.
-            .map_max_entries(names::ESTABLISHED_V4, flows.established.saturating_mul(2))
-            .map_max_entries(names::ESTABLISHED_V6, flows.established.saturating_mul(2))
-            .map_max_entries(names::HALF_OPEN_V4, flows.half_open.saturating_mul(2))
-            .map_max_entries(names::HALF_OPEN_V6, flows.half_open.saturating_mul(2))
-            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
-            .load(OBJECT)
-            .map_err(|error| XdpError::load(&error))?;
+        let entries = entries(config);
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        for (name, entries) in entries {
+            loader.map_max_entries(name, entries);
+        }
+        for (name, path) in pins.map_or_else(Vec::new, |pins| pins.maps(OBJECT, &entries)) {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| XdpError::load(&error))?;
         program(&mut ebpf)?.load().map_err(refused)?;
         let mut services = Services::open(|name| ebpf.take_map(name).ok_or(XdpError::WrongObject))?;
         services.configure(config)?;
@@ -72,6 +76,14 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_if_index(index, mode)?;
         program.take_link(link)
+    }
+
+    /// Takes the place of the program of a pinned link, between two packets. The file stays.
+    pub fn replace(&mut self, pin: &Path) -> Result<XdpLink, Box<dyn std::error::Error>> {
+        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+        let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let link = program.attach_to_link(link)?;
+        Ok(program.take_link(link)?)
     }
 
     /// Adds all entries, or none and says why.
@@ -148,6 +160,19 @@ impl Prefixes {
             IpNet::V6(net) => self.v6.remove(&Key::new(net.prefix_len().into(), net.addr().octets())),
         }
     }
+}
+
+/// The sizes of maps that the configuration decides.
+fn entries(config: &model::Xdp) -> [(&'static str, u32); 4] {
+    // A flow is two entries, one for each direction.
+    let (established, half_open) =
+        (config.flows.established.saturating_mul(2), config.flows.half_open.saturating_mul(2));
+    [
+        (names::ESTABLISHED_V4, established),
+        (names::ESTABLISHED_V6, established),
+        (names::HALF_OPEN_V4, half_open),
+        (names::HALF_OPEN_V6, half_open),
+    ]
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Program, XdpError> {

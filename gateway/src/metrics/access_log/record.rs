@@ -69,6 +69,46 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// What is known of every connection; all else is missing or zero, and the client is the peer.
+    pub fn new(
+        listener: &'a str,
+        downstream_peer: SocketAddr,
+        downstream_local: SocketAddr,
+        hostname: &'a str,
+    ) -> Record<'a> {
+        Record {
+            start_unix_us: 0,
+            duration_us: 0,
+            request_duration_us: None,
+            response_duration_us: None,
+            request: None,
+            protocol: None,
+            original_target: None,
+            status: 0,
+            response_headers: None,
+            response_trailers: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            flags: ResponseFlags::NONE,
+            details: None,
+            upstream_host: None,
+            upstream_local: None,
+            upstream_cluster: None,
+            upstream_failure: None,
+            upstream_service_us: None,
+            route: None,
+            listener,
+            downstream_peer,
+            downstream_local,
+            client_ip: downstream_peer.ip(),
+            sni: None,
+            tls_version: None,
+            request_id: None,
+            connection_id: 0,
+            hostname,
+        }
+    }
+
     /// The request's id.
     pub(super) fn request_id(&self) -> Option<&'a [u8]> {
         self.request_id.or_else(|| self.request?.headers.get(&crate::proto::head::Known::XRequestId))
@@ -163,36 +203,6 @@ pub(crate) mod samples {
 
     /// A connection that sent something that is not HTTP.
     pub fn unreadable() -> Record<'static> {
-        Record {
-            start_unix_us: 0,
-            duration_us: 0,
-            request_duration_us: None,
-            response_duration_us: None,
-            request: None,
-            protocol: None,
-            original_target: None,
-            status: 0,
-            response_headers: None,
-            response_trailers: None,
-            bytes_received: 0,
-            bytes_sent: 0,
-            flags: ResponseFlags::NONE,
-            details: None,
-            upstream_host: None,
-            upstream_local: None,
-            upstream_cluster: None,
-            upstream_failure: None,
-            upstream_service_us: None,
-            route: None,
-            listener: "web",
-            downstream_peer: ([192, 0, 2, 33], 55_555).into(),
-            downstream_local: ([127, 0, 0, 1], 80).into(),
-            client_ip: [192, 0, 2, 33].into(),
-            sni: None,
-            tls_version: None,
-            request_id: None,
-            connection_id: 0,
-            hostname: "edge-1",
-        }
+        Record::new("web", ([192, 0, 2, 33], 55_555).into(), ([127, 0, 0, 1], 80).into(), "edge-1")
     }
 }

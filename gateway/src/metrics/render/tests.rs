@@ -23,8 +23,20 @@ fn full_page() -> String {
         generation: 7,
         reloads_ok: 6,
         last_reload_unix_s: 1_700_000_000,
-        endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true }],
+        endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true, changes: 2 }],
         xdp_packets: vec![("denied_v4", 12)],
+        xdp_interfaces: vec![("eth0".into(), "generic")],
+        vips: vec![VipCounts {
+            name: "v".into(),
+            local: [5, 6],
+            dropped: 7,
+            endpoints: vec![VipEndpointCounts {
+                address: "10.0.0.1:80".into(),
+                flows: 8,
+                packets: [9, 10],
+                bytes: [11, 12],
+            }],
+        }],
         ..Extra::default()
     };
     let mut out = String::new();
@@ -75,7 +87,15 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_route_requests_total{route="r",code="2xx"}"#, 4.0),
         (r#"gateway_cluster_connections_total{cluster="c"}"#, 1.0),
         (r#"gateway_cluster_endpoint_healthy{cluster="c",endpoint="[::1]:80"}"#, 1.0),
+        (r#"gateway_cluster_endpoint_health_changes_total{cluster="c",endpoint="[::1]:80"}"#, 2.0),
         (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
+        (r#"gateway_xdp_interface_mode{interface="eth0",mode="native"}"#, 0.0),
+        (r#"gateway_xdp_interface_mode{interface="eth0",mode="generic"}"#, 1.0),
+        (r#"gateway_vip_flows_total{vip="v",endpoint="10.0.0.1:80"}"#, 8.0),
+        (r#"gateway_vip_packets_total{vip="v",endpoint="10.0.0.1:80",direction="out"}"#, 10.0),
+        (r#"gateway_vip_bytes_total{vip="v",endpoint="10.0.0.1:80",direction="in"}"#, 11.0),
+        (r#"gateway_vip_local_packets_total{vip="v"}"#, 5.0),
+        (r#"gateway_vip_dropped_packets_total{vip="v"}"#, 7.0),
         ("gateway_config_generation", 7.0),
         (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),
         (r#"gateway_build_info{version="1.2.3"}"#, 1.0),

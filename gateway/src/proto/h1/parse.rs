@@ -313,7 +313,8 @@ impl Framing {
     }
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+/// A `content-length` (RFC 9110 §8.6); `None` when it is none.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
