@@ -132,7 +132,7 @@ fn a_flow_keeps_its_backend_over_a_take_over() {
     let services = |ports: std::ops::Range<u16>| vec![service(ports)];
     let mut first = attach(&gateway, &config);
     gateway.enter(|| first.sync_services(&services(1..9)).unwrap());
-    let frames: Vec<_> = (0..40).map(|client| udp(client)).collect();
+    let frames: Vec<_> = (0..40).map(udp).collect();
     let chosen: Vec<_> = frames.iter().map(|frame| backend_of(&first, frame)).collect();
     assert!(chosen.iter().any(|port| port != &chosen[0]), "{chosen:?}");
     drop(first);

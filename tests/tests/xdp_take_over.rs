@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use gateway::xdp;
+use ::gateway::xdp;
 use gateway_tests::config::Config;
-use gateway_tests::gateway::{self, Gateway};
+use gateway_tests::gateway::{Gateway, binary};
 use gateway_tests::lab::{self, Namespace};
 use gateway_tests::wait;
 use tempfile::TempDir;
@@ -142,7 +142,7 @@ impl Lab {
 
     /// What a command says about what is pinned.
     fn show(&self, arguments: &[&str]) -> String {
-        let output = Command::new(gateway::binary()).args(arguments).arg(self.pin()).output().unwrap();
+        let output = Command::new(binary()).args(arguments).arg(self.pin()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }

@@ -61,6 +61,9 @@ enum Command {
         /// Only those whose client or endpoint has this address.
         #[arg(long)]
         from: Option<IpAddr>,
+        /// Only how many there are, and how many fit.
+        #[arg(long)]
+        count: bool,
         /// The directory that `pin` in [xdp] names.
         #[arg(long, default_value = PIN)]
         pin: PathBuf,
@@ -118,7 +121,7 @@ pub fn main() -> ExitCode {
             if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Command::Vips { pin, json } => finish(vips::vips(&pin, json)),
-        Command::Flows { from, pin, json } => finish(flows::flows(&pin, from, json)),
+        Command::Flows { from, count, pin, json } => finish(flows::flows(&pin, from, count, json)),
         Command::Doctor { config, json } => doctor::run(config.as_deref(), json),
         Command::Xdp(XdpCommand::Detach { pin }) => finish(match xdp::detach(&pin) {
             Ok(done) => Ok(format!("detached from {} interfaces, removed {} maps\n", done.interfaces, done.maps)),

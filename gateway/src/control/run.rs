@@ -78,6 +78,8 @@ struct Control {
     admin: Option<JoinHandle<()>>,
     check: tokio::time::Interval,
     last_resolved: Instant,
+    /// The kernel does not have what the endpoints are now.
+    sharing_failed: bool,
 }
 
 impl Control {
@@ -98,6 +100,7 @@ impl Control {
             admin: None,
             check: tokio::time::interval(CHECK),
             last_resolved: Instant::now(),
+            sharing_failed: false,
         };
         control.serve_admin();
         Ok(control)
@@ -121,14 +124,13 @@ impl Control {
                         log::error!("{error}");
                     }
                 }
-                Event::Endpoints => {
-                    if let Err(error) = self.gateway.share_anew() {
-                        log::error!("{error}");
-                    }
-                }
+                Event::Endpoints => self.share_anew(),
                 Event::Check => {
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
+                    }
+                    if self.sharing_failed {
+                        self.share_anew();
                     }
                 }
                 Event::Stop => break,
@@ -163,6 +165,15 @@ impl Control {
             () = self.gateway.endpoints_changed() => Event::Endpoints,
             _ = self.check.tick() => Event::Check,
         }
+    }
+
+    /// Tells the kernel who serves the vips. A failure is told once, and tried again until it succeeds.
+    fn share_anew(&mut self) {
+        let shared = self.gateway.share_anew();
+        if let (Err(error), false) = (&shared, self.sharing_failed) {
+            log::error!("{error}");
+        }
+        self.sharing_failed = shared.is_err();
     }
 
     async fn reload(&mut self, why: &str) -> Result<ReloadDone, String> {

@@ -177,25 +177,23 @@ fn kernel(extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::VIP_FLOWS, |family| {
         endpoints().for_each(|(vip, endpoint)| family.sample(&[&vip.name, &endpoint.address], endpoint.flows));
     });
-    let counts: [(&'static Family, fn(&VipEndpointCounts) -> [u64; 2]); 2] =
-        [(&names::VIP_PACKETS, |endpoint| endpoint.packets), (&names::VIP_BYTES, |endpoint| endpoint.bytes)];
-    for (of, count) in counts {
+    let mut both_ways = |of, counts: fn(&VipEndpointCounts) -> [u64; 2]| {
         page.family(of, |family| {
             for (vip, endpoint) in endpoints() {
-                for (direction, count) in DIRECTIONS.iter().zip(count(endpoint)) {
+                for (direction, count) in DIRECTIONS.iter().zip(counts(endpoint)) {
                     family.sample(&[&vip.name, &endpoint.address, direction], count);
                 }
             }
         });
-    }
-    let counts: [(&'static Family, fn(&VipCounts) -> u64); 3] = [
-        (&names::VIP_LOCAL_PACKETS, |vip| vip.local[0]),
-        (&names::VIP_LOCAL_BYTES, |vip| vip.local[1]),
-        (&names::VIP_DROPPED, |vip| vip.dropped),
-    ];
-    for (of, count) in counts {
+    };
+    both_ways(&names::VIP_PACKETS, |endpoint| endpoint.packets);
+    both_ways(&names::VIP_BYTES, |endpoint| endpoint.bytes);
+    let mut of_vips = |of, count: fn(&VipCounts) -> u64| {
         page.family(of, |family| extra.vips.iter().for_each(|vip| family.sample(&[&vip.name], count(vip))));
-    }
+    };
+    of_vips(&names::VIP_LOCAL_PACKETS, |vip| vip.local[0]);
+    of_vips(&names::VIP_LOCAL_BYTES, |vip| vip.local[1]);
+    of_vips(&names::VIP_DROPPED, |vip| vip.dropped);
 }
 
 fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {

@@ -40,7 +40,7 @@ pub use probe::{can_be_pinned_in, features, pinned_links};
 pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
-pub use view::Pinned;
+pub use view::{FlowRoom, Pinned};
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
 /// interface to the log.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::{Map, MapData};
+use aya::maps::{Map, MapData, MapError, MapInfo};
 use gateway_ebpf::abi::{VERSION, names};
 
 use super::services::{Services, typed};
@@ -13,6 +13,16 @@ use super::{Counters, FlowInfo, ServiceStats, XdpError};
 pub struct Pinned {
     services: Services,
     counters: Counters,
+    room: FlowRoom,
+}
+
+/// How many flows of one IP version the tables hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRoom {
+    /// Those of which both sides have spoken.
+    pub established: u32,
+    /// Those of which one side has not.
+    pub half_open: u32,
 }
 
 impl Pinned {
@@ -28,7 +38,19 @@ impl Pinned {
             Map::from_map_data(map).map_err(|error| XdpError::map("open a pinned map", &error))
         };
         let counters = Counters::read(&typed(open(names::PACKETS)?)?)?;
-        Ok(Pinned { services: Services::open(open)?, counters })
+        // A flow is two entries, one for each direction.
+        let room = |name| MapInfo::from_pin(directory.join(name)).map(|info| info.max_entries() / 2);
+        let failed = |error: MapError| XdpError::map("open a pinned map", &error);
+        let room = FlowRoom {
+            established: room(names::ESTABLISHED_V4).map_err(failed)?,
+            half_open: room(names::HALF_OPEN_V4).map_err(failed)?,
+        };
+        Ok(Pinned { services: Services::open(open)?, counters, room })
+    }
+
+    /// How much the flow tables hold.
+    pub fn room(&self) -> FlowRoom {
+        self.room
     }
 
     /// The virtual addresses and their counters. The kernel does not know their names and weights: a name is empty, and a

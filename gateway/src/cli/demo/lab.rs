@@ -55,6 +55,7 @@ impl Lab {
             "[xdp]\n\
              interfaces = [\"{}\", \"{}\"]\n\
              mode = \"auto\"\n\
+             pin = \"off\"\n\
              \n\
              [[access]]\n\
              name = \"bad-client\"\n\

@@ -80,7 +80,10 @@ impl Facts {
 impl Interface {
     fn gather(name: &str, links: &[(u32, Attached)]) -> Interface {
         let directory = Path::new("/sys/class/net").join(name);
-        let read = |file: &str| fs::read_to_string(directory.join(file)).ok()?.trim().parse::<u32>().ok();
+        let read = |file: &str| {
+            let text = fs::read_to_string(Path::new("/sys/class/net").join(name).join(file)).ok()?;
+            text.trim().parse::<u32>().ok()
+        };
         let index = read("ifindex");
         let driver = fs::read_link(directory.join("device/driver")).ok();
         let queues = |kind: &str| {
@@ -95,7 +98,7 @@ impl Interface {
             queues: (queues("rx-"), queues("tx-")),
             lro: lro(name).ok(),
             rp_filter: number(&format!("net/ipv4/conf/{name}/rp_filter")),
-            accept_local: flag(&format!("net/ipv4/conf/{name}/accept_local")),
+            accept_local: flag(format!("net/ipv4/conf/{name}/accept_local")),
             attached: links.iter().find(|(of, _)| Some(*of) == index).map(|(_, attached)| *attached),
         }
     }
