@@ -23,7 +23,7 @@ pub enum Reason {
     Ping = 8,
     /// Passed: its TTL or hop limit is used up; the stack tells the sender.
     Expired = 9,
-    /// Passed: a fragment whose first one was not seen before it.
+    /// Passed: a fragment that did not come after the first one of its packet.
     Fragment = 10,
     /// Passed: translated, and the stack looks for the next hop, which has no known MAC address.
     Unresolved = 11,

@@ -83,8 +83,12 @@ impl Namespace {
 pub fn connect((a, a_interface): (&Namespace, &str), (b, b_interface): (&Namespace, &str)) {
     let peer = ["peer", "name", b_interface, "netns", b.name()];
     a.run(&[&["ip", "link", "add", a_interface, "type", "veth"], &peer[..]].concat());
-    for (namespace, interface) in [(a, a_interface), (b, b_interface)] {
+    let ends = [(a, a_interface), (b, b_interface)];
+    for (namespace, interface) in ends {
         namespace.run(&["ethtool", "-K", interface, "tx", "off", "gro", "on"]);
+    }
+    // Not before: an end learns only when it comes up whether the other one takes redirected frames.
+    for (namespace, interface) in ends {
         namespace.run(&["ip", "link", "set", interface, "up"]);
     }
 }

@@ -55,6 +55,39 @@ pub struct Build {
     pub fragment: u16,
 }
 
+/// A UDP packet in two fragments, cut behind `first` bytes of what follows the IP header, a multiple of eight.
+pub fn fragments(whole: &Build, first: usize) -> [Vec<u8>; 2] {
+    let transport = whole.transport();
+    let parts = [(&transport[..first], 0u16, 1u16), (&transport[first..], (first / 8) as u16, 0)];
+    parts.map(|(bytes, offset, more)| {
+        let is_v4 = whole.from.is_ipv4();
+        let place = (offset << 3 | more).to_be_bytes();
+        let build = Build {
+            fragment: more << 13 | offset,
+            options: if is_v4 { vec![] } else { vec![whole.protocol, 0, place[0], place[1], 1, 2, 3, 4] },
+            extension: Some(44),
+            ..whole.clone()
+        };
+        let mut frame = [BOX_MAC, CLIENT_MAC].concat();
+        frame.extend(if is_v4 { [8, 0] } else { [0x86, 0xdd] });
+        frame.extend(ip_packet(whole.from.ip(), whole.to.ip(), &build, bytes));
+        frame
+    })
+}
+
+/// Puts two fragments of a packet together; each has its IPv4 header checksum verified, and the packet its own.
+pub fn joined([first, second]: [&[u8]; 2]) -> Result<Seen, String> {
+    let (from, to, protocol, ttl, head) = see_ip(&first[14..], true)?;
+    let (from2, to2, protocol2, ttl2, rest) = see_ip(&second[14..], true)?;
+    if (from, to, protocol, ttl) != (from2, to2, protocol2, ttl2) || first[..12] != second[..12] {
+        return Err("the fragments go two ways".into());
+    }
+    if first[14] >> 4 == 4 {
+        return see_transport(from, to, protocol, ttl, &[head, rest].concat());
+    }
+    see_transport(from, to, head[0], ttl, &[&head[8..], &rest[8..]].concat())
+}
+
 impl Build {
     /// A packet without payload.
     pub fn new(protocol: u8, from: &str, to: &str) -> Build {

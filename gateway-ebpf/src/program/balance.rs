@@ -14,8 +14,8 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
     match packet.shape {
         Shape::Whole => {}
         Shape::Cut => return pass(Reason::Malformed),
-        // Not translated: see the manual's page on limits.
-        Shape::First(_) | Shape::Later(_) => return fragment(packet, otherwise),
+        Shape::First(_) => return first_fragment(packet, otherwise),
+        Shape::Later(_) => return Next::fragment::<A>(),
     }
     match packet.protocol {
         protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => with_ports(ctx, packet),
@@ -24,9 +24,13 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
     }
 }
 
+/// Fragments are rare, so all take the long way.
 #[inline(always)]
-fn fragment<A: Family>(packet: &Packet<A>, otherwise: Reason) -> u32 {
-    if packet.destination.is_vip() { pass(Reason::Fragment) } else { pass(otherwise) }
+fn first_fragment<A: Family>(packet: &Packet<A>, otherwise: Reason) -> u32 {
+    match packet.protocol {
+        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => Next::begin::<A>(),
+        _ => pass(otherwise),
+    }
 }
 
 #[inline(always)]

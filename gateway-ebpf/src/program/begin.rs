@@ -1,4 +1,4 @@
-//! Packets that no established flow has: those of half-open flows, and the first ones.
+//! Packets that no established flow has: those of half-open flows, and the first ones; and first fragments.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray};
@@ -9,7 +9,7 @@ use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{
     Backend, Flow, FlowKey, MAGLEV_SIZE, SERVICES_MAX, Service, ServiceKey, Settings, Table, mode,
 };
-use gateway_ebpf::packet::{Packet, RST, checksum, hash};
+use gateway_ebpf::packet::{Packet, RST, Shape, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
@@ -41,9 +41,12 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     let key = flow_key(&packet);
     let now = settings::tick();
-    if let Some(over) = A::established().get_ptr(&key) {
+    if let Some(found) = A::established().get_ptr_mut(&key) {
+        if matches!(packet.shape, Shape::First(_)) && flow::usable(found, &packet, now) {
+            return send::by_itself::<A>(ctx.ctx, found);
+        }
         // SAFETY: an element of a map stays memory of the map while the program runs.
-        flow::forget(A::established(), &key, unsafe { &*over });
+        flow::forget_established(&key, unsafe { &*found });
     }
     if let Some(found) = A::half_open().get_ptr_mut(&key) {
         // SAFETY: as above; nobody writes the fields that are read here, except single bytes.
@@ -51,7 +54,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
             return go_on(ctx, &packet, &key, half_open, now);
         }
-        flow::forget(A::half_open(), &key, half_open);
+        flow::forget_half_open(&key, half_open);
     }
     let service = ServiceKey {
         address: packet.destination,
@@ -307,7 +310,7 @@ fn random_port(settings: &Settings) -> u32 {
 }
 
 /// Whether the entry is this flow's now.
-#[inline(always)]
+#[inline(never)]
 fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> bool {
     if A::half_open().insert(key, entry, BPF_NOEXIST).is_err() {
         let Some(holder) = A::half_open().get_ptr(key) else { return false };
@@ -317,7 +320,7 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
         if !is_dead && !(steal && holder.spoken == 0) {
             return false;
         }
-        flow::forget(A::half_open(), key, holder);
+        flow::forget_half_open(key, holder);
         if A::half_open().insert(key, entry, BPF_NOEXIST).is_err() {
             return false;
         }
@@ -326,7 +329,7 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
     // SAFETY: as above.
     let holder = unsafe { &*holder };
     if flow::is_over(holder, key.protocol, now) && is_over_the_other_way(holder, key.protocol, now) {
-        flow::forget(A::established(), key, holder);
+        flow::forget_established(key, holder);
         return true;
     }
     let _ = A::half_open().remove(key);

@@ -6,6 +6,8 @@ use aya_ebpf::macros::btf_map;
 use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, SERVICES_MAX, SNAT_MAX, Service, ServiceKey};
 use gateway_ebpf::packet::{Ip, checksum};
 
+use super::fragment::{self, Notes};
+
 /// Sizes until the loader sets those of the configuration.
 const FLOWS: usize = 1 << 10;
 
@@ -49,6 +51,7 @@ pub trait Family: Ip {
 
     fn established() -> &'static Table<Self>;
     fn half_open() -> &'static Table<Self>;
+    fn fragments() -> &'static Notes<Self>;
     fn service(key: &ServiceKey<Self>) -> Option<*const Service>;
     fn is_vip(&self) -> bool;
     fn scratch() -> Option<*mut Scratch<Self>>;
@@ -89,6 +92,11 @@ impl Family for Ip4 {
     #[inline(always)]
     fn half_open() -> &'static Table<Ip4> {
         &HALF_OPEN_V4
+    }
+
+    #[inline(always)]
+    fn fragments() -> &'static Notes<Ip4> {
+        fragment::v4()
     }
 
     #[inline(always)]
@@ -155,6 +163,11 @@ impl Family for Ip6 {
     #[inline(always)]
     fn half_open() -> &'static Table<Ip6> {
         &HALF_OPEN_V6
+    }
+
+    #[inline(always)]
+    fn fragments() -> &'static Notes<Ip6> {
+        fragment::v6()
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ use aya_ebpf::macros::btf_map;
 use gateway_ebpf::abi::service::{BACKENDS_MAX, Backend, Flow, FlowKey, Timeouts, mode};
 use gateway_ebpf::packet::{FIN, Packet, RST, SYN, protocol};
 
+// Functions of their own keep their keys off the stack of `begin`, and return a number because BPF functions do.
 use super::family::{Family, Table};
 use super::settings;
 
@@ -140,25 +141,28 @@ pub fn establishes<A: Family>(flow: &Flow<A>, packet: &Packet<A>) -> bool {
     if flow.reverse != 0 || packet.flags & SYN != 0 {
         return false;
     }
-    if !has_answers(flow) {
-        return true;
-    }
-    let answer = FlowKey::answering(flow, packet.protocol);
+    !has_answers(flow) || is_answered(flow, packet.protocol) != 0
+}
+
+#[inline(never)]
+fn is_answered<A: Family>(flow: &Flow<A>, transport: u32) -> u32 {
+    let answer = FlowKey::answering(flow, transport);
     // SAFETY: as in `usable`.
-    A::half_open().get_ptr(&answer).is_some_and(|answer| unsafe { (*answer).spoken } != 0)
+    A::half_open().get_ptr(&answer).is_some_and(|answer| unsafe { (*answer).spoken } != 0).into()
 }
 
 /// Moves both directions. They are in both tables for a moment, never in none.
-#[inline(always)]
-pub fn establish<A: Family>(key: &FlowKey<A>, flow: &Flow<A>) {
+#[inline(never)]
+pub fn establish<A: Family>(key: &FlowKey<A>, flow: &Flow<A>) -> u32 {
     let answer = FlowKey::answering(flow, key.protocol);
     if has_answers(flow) && !copy(&answer) {
-        return;
+        return 1;
     }
     if copy(key) {
         let _ = A::half_open().remove(key);
         let _ = A::half_open().remove(&answer);
     }
+    0
 }
 
 #[inline(always)]
@@ -168,12 +172,24 @@ fn copy<A: Family>(key: &FlowKey<A>) -> bool {
     A::established().insert(key, unsafe { &*flow }, BPF_ANY).is_ok()
 }
 
-/// Forgets both directions.
+/// Forgets both directions of an established flow.
+#[inline(never)]
+pub fn forget_established<A: Family>(key: &FlowKey<A>, flow: &Flow<A>) -> u32 {
+    forget(A::established(), key, flow)
+}
+
+/// Forgets both directions of a half-open flow.
+#[inline(never)]
+pub fn forget_half_open<A: Family>(key: &FlowKey<A>, flow: &Flow<A>) -> u32 {
+    forget(A::half_open(), key, flow)
+}
+
 #[inline(always)]
-pub fn forget<A: Family>(table: &Table<A>, key: &FlowKey<A>, flow: &Flow<A>) {
+fn forget<A: Family>(table: &Table<A>, key: &FlowKey<A>, flow: &Flow<A>) -> u32 {
     let answer = FlowKey::answering(flow, key.protocol);
     let _ = table.remove(&answer);
     let _ = table.remove(key);
+    0
 }
 
 /// Whether the backend's answers come through the box.

@@ -92,14 +92,14 @@ fn error<A: Family>(ctx: &XdpContext, outer: &Packet<A>) -> u32 {
     let Some(flow) = A::established().get_ptr_mut(&key).or_else(|| A::half_open().get_ptr_mut(&key)) else {
         return pass(Reason::Pass);
     };
+    if outer.ttl <= 1 {
+        return pass(Reason::Expired);
+    }
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let entry = unsafe { &*flow };
     let how = u32::from(entry.mode);
     if (how == mode::NAT || how == mode::DNAT) && translate(ctx, outer, &quoted, entry).is_none() {
         return pass(Reason::Pass);
-    }
-    if outer.ttl <= 1 {
-        return pass(Reason::Expired);
     }
     // `translate` does not touch what says how long the packet is and where its parts are.
     send::as_it_is::<A>(ctx.ctx, flow)

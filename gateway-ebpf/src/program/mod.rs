@@ -13,6 +13,7 @@ mod clock;
 mod count;
 mod family;
 mod flow;
+mod fragment;
 mod icmp;
 mod limit;
 mod log;
@@ -43,6 +44,8 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         Next::BEGIN_V6 => begin::packet::<Ip6>(ctx.ctx),
         Next::ICMP_V4 => icmp::packet::<Ip4>(ctx.ctx),
         Next::ICMP_V6 => icmp::packet::<Ip6>(ctx.ctx),
+        Next::FRAGMENT_V4 => fragment::later::<Ip4>(ctx.ctx),
+        Next::FRAGMENT_V6 => fragment::later::<Ip6>(ctx.ctx),
         verdict => verdict,
     }
 }
@@ -56,10 +59,17 @@ impl Next {
     const BEGIN_V6: u32 = 17;
     const ICMP_V4: u32 = 18;
     const ICMP_V6: u32 = 19;
+    const FRAGMENT_V4: u32 = 20;
+    const FRAGMENT_V6: u32 = 21;
 
     #[inline(always)]
     const fn begin<A: Ip>() -> u32 {
         if A::V6 { Next::BEGIN_V6 } else { Next::BEGIN_V4 }
+    }
+
+    #[inline(always)]
+    const fn fragment<A: Ip>() -> u32 {
+        if A::V6 { Next::FRAGMENT_V6 } else { Next::FRAGMENT_V4 }
     }
 
     #[inline(always)]

@@ -6,10 +6,10 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Flow, mode};
-use gateway_ebpf::packet::{ETHERNET_HEADER, Packet, VLAN_TAGS_MAX, checksum, protocol};
+use gateway_ebpf::packet::{ETHERNET_HEADER, Packet, Shape, VLAN_TAGS_MAX, checksum, protocol};
 
 use super::family::Family;
-use super::{count, drop, icmp, next_hop, parse, pass, settings};
+use super::{count, drop, fragment, icmp, next_hop, parse, pass, settings};
 
 /// The TTL of an outer header: the default of most stacks.
 const OUTER_TTL: u8 = 64;
@@ -27,6 +27,10 @@ const UDP_CHECKSUM: usize = 6;
 pub fn by_itself<A: Family>(ctx: *mut xdp_md, flow: *mut Flow<A>) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(parsed) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
+    if let Shape::First(id) = parsed.shape {
+        // SAFETY: an element of a map stays memory of the map while the program runs.
+        fragment::remember(&parsed, id, unsafe { &*flow });
+    }
     packet(ctx, &parsed, flow, settings::tick())
 }
 
@@ -105,6 +109,20 @@ pub fn address<A>(ctx: &XdpContext, flow: &Flow<A>) -> Option<()> {
 pub fn bytes(ctx: &XdpContext, offset: usize, length: usize) -> Option<*mut u8> {
     let at = ctx.data() + offset;
     (at + length <= ctx.data_end()).then_some(at as *mut u8)
+}
+
+/// Writes the addresses of a packet that has no ports, in the modes that change them; false if it has no room for them.
+#[inline(always)]
+pub fn readdress<A: Family>(ctx: &XdpContext, packet: &Packet<A>, flow: *mut Flow<A>) -> bool {
+    // SAFETY: an element of a map stays memory of the map while the program runs.
+    let flow = unsafe { &*flow };
+    if !matches!(u32::from(flow.mode), mode::NAT | mode::DNAT) {
+        return true;
+    }
+    let Some(header) = bytes(ctx, packet.network, A::HEADER) else { return false };
+    // SAFETY: the whole header is there.
+    unsafe { A::write(header, flow.source, flow.destination, flow.ip_delta, false) };
+    true
 }
 
 /// Writes addresses, ports and checksums. `hop` counts this box as one.
@@ -235,7 +253,7 @@ pub unsafe fn write_header<A: Family>(header: *mut u8, payload: usize, kind: u8,
     }
 }
 
-/// Sends a packet that needs no rewriting, or has it behind it: an ICMP error about the flow.
+/// Sends a packet that needs no rewriting, or has it behind it: an ICMP error about the flow, a later fragment.
 #[inline(never)]
 pub fn as_it_is<A: Family>(ctx: *mut xdp_md, pointer: *mut Flow<A>) -> u32 {
     let ctx = &XdpContext::new(ctx);

@@ -109,7 +109,7 @@ fn info<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, now: u32
     let (client, vip) = convert::ends(key.source, key.destination, key.ports);
     let (source, backend) = convert::ends(flow.source, flow.destination, flow.ports);
     let is_closing = flow.reset | (flow.fin & flow.peer_fin) != 0;
-    let since = |then: u32| convert::from_ticks(now.checked_sub(then).unwrap_or(0));
+    let since = |then: u32| convert::from_ticks(now.saturating_sub(then));
     FlowInfo {
         protocol: convert::vip_protocol(key.protocol),
         client,
