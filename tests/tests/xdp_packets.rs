@@ -497,7 +497,7 @@ fn with_source_affinity_a_client_has_one_backend() {
 }
 
 #[test]
-fn fifty_services_swap_their_tables_in_fifty_milliseconds() {
+fn fifty_services_swap_their_tables_at_once() {
     root_or_skip!();
     let mut lab = Lab::new();
     let services = |weight: u32| -> Vec<Service> {
@@ -515,7 +515,7 @@ fn fifty_services_swap_their_tables_in_fifty_milliseconds() {
     let started = std::time::Instant::now();
     lab.serve(&changed);
     let took = started.elapsed();
-    // Ten times the target, which is for an optimised build on a machine with nothing else to do.
+    // 50 ms is the target, for an optimised build on a machine with nothing else to do.
     assert!(took.as_millis() < 500, "{took:?}");
     let _ = writeln!(io::stdout(), "50 services: {took:?}");
 }

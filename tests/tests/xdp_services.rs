@@ -123,7 +123,7 @@ struct Network {
 }
 
 impl Network {
-    fn new() -> Vec<Namespace> {
+    fn hosts() -> Vec<Namespace> {
         let namespaces: Vec<Namespace> =
             ["client", "gateway", "endpoint0", "endpoint1", "router"].map(Namespace::new).into();
         for forwarder in [GATEWAY, ROUTER] {
@@ -138,7 +138,7 @@ impl Network {
     }
 
     fn two_arms() -> Network {
-        let namespaces = Network::new();
+        let namespaces = Network::hosts();
         let endpoints = [["10.1.0.2", "fd01::2"], ["10.3.0.2", "fd03::2"]];
         let n = &namespaces;
         link(
@@ -159,7 +159,7 @@ impl Network {
 
     /// Everybody in one Ethernet; the endpoints have the virtual addresses and keep silent about them.
     fn one_arm() -> Network {
-        let namespaces = Network::new();
+        let namespaces = Network::hosts();
         let endpoints = [["10.5.0.3", "fd05::3"], ["10.5.0.4", "fd05::4"]];
         let n = &namespaces;
         let addresses = [["10.5.0.2", "fd05::2"], ["10.5.0.1", "fd05::1"], endpoints[0], endpoints[1]];

@@ -88,3 +88,154 @@ fn ipv6() -> Vec<u8> {
     header[IPV6_SOURCE..][..16].copy_from_slice(&V6_SOURCE);
     header
 }
+
+/// The least that a transport header must have of each protocol, and one byte of an odd payload.
+fn transport(protocol: u8) -> Vec<u8> {
+    let mut bytes = vec![0x9c, 0x40, 0, 80];
+    bytes.resize(if u32::from(protocol) == protocol::TCP { 20 } else { 8 }, 0);
+    if u32::from(protocol) == protocol::TCP {
+        bytes[13] = SYN;
+    }
+    bytes
+}
+
+fn ipv4_packet(protocol: u8, options: usize, fragment: u16) -> Vec<u8> {
+    let mut header = ipv4_with_first_byte(0x45 + (options / 4) as u8);
+    header[6..8].copy_from_slice(&fragment.to_be_bytes());
+    header[4..6].copy_from_slice(&[7, 9]);
+    header[8] = 63;
+    header[9] = protocol;
+    header.resize(20 + options, 1);
+    header.extend(transport(protocol));
+    let length = header.len() as u16;
+    header[2..4].copy_from_slice(&length.to_be_bytes());
+    frame(&[], ETHERTYPE_IPV4, &header)
+}
+
+/// Extension headers by their number and bytes, of which the first is the next header's number.
+fn ipv6_packet(protocol: u8, extensions: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut header = ipv6();
+    header[6] = extensions.first().map_or(protocol, |(number, _)| *number);
+    header[7] = 63;
+    extensions.iter().for_each(|(_, bytes)| header.extend(*bytes));
+    header.extend(transport(protocol));
+    let length = (header.len() - 40) as u16;
+    header[4..6].copy_from_slice(&length.to_be_bytes());
+    frame(&[], ETHERTYPE_IPV6, &header)
+}
+
+fn parse<A: Ip>(bytes: &[u8]) -> Parsed<A> {
+    let range = bytes.as_ptr_range();
+    // SAFETY: the slice outlives the frame.
+    let frame = unsafe { Frame::new(range.start, range.end) };
+    frame.network().map_or(Parsed::Malformed, |(_, offset)| A::parse(frame, offset))
+}
+
+/// What the tables below look at: shape, protocol, ports as numbers, flags, and where the transport header is.
+fn summary<A: Ip>(bytes: &[u8]) -> Option<(Shape, u32, [u16; 2], u8, usize)> {
+    let Parsed::Packet(packet) = parse::<A>(bytes) else { return None };
+    assert_eq!((packet.ttl, packet.network), (63, 14));
+    assert_eq!(packet.length as usize, bytes.len() - 14);
+    let [a, b, c, d] = packet.ports.to_ne_bytes();
+    let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+    Some((packet.shape, packet.protocol, ports, packet.flags, packet.transport))
+}
+
+#[test]
+fn ports_and_flags_of_ipv4_are_found_behind_options_and_not_in_later_fragments() {
+    let id = u32::from(u16::from_ne_bytes([7, 9]));
+    let ports = [40_000, 80];
+    let cases = [
+        ("TCP", ipv4_packet(6, 0, 0), (Shape::Whole, protocol::TCP, ports, SYN, 34)),
+        ("DF", ipv4_packet(6, 0, 0x4000), (Shape::Whole, protocol::TCP, ports, SYN, 34)),
+        ("UDP", ipv4_packet(17, 0, 0), (Shape::Whole, protocol::UDP, ports, 0, 34)),
+        ("the most options", ipv4_packet(6, 40, 0), (Shape::Whole, protocol::TCP, ports, SYN, 74)),
+        ("first fragment", ipv4_packet(17, 0, 0x2000), (Shape::First(id), protocol::UDP, ports, 0, 34)),
+        ("next fragment", ipv4_packet(17, 0, 0x2001), (Shape::Later(id), protocol::UDP, [0, 0], 0, 34)),
+        ("last fragment", ipv4_packet(17, 0, 0x0001), (Shape::Later(id), protocol::UDP, [0, 0], 0, 34)),
+        ("ICMP", ipv4_packet(1, 0, 0), (Shape::Whole, protocol::ICMP, [0, 0], 0, 34)),
+        ("GRE", ipv4_packet(47, 0, 0), (Shape::Whole, 47, [0, 0], 0, 34)),
+    ];
+    for (name, bytes, expected) in cases {
+        assert_eq!(summary::<crate::abi::service::Ip4>(&bytes), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn ports_and_flags_of_ipv6_are_found_behind_extension_headers() {
+    let id = u32::from_ne_bytes([1, 2, 3, 4]);
+    let ports = [40_000, 80];
+    let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let fragment = |place: u8| [17, 0, 0, place, 1, 2, 3, 4];
+    let long: Vec<u8> = [vec![6, 2], vec![0; 22]].concat();
+    let six: Vec<(u8, [u8; 8])> = (0..6).map(|n| (60, options(if n < 5 { 60 } else { 6 }))).collect();
+    let six: Vec<(u8, &[u8])> = six.iter().map(|(number, bytes)| (*number, &bytes[..])).collect();
+    let cases = [
+        ("TCP", ipv6_packet(6, &[]), (Shape::Whole, protocol::TCP, ports, SYN, 54)),
+        ("UDP", ipv6_packet(17, &[]), (Shape::Whole, protocol::UDP, ports, 0, 54)),
+        ("hop-by-hop", ipv6_packet(6, &[(0, &options(6))]), (Shape::Whole, protocol::TCP, ports, SYN, 62)),
+        ("a long one", ipv6_packet(6, &[(60, &long)]), (Shape::Whole, protocol::TCP, ports, SYN, 78)),
+        (
+            "hop-by-hop, routing",
+            ipv6_packet(17, &[(0, &options(43)), (43, &options(17))]),
+            (Shape::Whole, protocol::UDP, ports, 0, 70),
+        ),
+        ("six", ipv6_packet(6, &six), (Shape::Whole, protocol::TCP, ports, SYN, 102)),
+        ("first fragment", ipv6_packet(17, &[(44, &fragment(1))]), (Shape::First(id), protocol::UDP, ports, 0, 62)),
+        ("later fragment", ipv6_packet(17, &[(44, &fragment(9))]), (Shape::Later(id), protocol::UDP, [0, 0], 0, 62)),
+        ("a fragment that is all", ipv6_packet(17, &[(44, &fragment(0))]), (Shape::Whole, protocol::UDP, ports, 0, 62)),
+    ];
+    for (name, bytes, expected) in cases {
+        assert_eq!(summary::<crate::abi::service::Ip6>(&bytes), Some(expected), "{name}");
+    }
+    let mut seven = six.clone();
+    seven.insert(0, (60, &[60, 0, 0, 0, 0, 0, 0, 0]));
+    let packet = summary::<crate::abi::service::Ip6>(&ipv6_packet(6, &seven)).unwrap();
+    assert_eq!(packet.1, 60, "the walk ends after six, at a header that is no transport protocol");
+}
+
+#[test]
+fn a_transport_header_cut_at_any_byte_is_told_from_a_whole_one() {
+    for bytes in [ipv4_packet(6, 8, 0), ipv4_packet(17, 0, 0), ipv4_packet(1, 0, 0)] {
+        let network = 34;
+        for length in network..bytes.len() {
+            let Parsed::Packet(packet) =
+                parse::<crate::abi::service::Ip4>(&bytes[..length].to_vec().into_boxed_slice())
+            else {
+                panic!("{length}");
+            };
+            assert_eq!(packet.shape, Shape::Cut, "{length} of {}", bytes.len());
+        }
+    }
+    for bytes in [ipv6_packet(6, &[(0, &[6, 0, 0, 0, 0, 0, 0, 0])]), ipv6_packet(58, &[])] {
+        for length in 54..bytes.len() {
+            let Parsed::Packet(packet) =
+                parse::<crate::abi::service::Ip6>(&bytes[..length].to_vec().into_boxed_slice())
+            else {
+                panic!("{length}");
+            };
+            assert_eq!(packet.shape, Shape::Cut, "{length} of {}", bytes.len());
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_parser_read_past_the_frame(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        // An allocation of exactly this length lets Miri and the sanitizers see such a read.
+        let bytes = bytes.into_boxed_slice();
+        let range = bytes.as_ptr_range();
+        // SAFETY: the slice outlives the frame.
+        let frame = unsafe { Frame::new(range.start, range.end) };
+        for offset in [0, 14, 22] {
+            if let Parsed::Packet(packet) = crate::abi::service::Ip4::parse(frame, offset) {
+                proptest::prop_assert!(packet.transport >= offset + 20);
+            }
+            let _ = crate::abi::service::Ip4::parse_quoted(frame, offset);
+            if let Parsed::Packet(packet) = crate::abi::service::Ip6::parse(frame, offset) {
+                proptest::prop_assert!(packet.transport >= offset + 40);
+            }
+            let _ = crate::abi::service::Ip6::parse_quoted(frame, offset);
+        }
+    }
+}
