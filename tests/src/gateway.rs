@@ -119,6 +119,13 @@ impl Gateway {
         self.process.signal(libc::SIGTERM);
     }
 
+    /// Kills it (SIGKILL), as the kernel does when memory is short, and waits for its end.
+    pub fn kill(mut self) {
+        self.stopping = true;
+        self.process.signal(libc::SIGKILL);
+        self.process.wait_exit(wait::DEADLINE);
+    }
+
     /// Waits for the end of a gateway that was asked to end.
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         assert!(self.stopping, "nobody asked it to end");

@@ -9,6 +9,7 @@ use super::ask::Admin;
 pub enum Bans {
     /// Who is banned, since when, until when and why.
     List {
+        /// Whom to ask.
         #[command(flatten)]
         admin: Admin,
     },
@@ -16,6 +17,7 @@ pub enum Bans {
     Why {
         /// The address.
         address: IpAddr,
+        /// Whom to ask.
         #[command(flatten)]
         admin: Admin,
     },
@@ -23,6 +25,7 @@ pub enum Bans {
     Undo {
         /// The address.
         address: IpAddr,
+        /// Whom to ask.
         #[command(flatten)]
         admin: Admin,
     },
@@ -36,6 +39,7 @@ pub enum Bans {
         /// Why, for those who ask later.
         #[arg(long, default_value = "by hand", value_name = "TEXT")]
         reason: String,
+        /// Whom to ask.
         #[command(flatten)]
         admin: Admin,
     },

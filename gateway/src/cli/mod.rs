@@ -4,11 +4,15 @@ pub mod ask;
 pub mod bans;
 pub mod check;
 pub mod demo;
+pub mod doctor;
+pub mod flows;
 pub mod lists;
 pub mod run;
 pub mod schema;
+pub mod vips;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -16,6 +20,7 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 
 use crate::control::source::DiskFiles;
+use crate::xdp;
 
 /// Network load balancer and API gateway for one Linux box.
 #[derive(Debug, Parser)]
@@ -53,10 +58,64 @@ enum Command {
                       gateway bans why 203.0.113.7\n  gateway bans undo 203.0.113.7"
     )]
     Bans(bans::Bans),
+    /// Show the virtual addresses in the kernel and what they carry. Works while no gateway runs.
+    #[command(after_help = "Example:\n  gateway vips --json")]
+    Vips {
+        /// The directory that `pin` in [xdp] names.
+        #[arg(long, default_value = PIN)]
+        pin: PathBuf,
+        /// Write one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the flows in the kernel. Works while no gateway runs.
+    #[command(after_help = "Example:\n  gateway flows --from 192.0.2.7")]
+    Flows {
+        /// Only those whose client or endpoint has this address.
+        #[arg(long)]
+        from: Option<IpAddr>,
+        /// The directory that `pin` in [xdp] names.
+        #[arg(long, default_value = PIN)]
+        pin: PathBuf,
+        /// Write one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at this machine: what keeps XDP and L4 balancing from working, or makes them slow, and how to fix it.
+    ///
+    /// Exit code 1 when something does not work.
+    #[command(after_help = "Example:\n  gateway doctor --config /etc/gateway/gateway.toml")]
+    Doctor {
+        /// The configuration file; without it, every interface is looked at.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Write one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The program in the kernel.
+    #[command(subcommand)]
+    Xdp(XdpCommand),
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  gateway schema > gateway.schema.json")]
     Schema,
 }
+
+#[derive(Debug, Subcommand)]
+enum XdpCommand {
+    /// Detach the program that a gateway has pinned from every interface, and remove its tables.
+    ///
+    /// Nothing is filtered or balanced in the kernel after that, whether a gateway runs or not, until one is started.
+    #[command(after_help = "Example:\n  gateway xdp detach")]
+    Detach {
+        /// The directory that `pin` in [xdp] names.
+        #[arg(long, default_value = PIN)]
+        pin: PathBuf,
+    },
+}
+
+/// Where the kernel's side is pinned when the configuration says nothing.
+const PIN: &str = "/sys/fs/bpf/gateway";
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
@@ -71,8 +130,15 @@ pub fn main() -> ExitCode {
             print(&checked.output);
             if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Command::Lists(options) => answer(lists::run(options)),
-        Command::Bans(command) => answer(bans::run(command)),
+        Command::Lists(options) => finish(lists::run(options)),
+        Command::Bans(command) => finish(bans::run(command)),
+        Command::Vips { pin, json } => finish(vips::vips(&pin, json)),
+        Command::Flows { from, pin, json } => finish(flows::flows(&pin, from, json)),
+        Command::Doctor { config, json } => doctor::run(config.as_deref(), json),
+        Command::Xdp(XdpCommand::Detach { pin }) => finish(match xdp::detach(&pin) {
+            Ok(done) => Ok(format!("detached from {} interfaces, removed {} maps\n", done.interfaces, done.maps)),
+            Err(error) => Err(format!("cannot remove what is pinned in {}: {error}; it needs root", pin.display())),
+        }),
         Command::Schema => {
             print(&schema::schema());
             ExitCode::SUCCESS
@@ -80,18 +146,33 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints what a running gateway answered, or why it did not.
-fn answer(result: Result<String, String>) -> ExitCode {
+/// Prints what a command found, or why it could not.
+fn finish(result: Result<String, String>) -> ExitCode {
     match result {
         Ok(text) => {
             print(&text);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
+            log::error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Columns as wide as their widest cell, the last one as it is.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns.saturating_sub(1)).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| match widths.get(column) {
+            Some(&width) => format!("{cell:width$}  "),
+            None => cell.clone(),
+        });
+        cells.collect::<String>().trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Writes to standard output; a reader that has gone away (`| head`) is no error.

@@ -455,7 +455,8 @@ pub struct Cluster {
 table! { "`health_check` of [[cluster]]"
 /// How endpoints are asked whether they are well. The first check decides at once.
 pub struct HealthCheck {
-    /// `"tcp"`: a connection is made. `"udp"`: a datagram is answered. `"http"`: a GET is answered as it should be.
+    /// `"tcp"`: a connection is made. `"udp"`: a datagram is answered. `"http"`: a GET over HTTP/1.1
+    /// without TLS is answered as it should be.
     #[schemars(extend("examples" = ["http"]))]
     pub protocol: Required<HealthProtocol>,
     /// The port to ask, where it is not the endpoint's own.

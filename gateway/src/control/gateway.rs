@@ -18,19 +18,20 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::admin::Sources;
+use super::health::Checks;
 use super::log_writer::{self, LogWriter};
-use super::resolve;
+use super::{resolve, services};
 use crate::config::model::{Cluster, Config, Listener, ListenerProtocol};
 use crate::config::{self, Files, Loaded, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
-use crate::metrics::render::{EndpointHealth, Extra};
+use crate::metrics::render::{EndpointHealth, Extra, VipCounts, VipEndpointCounts};
 use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, Xdp, XdpError};
+use crate::xdp::{self, BackendStats, ServiceStats, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -38,6 +39,10 @@ const RESOLVE_AT_START: Duration = Duration::from_secs(2);
 /// How long the control thread waits for new answers, and with it a signal: as long as the system's resolver waits for
 /// one server.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a start or reload waits for the first answers of new health checks. Endpoints without one by then are taken
+/// to be healthy.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Why a reload, or the start, was refused.
 #[derive(Debug)]
@@ -131,6 +136,7 @@ pub struct Gateway {
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
+    checks: Checks,
     log: Option<LogWriter>,
     watched: Vec<PathBuf>,
     shared: Arc<Shared>,
@@ -181,6 +187,7 @@ impl Gateway {
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
+            checks: Checks::default(),
             log: None,
             watched: Vec::new(),
             shared: Arc::new(Shared { registry, bans, state: Mutex::new(state), log_errors: Arc::default() }),
@@ -259,7 +266,35 @@ impl Gateway {
         }
         let config = self.config().clone();
         let snapshot = self.build(config, &resolved)?;
+        self.checks.follow(&snapshot);
+        self.checks.settle(SETTLE).await;
+        self.sync_services(&snapshot)?;
         self.commit(snapshot, resolved, Vec::new(), None).await
+    }
+
+    /// Waits until an endpoint has become healthy or unhealthy, or the next step of a slow start is due. Then
+    /// [`share_anew`](Gateway::share_anew) is. Nothing is lost when the future is dropped.
+    pub async fn endpoints_changed(&mut self) {
+        let Some(current) = &self.current else { return std::future::pending().await };
+        let step = services::next_step(&current.config, &self.checks.now(current));
+        let step = async {
+            match step {
+                Some(step) => tokio::time::sleep(step).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.checks.changed() => {}
+            () = step => {}
+        }
+    }
+
+    /// Tells the kernel who serves the vips now. Workers see by themselves what the health checks say.
+    pub fn share_anew(&self) -> Result<(), ReloadError> {
+        match &self.current {
+            Some(current) => self.sync_services(current),
+            None => Ok(()),
+        }
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
@@ -277,7 +312,14 @@ impl Gateway {
         let prepared = self.prepare(&snapshot.config)?;
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
-        self.sync_xdp(&snapshot.config)?;
+        self.checks.follow(&snapshot);
+        self.checks.settle(SETTLE).await;
+        if let Err(error) = self.sync_xdp(&snapshot.config).and_then(|()| self.sync_services(&snapshot)) {
+            if let Some(current) = &self.current {
+                self.checks.follow(current);
+            }
+            return Err(error);
+        }
         let generation = snapshot.generation;
         self.shared.bans.set_trusted(&bans::trusted(&snapshot.config));
         self.commit(snapshot, resolved, prepared, log).await?;
@@ -376,7 +418,17 @@ impl Gateway {
                 *none = Some(xdp);
             }
         }
+        // XDP may have been off, and its tables may be new.
+        self.shared.bans.repeat_all();
         Ok(())
+    }
+
+    fn sync_services(&self, snapshot: &Snapshot) -> Result<(), ReloadError> {
+        let services = services::services(&snapshot.config, &self.checks.now(snapshot));
+        match &mut self.shared.lock().xdp {
+            Some(xdp) => xdp.sync_services(&services).map_err(ReloadError::Xdp),
+            None => Ok(()),
+        }
     }
 
     /// Hands the generation to every worker and waits until each serves it.
@@ -469,6 +521,8 @@ impl Shared {
             xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
             xdp_rules: state.xdp.as_ref().map(xdp_rules).unwrap_or_default(),
             bans: self.bans.count() as u64,
+            xdp_interfaces: state.xdp.as_ref().map(xdp_interfaces).unwrap_or_default(),
+            vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, vips),
         }
     }
 
@@ -565,7 +619,8 @@ fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
             .map(|endpoint| EndpointHealth {
                 cluster: name.clone(),
                 endpoint: endpoint.address.to_string(),
-                healthy: true,
+                healthy: endpoint.is_up(),
+                changes: endpoint.health.changes(),
             })
             .collect::<Vec<_>>()
     };
@@ -594,6 +649,27 @@ fn ban(xdp: &mut Xdp, bans: &Bans) {
             log::warn!("ban of {}: {error}", change.network);
         }
     }
+}
+
+fn xdp_interfaces(xdp: &Xdp) -> Vec<(String, &'static str)> {
+    let mode = |interface: &xdp::Interface| interface.attached().map_or("off", xdp::Attached::name);
+    xdp.interfaces().iter().map(|interface| (interface.name().to_owned(), mode(interface))).collect()
+}
+
+fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
+    let endpoint = |backend: &BackendStats| VipEndpointCounts {
+        address: backend.address.to_string(),
+        flows: backend.counts.flows,
+        packets: [backend.counts.packets, backend.counts.answer_packets],
+        bytes: [backend.counts.bytes, backend.counts.answer_bytes],
+    };
+    let vip = |service: ServiceStats| VipCounts {
+        endpoints: service.backends.iter().map(endpoint).collect(),
+        name: service.name,
+        local: [service.local_packets, service.local_bytes],
+        dropped: service.dropped,
+    };
+    services.into_iter().map(vip).collect()
 }
 
 fn hostname() -> String {

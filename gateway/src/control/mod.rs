@@ -4,10 +4,12 @@
 pub mod admin;
 pub mod config_view;
 pub mod gateway;
+pub mod health;
 mod lists_view;
-mod log_writer;
+pub mod log_writer;
 pub mod notify;
 pub mod resolve;
 pub mod run;
+pub mod services;
 pub mod source;
 pub mod watch;

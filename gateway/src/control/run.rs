@@ -56,6 +56,7 @@ enum Event {
     ReloadRequested(ReloadRequest),
     ReopenLog,
     Resolve,
+    Endpoints,
     Check,
     Stop,
 }
@@ -120,6 +121,11 @@ impl Control {
                         log::error!("{error}");
                     }
                 }
+                Event::Endpoints => {
+                    if let Err(error) = self.gateway.share_anew() {
+                        log::error!("{error}");
+                    }
+                }
                 Event::Check => {
                     self.gateway.shared().keep_time();
                     if let Some(number) = self.gateway.dead_worker() {
@@ -155,6 +161,7 @@ impl Control {
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
             () = files => Event::Reload("a file changed"),
             () = resolve => Event::Resolve,
+            () = self.gateway.endpoints_changed() => Event::Endpoints,
             _ = self.check.tick() => Event::Check,
         }
     }

@@ -100,7 +100,9 @@ families! {
     CLUSTER_RETRIES = Counter "gateway_cluster_retries_total" ["cluster"]
         "Upstream attempts after the first."
     CLUSTER_HEALTHY = Gauge "gateway_cluster_endpoint_healthy" ["cluster", "endpoint"]
-        "1 when the endpoint takes requests, else 0."
+        "1 when the endpoint takes requests, else 0: it drains or its health checks fail."
+    CLUSTER_HEALTH_CHANGES = Counter "gateway_cluster_endpoint_health_changes_total" ["cluster", "endpoint"]
+        "Times the endpoint became unhealthy or healthy again."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []
@@ -113,6 +115,20 @@ families! {
         "Packets an access rule decided on in the XDP program."
     BANS = Gauge "gateway_bans_active" []
         "Sources that are banned now."
+    XDP_MODE = Gauge "gateway_xdp_interface_mode" ["interface", "mode"]
+        "1 for the mode in which the XDP program is attached to an interface: native, generic or off; else 0."
+    VIP_FLOWS = Counter "gateway_vip_flows_total" ["vip", "endpoint"]
+        "Flows that the kernel's balancer began with an endpoint."
+    VIP_PACKETS = Counter "gateway_vip_packets_total" ["vip", "endpoint", "direction"]
+        "Packets of a vip's flows to an endpoint (in) and back through the box (out)."
+    VIP_BYTES = Counter "gateway_vip_bytes_total" ["vip", "endpoint", "direction"]
+        "IP bytes of a vip's flows to an endpoint (in) and back through the box (out)."
+    VIP_LOCAL_PACKETS = Counter "gateway_vip_local_packets_total" ["vip"]
+        "Packets of a vip passed to a listener of this gateway."
+    VIP_LOCAL_BYTES = Counter "gateway_vip_local_bytes_total" ["vip"]
+        "IP bytes of a vip passed to a listener of this gateway."
+    VIP_DROPPED = Counter "gateway_vip_dropped_packets_total" ["vip"]
+        "Packets that would have begun a flow and were dropped: no endpoint, draining, too many flows, no source port."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []
         "Generation of the running configuration; 1 is the one the process started with."
     CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]

@@ -34,6 +34,36 @@ pub struct Extra {
     pub xdp_rules: Vec<(String, u64)>,
     /// Sources that are banned now.
     pub bans: u64,
+    /// The interfaces of the configuration and the mode of each; empty when XDP is off.
+    pub xdp_interfaces: Vec<(String, &'static str)>,
+    /// The virtual addresses in the kernel; empty when XDP is off.
+    pub vips: Vec<VipCounts>,
+}
+
+/// What the kernel counted for a virtual address.
+#[derive(Clone, Debug, Default)]
+pub struct VipCounts {
+    /// Its name.
+    pub name: String,
+    /// Packets and bytes passed to a listener of this box.
+    pub local: [u64; 2],
+    /// Packets dropped that would have begun a flow.
+    pub dropped: u64,
+    /// Its endpoints.
+    pub endpoints: Vec<VipEndpointCounts>,
+}
+
+/// What the kernel counted for an endpoint of a virtual address.
+#[derive(Clone, Debug, Default)]
+pub struct VipEndpointCounts {
+    /// Its address.
+    pub address: String,
+    /// Flows begun.
+    pub flows: u64,
+    /// Packets to the endpoint, and back through the box.
+    pub packets: [u64; 2],
+    /// Bytes of them.
+    pub bytes: [u64; 2],
 }
 
 /// Whether an endpoint takes requests.
@@ -45,6 +75,8 @@ pub struct EndpointHealth {
     pub endpoint: String,
     /// Whether it takes requests.
     pub healthy: bool,
+    /// How often the health checks changed their mind about it.
+    pub changes: u64,
 }
 
 /// Appends every metric to `out`.
@@ -124,13 +156,19 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
             family.sample(&[&health.cluster, &health.endpoint], u8::from(health.healthy));
         }
     });
+    page.family(&names::CLUSTER_HEALTH_CHANGES, |family| {
+        for health in &extra.endpoints {
+            family.sample(&[&health.cluster, &health.endpoint], health.changes);
+        }
+    });
 }
 
-fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
-    let worker = registry.worker();
-    page.value(&names::LOG_LINES, worker.sum(|shard| &shard.log_lines));
-    page.value(&names::LOG_DROPPED, worker.sum(|shard| &shard.log_lines_dropped));
-    page.value(&names::LOG_WRITE_ERRORS, extra.log_write_errors);
+/// Modes an interface's program can be in.
+const XDP_MODES: [&str; 3] = ["native", "generic", "off"];
+
+const DIRECTIONS: [&str; 2] = ["in", "out"];
+
+fn kernel(extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::XDP_PACKETS, |family| {
         extra.xdp_packets.iter().for_each(|(reason, packets)| family.sample(&[reason], packets));
     });
@@ -138,6 +176,42 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.xdp_rules.iter().for_each(|(rule, packets)| family.sample(&[rule], packets));
     });
     page.value(&names::BANS, extra.bans);
+    page.family(&names::XDP_MODE, |family| {
+        for (interface, is) in &extra.xdp_interfaces {
+            XDP_MODES.iter().for_each(|mode| family.sample(&[interface, mode], u8::from(mode == is)));
+        }
+    });
+    let endpoints = || extra.vips.iter().flat_map(|vip| vip.endpoints.iter().map(move |endpoint| (vip, endpoint)));
+    page.family(&names::VIP_FLOWS, |family| {
+        endpoints().for_each(|(vip, endpoint)| family.sample(&[&vip.name, &endpoint.address], endpoint.flows));
+    });
+    let counts: [(&'static Family, fn(&VipEndpointCounts) -> [u64; 2]); 2] =
+        [(&names::VIP_PACKETS, |endpoint| endpoint.packets), (&names::VIP_BYTES, |endpoint| endpoint.bytes)];
+    for (of, count) in counts {
+        page.family(of, |family| {
+            for (vip, endpoint) in endpoints() {
+                for (direction, count) in DIRECTIONS.iter().zip(count(endpoint)) {
+                    family.sample(&[&vip.name, &endpoint.address, direction], count);
+                }
+            }
+        });
+    }
+    let counts: [(&'static Family, fn(&VipCounts) -> u64); 3] = [
+        (&names::VIP_LOCAL_PACKETS, |vip| vip.local[0]),
+        (&names::VIP_LOCAL_BYTES, |vip| vip.local[1]),
+        (&names::VIP_DROPPED, |vip| vip.dropped),
+    ];
+    for (of, count) in counts {
+        page.family(of, |family| extra.vips.iter().for_each(|vip| family.sample(&[&vip.name], count(vip))));
+    }
+}
+
+fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    let worker = registry.worker();
+    page.value(&names::LOG_LINES, worker.sum(|shard| &shard.log_lines));
+    page.value(&names::LOG_DROPPED, worker.sum(|shard| &shard.log_lines_dropped));
+    page.value(&names::LOG_WRITE_ERRORS, extra.log_write_errors);
+    kernel(extra, page);
     page.value(&names::CONFIG_GENERATION, extra.generation);
     page.family(&names::CONFIG_RELOADS, |family| {
         family.sample(&["ok"], extra.reloads_ok);

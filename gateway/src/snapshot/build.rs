@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::tls::{self, Secrets, ServerTls};
-use super::{ClusterView, Cursor, EndpointId, EndpointView, ListenerView, Snapshot};
+use super::{ClusterView, Cursor, EndpointId, EndpointView, Health, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, ListenerProtocol};
 use crate::filter::access::AccessList;
@@ -136,6 +136,12 @@ impl Builder {
         let same_speech = |old: &Cluster| {
             (&old.tls, old.protocol, old.proxy_protocol) == (&cluster.tls, cluster.protocol, cluster.proxy_protocol)
         };
+        // Whoever is well is so whatever is spoken.
+        let mut health: HashMap<SocketAddr, Arc<Health>> = before
+            .into_iter()
+            .flat_map(|(_, view)| &view.endpoints)
+            .map(|old| (old.address, old.health.clone()))
+            .collect();
         let before = before.filter(|(old, _)| same_speech(old)).map(|(_, view)| view);
         let known: HashMap<_, _> = before
             .into_iter()
@@ -145,12 +151,13 @@ impl Builder {
         let tls = self.client_tls(cluster, before)?;
         let mut endpoints = Vec::new();
         let mut weights = Vec::new();
-        for endpoint in &cluster.endpoints {
+        for (configured, endpoint) in cluster.endpoints.iter().enumerate() {
             for address in addresses(&endpoint.address, resolved) {
                 let server_name = server_name(cluster, endpoint, address)?;
                 let key = (address, server_name.clone());
                 let id = known.get(&key).copied().unwrap_or_else(|| self.new_endpoint());
-                endpoints.push(EndpointView { id, address, server_name });
+                let (drain, health) = (endpoint.drain, health.entry(address).or_default().clone());
+                endpoints.push(EndpointView { id, address, server_name, configured, drain, health });
                 weights.push(endpoint.weight);
             }
         }

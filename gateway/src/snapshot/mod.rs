@@ -4,6 +4,7 @@
 //! (endpoint identity, connection counts, ticket keys, counters) is shared and carried over by name.
 
 mod build;
+mod health;
 mod tls;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
+pub use health::Health;
 pub use tls::ServerTls;
 
 /// One generation.
@@ -112,10 +114,14 @@ pub struct ClusterView {
 struct Cursor(AtomicU64);
 
 impl ClusterView {
-    /// The next endpoint in this worker's turn; `None` when no endpoint is `usable`.
+    /// The next endpoint in this worker's turn; `None` when no endpoint is `usable`. Those that drain get nothing, nor
+    /// do unhealthy ones, unless all are unhealthy: then each is tried, because the checks are more likely to be wrong.
     pub fn pick(&self, worker: usize, usable: impl Fn(&EndpointView) -> bool) -> Option<&EndpointView> {
+        // Ordinarily the first endpoint is well, and this looks no further.
+        let panic = !self.endpoints.iter().any(EndpointView::is_up);
+        let takes = |endpoint: &EndpointView| if panic { !endpoint.drain } else { endpoint.is_up() };
         let mut cursor = self.cursors[worker].0.load(Relaxed);
-        let at = self.order.pick(&mut cursor, |at| usable(&self.endpoints[at]))?;
+        let at = self.order.pick(&mut cursor, |at| takes(&self.endpoints[at]) && usable(&self.endpoints[at]))?;
         self.cursors[worker].0.store(cursor, Relaxed);
         Some(&self.endpoints[at])
     }
@@ -135,6 +141,19 @@ pub struct EndpointView {
     pub address: SocketAddr,
     /// Its name in the certificate, where the cluster speaks TLS.
     pub server_name: Option<ServerName<'static>>,
+    /// Which of the cluster's endpoints in the configuration it is an address of.
+    pub configured: usize,
+    /// It gets nothing new.
+    pub drain: bool,
+    /// What the health checks say about it.
+    pub health: Arc<Health>,
+}
+
+impl EndpointView {
+    /// Whether new requests go to it.
+    pub fn is_up(&self) -> bool {
+        !self.drain && self.health.is_healthy()
+    }
 }
 
 /// Counts a listener's open connections, in all and by source.
@@ -235,6 +254,46 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_go_to_endpoints_that_are_up_and_when_none_is_healthy_to_all_that_do_not_drain() {
+        // Each endpoint: d drains, u is unhealthy, h is healthy. Then the endpoints that are picked in turn.
+        let cases: &[(&str, &[usize])] = &[
+            ("hhh", &[0, 1, 2]),
+            ("huh", &[0, 2]),
+            ("hdh", &[0, 2]),
+            ("uhd", &[1]),
+            ("uuu", &[0, 1, 2]),
+            ("uud", &[0, 1]),
+            ("dd", &[]),
+            ("", &[]),
+        ];
+        for (endpoints, expected) in cases {
+            let view = cluster(endpoints);
+            let picked: Vec<usize> = expected.iter().filter_map(|_| Some(view.pick(0, |_| true)?.configured)).collect();
+            assert_eq!(picked, *expected, "{endpoints}");
+            assert_eq!(view.pick(0, |_| true).is_some(), !expected.is_empty(), "{endpoints}");
+        }
+        let view = cluster("uh");
+        assert!(view.pick(0, |endpoint| endpoint.configured != 1).is_none(), "a healthy one was tried already");
+    }
+
+    fn cluster(endpoints: &str) -> ClusterView {
+        let endpoint = |(configured, kind): (usize, char)| {
+            let health = Arc::new(Health::default());
+            health.set(kind != 'u');
+            let address = SocketAddr::from(([127, 0, 0, 1], configured as u16));
+            let id = EndpointId(configured as u64);
+            EndpointView { id, address, server_name: None, configured, drain: kind == 'd', health }
+        };
+        ClusterView {
+            endpoints: endpoints.chars().enumerate().map(endpoint).collect(),
+            order: RoundRobin::new(&vec![1; endpoints.len()]),
+            tls: None,
+            stats: Arc::new(ClusterStats::new(1)),
+            cursors: [Cursor(AtomicU64::new(0))].into(),
+        }
+    }
 
     #[test]
     fn connections_are_counted_in_all_and_by_source() {

@@ -1,5 +1,5 @@
-//! Maps with many entries: whole slices of them in one system call, which aya cannot do. The only file that names
-//! libbpf-sys.
+//! Maps with many entries: whole slices of them in one system call, which aya cannot do. Only this file, `pins`
+//! and `probe` name libbpf-sys.
 //!
 //! A million entries take about a second this way, and a trie half of that when the keys are sorted.
 

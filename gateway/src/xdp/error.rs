@@ -1,6 +1,7 @@
 //! Why XDP is off, and how to turn it on.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::{fmt, io};
 
 use gateway_ebpf::abi::access::{CLAUSES_MAX, CONDITIONS_MAX, ENTRIES_MAX, RULES_MAX};
@@ -39,6 +40,8 @@ pub enum XdpError {
         /// How many fit.
         limit: usize,
     },
+    /// No process has pinned anything there.
+    NothingPinned(PathBuf),
     /// The kernel refuses a map operation.
     Map {
         /// What was to be done.
@@ -153,6 +156,11 @@ impl fmt::Display for XdpError {
             XdpError::TooMany { what, limit } => {
                 write!(f, "more {what} than the {limit} that fit; take some away, or share them out among boxes")
             }
+            XdpError::NothingPinned(directory) => write!(
+                f,
+                "nothing is pinned in {} by this version; a gateway with `pin` in [xdp] and an interface does that",
+                directory.display()
+            ),
             XdpError::Map { operation, cause } => {
                 write!(f, "the kernel did not {operation}: {cause}; the previous lists stay in force")
             }

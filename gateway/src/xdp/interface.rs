@@ -2,11 +2,14 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::path::PathBuf;
 
 use aya::programs::ProgramError;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as Hook};
 
 use super::load::Loaded;
+use super::pins::{self, LinkPin, Pins};
 use super::{Refusal, XdpError};
 use crate::config::model::XdpMode;
 
@@ -19,24 +22,63 @@ pub enum Attached {
     Generic,
 }
 
-/// An interface of the configuration and what came of it. It prints as one line. Dropping it detaches.
+impl Attached {
+    /// As it is written in the configuration and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Attached::Native => "native",
+            Attached::Generic => "generic",
+        }
+    }
+}
+
+/// An interface of the configuration and what came of it. It prints as one line. Dropping it detaches, unless it is
+/// pinned.
 #[derive(Debug)]
 pub struct Interface {
     name: String,
     index: u32,
-    link: Option<(Attached, XdpLink)>,
+    link: Option<Link>,
     /// Why it is not attached, or not natively.
     refusal: Option<Refusal>,
 }
 
+#[derive(Debug)]
+struct Link {
+    attached: Attached,
+    link: XdpLink,
+    /// Its file, which keeps it when this is dropped.
+    pin: Option<PathBuf>,
+    /// The program of another process was there before.
+    taken_over: bool,
+}
+
 impl Interface {
-    /// Attaches in the mode asked for. With [`XdpMode::Auto`] this does not fail: it takes the best there is.
-    pub(super) fn attach(program: &mut Loaded, name: &str, mode: XdpMode) -> Result<Interface, XdpError> {
+    /// Attaches in the mode asked for. With [`XdpMode::Auto`] this does not fail: it takes the best there is. Where
+    /// another process has left a link in such a mode, the program takes the place of the one there, and no packet is
+    /// without a program.
+    pub(super) fn attach(
+        program: &mut Loaded,
+        name: &str,
+        mode: XdpMode,
+        pinned: &[LinkPin],
+    ) -> Result<Interface, XdpError> {
         let mut interface = Interface { name: name.into(), index: index(name), link: None, refusal: None };
+        let index = interface.index;
+        for pin in pinned.iter().filter(|pin| pin.index == index) {
+            if interface.link.is_none() && hooks(mode).contains(&pin.attached) {
+                interface.take_over(program, pin);
+            } else {
+                remove(&pin.path);
+            }
+        }
+        if interface.link.is_some() {
+            return Ok(interface);
+        }
         for &hook in hooks(mode) {
             match interface.try_hook(program, hook) {
                 Ok(link) => {
-                    interface.link = Some((hook, link));
+                    interface.link = Some(Link { attached: hook, link, pin: None, taken_over: false });
                     return Ok(interface);
                 }
                 Err(refusal) => interface.refusal = Some(refusal),
@@ -57,7 +99,62 @@ impl Interface {
 
     /// How the program is attached; `None` is not at all.
     pub fn attached(&self) -> Option<Attached> {
-        self.link.as_ref().map(|(attached, _)| *attached)
+        self.link.as_ref().map(|link| link.attached)
+    }
+
+    /// The kernel's number of the interface; 0 is none.
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Pins the link, so that the program stays when the process ends.
+    pub(super) fn pin(&mut self, pins: &Pins) {
+        let Some(Link { attached, link, pin, taken_over }) = self.link.take() else { return };
+        let path = pins.link(self.index, attached);
+        if pin.as_ref() == Some(&path) {
+            self.link = Some(Link { attached, link, pin, taken_over });
+            return;
+        }
+        match repin(link, &path) {
+            Ok(link) => {
+                // The file of another version's directory.
+                if let Some(old) = pin {
+                    let _ = std::fs::remove_file(old);
+                }
+                self.link = Some(Link { attached, link, pin: Some(path), taken_over });
+            }
+            Err(error) => {
+                ::log::warn!("xdp: {}: cannot be pinned: {error}; the program goes when the process ends", self.name);
+                self.link = self.open_again(attached, pin, taken_over);
+            }
+        }
+    }
+
+    /// Detaches, whether pinned or not.
+    pub(super) fn detach(self) {
+        if let Some(path) = self.link.and_then(|link| link.pin) {
+            remove(&path);
+        }
+    }
+
+    /// The link of the old file, where there was one.
+    fn open_again(&self, attached: Attached, pin: Option<PathBuf>, taken_over: bool) -> Option<Link> {
+        let link = FdLink::from(PinnedLink::from_pin(pin.as_ref()?).ok()?);
+        Some(Link { attached, link: link.try_into().ok()?, pin, taken_over })
+    }
+
+    /// Replaces the program of a pinned link.
+    fn take_over(&mut self, program: &mut Loaded, pin: &LinkPin) {
+        match program.replace(&pin.path) {
+            Ok(link) => {
+                let pin = Link { attached: pin.attached, link, pin: Some(pin.path.clone()), taken_over: true };
+                self.link = Some(pin);
+            }
+            Err(error) => {
+                ::log::warn!("xdp: {}: the program there cannot be replaced and is removed: {error}", self.name);
+                remove(&pin.path);
+            }
+        }
     }
 
     /// Whether it is attached in a way that `mode` rules out.
@@ -87,6 +184,9 @@ impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match (self.attached(), &self.refusal) {
+            (Some(attached), _) if self.link.as_ref().is_some_and(|link| link.taken_over) => {
+                write!(f, "xdp: {name} {}, taken over from the process before", attached.name())
+            }
             (Some(Attached::Native), _) => write!(f, "xdp: {name} native"),
             (Some(Attached::Generic), None) => write!(f, "xdp: {name} generic"),
             (Some(Attached::Generic), Some(refusal)) => {
@@ -95,6 +195,17 @@ impl fmt::Display for Interface {
             (None, Some(refusal)) => write!(f, "xdp: {name} off: {refusal}"),
             (None, None) => write!(f, "xdp: {name} off"),
         }
+    }
+}
+
+fn repin(link: XdpLink, path: &std::path::Path) -> Result<XdpLink, Box<dyn std::error::Error>> {
+    let pinned = FdLink::try_from(link)?.pin(path)?;
+    Ok(FdLink::from(pinned).try_into()?)
+}
+
+fn remove(path: &std::path::Path) {
+    if let Err(error) = pins::detach_link(path) {
+        ::log::warn!("xdp: cannot remove {}: {error}", path.display());
     }
 }
 

@@ -1,8 +1,10 @@
 //! From the embedded object to a program in the kernel, with typed maps.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
@@ -10,6 +12,7 @@ use gateway_ebpf::abi::{self, limit, names};
 
 use super::bans::BanTables;
 use super::limits::Limiter;
+use super::pins::Pins;
 use super::services::Services;
 use super::tables::Tables;
 use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
@@ -34,23 +37,22 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub fn new(config: &model::Xdp) -> Result<Loaded, XdpError> {
+    /// Loads it. Maps that are pinned go on with what they have.
+    pub fn new(config: &model::Xdp, pins: Option<&Pins>) -> Result<Loaded, XdpError> {
         if !object_is_embedded() {
             return Err(XdpError::NoObject);
         }
         let log_drops = log::wanted();
-        let flows = &config.flows;
-        let mut ebpf = EbpfLoader::new()
-            // A flow is two entries, one for each direction.
-            .map_max_entries(names::ESTABLISHED_V4, flows.established.saturating_mul(2))
-            .map_max_entries(names::ESTABLISHED_V6, flows.established.saturating_mul(2))
-            .map_max_entries(names::HALF_OPEN_V4, flows.half_open.saturating_mul(2))
-            .map_max_entries(names::HALF_OPEN_V6, flows.half_open.saturating_mul(2))
-            .map_max_entries(limit::SOURCES_V4, config.limits.sources)
-            .map_max_entries(limit::SOURCES_V6, config.limits.sources)
-            .override_global(names::LOG_DROPS, &u8::from(log_drops), true)
-            .load(OBJECT)
-            .map_err(|error| XdpError::load(&error))?;
+        let entries = entries(config);
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        for (name, entries) in entries {
+            loader.map_max_entries(name, entries);
+        }
+        for (name, path) in pins.map_or_else(Vec::new, |pins| pins.maps(OBJECT, &entries)) {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| XdpError::load(&error))?;
         program(&mut ebpf)?.load().map_err(refused)?;
         let mut services = Services::open(|name| ebpf.take_map(name).ok_or(XdpError::WrongObject))?;
         services.configure(config)?;
@@ -70,6 +72,14 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_if_index(index, mode)?;
         program.take_link(link)
+    }
+
+    /// Takes the place of the program of a pinned link, between two packets. The file stays.
+    pub fn replace(&mut self, pin: &Path) -> Result<XdpLink, Box<dyn std::error::Error>> {
+        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+        let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let link = program.attach_to_link(link)?;
+        Ok(program.take_link(link)?)
     }
 
     pub fn counters(&self) -> Result<Counters, XdpError> {
@@ -103,6 +113,21 @@ impl Loaded {
         let frame = out[..run.data_size_out as usize].to_vec();
         Ok(Probe { action: run.return_value, frame, per_packet: run.duration })
     }
+}
+
+/// The sizes of maps that the configuration decides.
+fn entries(config: &model::Xdp) -> [(&'static str, u32); 6] {
+    // A flow is two entries, one for each direction.
+    let (established, half_open) =
+        (config.flows.established.saturating_mul(2), config.flows.half_open.saturating_mul(2));
+    [
+        (names::ESTABLISHED_V4, established),
+        (names::ESTABLISHED_V6, established),
+        (names::HALF_OPEN_V4, half_open),
+        (names::HALF_OPEN_V6, half_open),
+        (limit::SOURCES_V4, config.limits.sources),
+        (limit::SOURCES_V6, config.limits.sources),
+    ]
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Program, XdpError> {

@@ -16,19 +16,24 @@ mod limits;
 mod lists;
 mod load;
 mod log;
+mod pins;
+mod probe;
 mod service;
 mod services;
 mod slots;
 mod stats;
 mod tables;
+mod view;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::config::model::{self, AccessRule, XdpMode};
 use ipnet::IpNet;
 use lists::{Lists, RuleNumbers};
 use load::Loaded;
+use pins::Pins;
 
 pub use error::{Refusal, XdpError};
 pub use flows::{FlowInfo, FlowState};
@@ -36,9 +41,12 @@ pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
+pub use pins::{Detached, detach};
+pub use probe::{can_be_pinned_in, features, pinned_links};
 pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
+pub use view::Pinned;
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
 /// interface to the log.
@@ -52,6 +60,12 @@ pub fn attach(config: &model::Xdp, access: &[AccessRule]) -> Result<Xdp, XdpErro
         }
         Ok(None) => {
             ::log::info!("xdp: off: [xdp] asks for no interface; name one in `interfaces` to turn it on");
+            if let Some(pin) = config.pin.as_deref().filter(|pin| !pins::links_below(pin).is_empty()) {
+                ::log::warn!(
+                    "xdp: the program of another process is attached still; `gateway xdp detach --pin {}` removes it",
+                    pin.display()
+                );
+            }
             None
         }
         Err(error) if config.mode == XdpMode::Auto => {
@@ -63,7 +77,8 @@ pub fn attach(config: &model::Xdp, access: &[AccessRule]) -> Result<Xdp, XdpErro
     Ok(Xdp { running })
 }
 
-/// The XDP program of this process. Dropping it detaches the program and frees its lists.
+/// The XDP program of this process. Dropping it detaches the program and frees its lists, unless it is pinned: then the
+/// kernel goes on without the process.
 pub struct Xdp {
     /// `None` while XDP is off.
     running: Option<Box<Running>>,
@@ -109,6 +124,9 @@ impl Xdp {
         match &mut self.running {
             Some(running) if wants_xdp(config) => running.sync(config, access),
             Some(_) | None => {
+                if let Some(running) = self.running.take() {
+                    running.interfaces.into_iter().for_each(Interface::detach);
+                }
                 *self = attach(config, access)?;
                 Ok(SyncReport::default())
             }
@@ -236,6 +254,7 @@ struct Running {
     program: Loaded,
     lists: Lists,
     rules: RuleNumbers,
+    pins: Option<Pins>,
     config: model::Xdp,
 }
 
@@ -245,11 +264,16 @@ impl Running {
         if !wants_xdp(config) {
             return Ok(None);
         }
-        let program = Loaded::new(config)?;
+        let pins = open_pins(config.pin.as_deref());
+        let program = Loaded::new(config, pins.as_ref())?;
         let (lists, rules) = (Lists::default(), RuleNumbers::default());
-        let mut running = Running { interfaces: Vec::new(), program, lists, rules, config: config.clone() };
+        let mut running = Running { interfaces: Vec::new(), program, lists, rules, pins, config: config.clone() };
         running.sync_lists(access)?;
-        running.interfaces = attach_all(&mut running.program, &config.interfaces, config.mode)?;
+        running.interfaces = attach_all(&mut running.program, &config.interfaces, config.mode, running.pins.as_ref())?;
+        if let Some(pins) = &running.pins {
+            remove_strays(pins, &running.interfaces);
+            pins.remove_other_versions();
+        }
         Ok(Some(running))
     }
 
@@ -307,6 +331,11 @@ impl Running {
 
     fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
         let changed = *config != self.config;
+        if (&config.pin, &config.flows.established, &config.flows.half_open)
+            != (&self.config.pin, &self.config.flows.established, &self.config.flows.half_open)
+        {
+            ::log::warn!("xdp: `pin` and the sizes of `flows` change with the next start, not with a reload");
+        }
         self.program.services().configure(config)?;
         if self.interfaces.iter().any(|interface| interface.contradicts(config.mode)) {
             self.replace_interfaces(config)?;
@@ -326,8 +355,12 @@ impl Running {
             config.interfaces.iter().cloned().partition(|name| {
                 self.interfaces.iter().any(|interface| interface.name() == name && interface.is_alive())
             });
-        let new = attach_all(&mut self.program, &new, config.mode)?;
-        self.interfaces.retain(|interface| kept.iter().any(|name| name == interface.name()));
+        let new = attach_all(&mut self.program, &new, config.mode, self.pins.as_ref())?;
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.interfaces)
+            .into_iter()
+            .partition(|interface: &Interface| kept.iter().any(|name| name == interface.name()));
+        gone.into_iter().for_each(Interface::detach);
+        self.interfaces = kept;
         self.interfaces.extend(new);
         Ok(())
     }
@@ -335,14 +368,15 @@ impl Running {
     /// An interface takes one program in one mode, so another mode means to detach first; packets pass unfiltered for
     /// that moment.
     fn replace_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
-        self.interfaces.clear();
-        match attach_all(&mut self.program, &config.interfaces, config.mode) {
+        self.interfaces.drain(..).for_each(Interface::detach);
+        match attach_all(&mut self.program, &config.interfaces, config.mode, self.pins.as_ref()) {
             Ok(interfaces) => {
                 self.interfaces = interfaces;
                 Ok(())
             }
             Err(error) => {
-                self.interfaces = attach_all(&mut self.program, &self.config.interfaces, self.config.mode)?;
+                let Running { program, pins, config, .. } = self;
+                self.interfaces = attach_all(program, &config.interfaces, config.mode, pins.as_ref())?;
                 Err(error)
             }
         }
@@ -362,7 +396,36 @@ fn wants_xdp(config: &model::Xdp) -> bool {
     config.mode != XdpMode::Off && !config.interfaces.is_empty()
 }
 
-/// All of them, or none: those attached before an error are detached again by being dropped.
-fn attach_all(program: &mut Loaded, names: &[String], mode: XdpMode) -> Result<Vec<Interface>, XdpError> {
-    names.iter().map(|name| Interface::attach(program, name, mode)).collect()
+/// Warns when nothing can be pinned; the program works without.
+fn open_pins(directory: Option<&Path>) -> Option<Pins> {
+    let opened = Pins::open(directory?);
+    opened.inspect_err(|why| ::log::warn!("xdp: not pinned, so it ends with the process: {why}")).ok()
+}
+
+/// All of them, or none: those attached before an error are detached again by being dropped. Links of a process before
+/// this one are taken over, and stay whatever happens.
+fn attach_all(
+    program: &mut Loaded,
+    names: &[String],
+    mode: XdpMode,
+    pins: Option<&Pins>,
+) -> Result<Vec<Interface>, XdpError> {
+    let pinned = pins.map_or_else(Vec::new, Pins::links);
+    let interfaces = names.iter().map(|name| Interface::attach(program, name, mode, &pinned));
+    let mut interfaces = interfaces.collect::<Result<Vec<_>, _>>()?;
+    if let Some(pins) = pins {
+        interfaces.iter_mut().for_each(|interface| interface.pin(pins));
+    }
+    Ok(interfaces)
+}
+
+/// Detaches what a process before this one left on interfaces that are not in the configuration any more.
+fn remove_strays(pins: &Pins, interfaces: &[Interface]) {
+    let is_ours = |pin: &pins::LinkPin| interfaces.iter().any(|interface| interface.index() == pin.index);
+    for stray in pins.links().into_iter().filter(|pin| !is_ours(pin)) {
+        match pins::detach_link(&stray.path) {
+            Ok(()) => ::log::info!("xdp: detached from interface number {}, which is not in use any more", stray.index),
+            Err(error) => ::log::warn!("xdp: cannot remove {}: {error}", stray.path.display()),
+        }
+    }
 }

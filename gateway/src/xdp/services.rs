@@ -174,6 +174,30 @@ impl Services {
         self.maps.flows.read(of)
     }
 
+    /// The same for what the kernel has, whoever told it. It knows no names and weights.
+    pub fn stats_of_kernel(&self) -> Result<Vec<ServiceStats>, XdpError> {
+        let services = self.entries.iter().map(|(key, entry)| {
+            let backends = self.backends.keys().filter(|(id, _)| *id == entry.id).map(|&(id, address)| {
+                let slot = self.backends.get(&(id, address));
+                let alive = slot.and_then(|slot| self.written.get(&slot)).is_some_and(|backend| backend.dead == 0);
+                Backend { address, weight: 0, alive }
+            });
+            let service = Service {
+                name: String::new(),
+                address: key.0,
+                protocol: convert::vip_protocol(key.1.into()),
+                target: Target::Backends {
+                    mode: VipMode::default(),
+                    affinity: VipAffinity::default(),
+                    backends: backends.collect(),
+                },
+                drain: entry.drain != 0,
+            };
+            self.stats_of(&service)
+        });
+        services.collect()
+    }
+
     fn stats_of(&self, service: &Service) -> Result<ServiceStats, XdpError> {
         let id = self.services.get(&key(service)).unwrap_or(u32::MAX);
         let of_service = sum(&self.maps.service_counts, id, |sum: &mut abi::ServiceCounts, one| {

@@ -32,6 +32,11 @@ impl<K: Ord + Clone> Slots<K> {
         self.of.get(key).copied()
     }
 
+    /// Everybody who has a place.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.of.keys()
+    }
+
     /// The key's place, a free one if it has none yet.
     pub fn place(&mut self, key: &K) -> Result<u32, Full> {
         if let Some(place) = self.get(key) {

@@ -19,7 +19,8 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
     check_protocol(&raw, protocol, &mut loader.diagnostics);
     let endpoints = raw.endpoints.0.and_then(|list| endpoints(list, &mut loader.diagnostics));
     let tls = raw.tls.map(|tls| check_tls(tls.value, loader));
-    let health_check = raw.health_check.map(|check| health::check(check, &mut loader.diagnostics));
+    let plain = tls.is_none() && protocol != UpstreamProtocol::H2;
+    let health_check = raw.health_check.map(|check| health::check(check, plain, &mut loader.diagnostics));
     Some(Cluster {
         name: raw.name.0?.value.0,
         balance: raw.balance.map_or(Balance::RoundRobin, |balance| balance.value),

@@ -9,10 +9,15 @@ use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
 use crate::config::value::HealthProtocol;
 
-/// Checks how endpoints are asked.
-pub fn check(raw: At<raw::HealthCheck>, diagnostics: &mut Diagnostics) -> Option<HealthCheck> {
+/// Checks how endpoints are asked. `plain` says whether they speak HTTP/1.1 without TLS.
+pub fn check(raw: At<raw::HealthCheck>, plain: bool, diagnostics: &mut Diagnostics) -> Option<HealthCheck> {
     let At { value: raw, span } = raw;
-    let protocol = raw.protocol.0?.value;
+    let At { value: protocol, span: protocol_span } = raw.protocol.0?;
+    if protocol == HealthProtocol::Http && !plain && raw.port.is_none() {
+        let help = "name the `port` of a plain one, or check with `protocol = \"tcp\"`";
+        let message = "HTTP checks are HTTP/1.1 without TLS, and this cluster's endpoints speak something else";
+        diagnostics.error(protocol_span, message).help(help);
+    }
     let of_udp = [("send", raw.send.as_ref().map(|key| key.span)), ("expect", raw.expect.as_ref().map(|key| key.span))];
     let of_http = [
         ("path", raw.path.as_ref().map(|key| key.span)),
