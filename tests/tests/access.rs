@@ -105,7 +105,8 @@ fn refused(gateway: &Gateway, reason: &str) -> f64 {
 fn command(gateway: &Gateway, words: &[&str]) -> Result<String, String> {
     let lines = gateway.process.stdout.lines();
     let admin = lines.iter().find_map(|line| line.strip_prefix("ADMIN ")).expect("an ADMIN line");
-    let words: Vec<&OsStr> = words.iter().chain(&["--admin", admin]).map(OsStr::new).collect();
+    let words = [words, &["--admin", admin]].concat();
+    let words: Vec<&OsStr> = words.into_iter().map(OsStr::new).collect();
     let (status, out, error) = run(&words);
     if status.success() { Ok(out) } else { Err(error) }
 }
