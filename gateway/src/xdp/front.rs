@@ -26,6 +26,8 @@ pub(super) struct Front {
 
 // SAFETY: the memory is shared with the kernel already and written by atomic stores only.
 unsafe impl Send for Front {}
+// SAFETY: as above.
+unsafe impl Sync for Front {}
 
 impl Front {
     /// An empty one.
@@ -52,8 +54,7 @@ impl Front {
         let bit = if row.length == u32::BITS as u8 { FRONT_SINGLE } else { FRONT_PREFIX };
         let (first, last) = (row.first >> 8, row.first.last(row.length) >> 8);
         for byte in &self.bytes()[first as usize..=last as usize] {
-            // This process is the only writer.
-            byte.store(byte.load(Relaxed) | bit, Relaxed);
+            byte.fetch_or(bit, Relaxed);
         }
     }
 
