@@ -74,7 +74,7 @@ impl Buckets {
     #[inline(always)]
     pub fn refill(&mut self, limits: &Limits, now_ms: u64) {
         // A day keeps the product in range.
-        let passed = if now_ms > self.at_ms { now_ms - self.at_ms } else { 0 };
+        let passed = now_ms.saturating_sub(self.at_ms);
         let passed = if passed < 86_400_000 { passed } else { 86_400_000 };
         self.at_ms = now_ms;
         self.syn = filled(self.syn, limits.syn, passed);

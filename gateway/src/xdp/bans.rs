@@ -23,9 +23,10 @@ impl BanTables {
         Ok(BanTables { v4: tables::table(ebpf, ban::BANS_V4)?, v6: tables::table(ebpf, ban::BANS_V6)? })
     }
 
-    /// Drops the packets of this network until that second since 1970.
+    /// Drops the packets of this network until that second since 1970. A ban that is there goes on counting.
     pub fn add(&self, network: IpNet, until: u64) -> Result<(), XdpError> {
-        let ban = Ban { packets: 0, expires_s: clock::boot_s(until), unused: 0 };
+        let packets = self.packets(network).unwrap_or(0);
+        let ban = Ban { packets, expires_s: clock::boot_s(until), unused: 0 };
         let added = match network.addr() {
             IpAddr::V4(address) => self.v4.update(&[address.octets()], &[ban]),
             IpAddr::V6(address) => self.v6.update(&[upper_half(address.octets())], &[ban]),

@@ -54,8 +54,7 @@ impl Front {
         let bit = if row.length == u32::BITS as u8 { FRONT_SINGLE } else { FRONT_PREFIX };
         let (first, last) = (row.first >> 8, row.first.last(row.length) >> 8);
         for byte in &self.bytes()[first as usize..=last as usize] {
-            // This process is the only writer.
-            byte.store(byte.load(Relaxed) | bit, Relaxed);
+            byte.fetch_or(bit, Relaxed);
         }
     }
 

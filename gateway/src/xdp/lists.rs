@@ -344,7 +344,7 @@ impl Compiler<'_> {
         if let Some(&rule) = rules.iter().find(|rule| is_unconditional(rule) && self.rules[**rule as usize].allows) {
             return Ok(of(rule));
         }
-        if let Some(end) = rules.iter().position(|rule| is_unconditional(rule)) {
+        if let Some(end) = rules.iter().position(is_unconditional) {
             rules.truncate(end + 1);
         }
         match rules.as_slice() {
