@@ -270,7 +270,7 @@ fn a_million_entries_are_loaded_and_exchanged_without_letting_a_listed_source_pa
             }
         });
         wait::until_true("a stream of packets", || sent.load(Relaxed) > 1_000);
-        for access in [&lists[0][..], &lists[1], &small, &lists[0], &small[..1], &small, &[bad.clone()]] {
+        for access in [&lists[0][..], &lists[1], &small, &lists[0], &small[..1], &small, std::slice::from_ref(&bad)] {
             let started = Instant::now();
             let report = gateway.enter(|| xdp.sync(&config, access).unwrap());
             lines.push(format!("{report:?} in {:?}", started.elapsed()));
