@@ -476,7 +476,7 @@ fn a_flood_of_new_flows_evicts_no_established_one_and_is_limited() {
         lab.run(&lab.first(VipProtocol::Tcp, &client(n), V4.vip));
     }
     let limited = lab.xdp.counters().unwrap().packets(Reason::NewFlowLimit);
-    assert!((400..490).contains(&limited), "{limited} of 500 were over the limit");
+    assert!((400..=490).contains(&limited), "{limited} of 500 were over the limit");
 }
 
 #[test]
