@@ -20,7 +20,7 @@ pub(super) struct BanTables {
 
 impl BanTables {
     pub fn new(ebpf: &mut Ebpf) -> Result<BanTables, XdpError> {
-        Ok(BanTables { v4: tables::table(ebpf, ban::BANS_V4)?, v6: tables::table(ebpf, ban::BANS_V6)? })
+        Ok(BanTables { v4: tables::of_object(ebpf, ban::BANS_V4)?, v6: tables::of_object(ebpf, ban::BANS_V6)? })
     }
 
     /// Drops the packets of this network until that second since 1970. A ban that is there goes on counting.

@@ -150,6 +150,33 @@ impl<K: Pod, V: Pod> Table<K, V> {
             Err(error) => Err(error),
         }
     }
+
+    /// The values of an array with so many places.
+    pub fn array(&self, places: usize) -> io::Result<Vec<V>> {
+        let mut keys = vec![std::mem::MaybeUninit::<K>::zeroed(); places];
+        let mut values = vec![std::mem::MaybeUninit::<V>::zeroed(); places];
+        let mut next = std::mem::MaybeUninit::<K>::zeroed();
+        let mut count = places as u32;
+        // SAFETY: both vectors have room for `count` elements of the sizes the map has, as `create` and `open` saw to, and
+        // `next` for a key, which is where another call would go on.
+        let result = succeeded(unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                self.fd.as_raw_fd(),
+                std::ptr::null_mut(),
+                next.as_mut_ptr().cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &mut count,
+                &OPTIONS,
+            )
+        });
+        match result {
+            // The kernel may say so when it has come to the end.
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            // SAFETY: every byte is initialised, by zero or by the kernel, and every bit pattern of a `Pod` is a value.
+            _ => Ok(values.iter().map(|value| unsafe { value.assume_init() }).take(count as usize).collect()),
+        }
+    }
 }
 
 impl<K, V> AsFd for Table<K, V> {

@@ -15,7 +15,7 @@ pub(super) struct Limiter {
 
 impl Limiter {
     pub fn new(ebpf: &mut Ebpf, limits: &XdpLimits) -> Result<Limiter, XdpError> {
-        let limiter = Limiter { limits: super::tables::table(ebpf, limit::LIMITS)?, sources: limits.sources };
+        let limiter = Limiter { limits: super::tables::of_object(ebpf, limit::LIMITS)?, sources: limits.sources };
         limiter.set(limits)?;
         Ok(limiter)
     }

@@ -18,6 +18,7 @@ use super::batch::{Kind, Table};
 use super::convert::{self, Address, Ports};
 use super::flows::{FlowInfo, FlowTables};
 use super::slots::Slots;
+use super::tables::table;
 use super::{Backend, Service, Target, XdpError};
 use crate::balance::maglev::{self, Share};
 use crate::config::model::{self, VipAffinity, VipMode, VipProtocol};
@@ -56,7 +57,7 @@ struct Maps {
     v4: Family<Ip4>,
     v6: Family<Ip6>,
     maglev: Table<u32, u32>,
-    backends: Array<MapData, abi::Backend>,
+    backends: Table<u32, abi::Backend>,
     snat: Array<MapData, Ip6>,
     backend_counts: PerCpuArray<MapData, abi::BackendCounts>,
     service_counts: PerCpuArray<MapData, abi::ServiceCounts>,
@@ -233,8 +234,9 @@ impl Services {
         self.maps.v6.restore(&mut self.services, &mut self.entries)?;
         let versions: BTreeMap<u32, bool> =
             self.entries.iter().map(|(key, entry)| (entry.id, key.0.is_ipv6())).collect();
-        for slot in 0..BACKENDS_MAX as u32 {
-            let backend = self.maps.backends.get(&slot, 0).map_err(failed("read the backends"))?;
+        let backends = self.maps.backends.array(BACKENDS_MAX);
+        let backends = backends.map_err(|error| XdpError::map("read the backends", &error))?;
+        for (slot, backend) in (0..).zip(backends) {
             if backend.epoch == 0 {
                 continue;
             }
@@ -319,7 +321,8 @@ impl Services {
 
     fn set_backend(&mut self, slot: u32, value: abi::Backend) -> Result<(), XdpError> {
         if self.written.get(&slot) != Some(&value) {
-            self.maps.backends.set(slot, value, 0).map_err(failed("take a backend"))?;
+            let written = self.maps.backends.update(&[slot], &[value]);
+            written.map_err(|error| XdpError::map("take a backend", &error))?;
             self.written.insert(slot, value);
         }
         Ok(())
@@ -425,18 +428,13 @@ impl Numbered {
 
 impl Maps {
     fn open(take: &mut impl FnMut(&'static str) -> Result<Map, XdpError>) -> Result<Maps, XdpError> {
-        let maglev = match take(names::MAGLEV)? {
-            Map::ArrayOfMaps(map) => map,
-            _ => return Err(XdpError::WrongObject),
-        };
         Ok(Maps {
             settings: typed(take(names::SETTINGS)?)?,
             ports: typed(take(names::PORTS)?)?,
             v4: Family { services: typed(take(names::SERVICES_V4)?)?, vips: typed(take(names::VIPS_V4)?)? },
             v6: Family { services: typed(take(names::SERVICES_V6)?)?, vips: typed(take(names::VIPS_V6)?)? },
-            maglev: Table::open(std::os::fd::AsFd::as_fd(maglev.fd()))
-                .map_err(|error| XdpError::map("open the Maglev tables", &error))?,
-            backends: typed(take(names::BACKENDS)?)?,
+            maglev: table(&take(names::MAGLEV)?)?,
+            backends: table(&take(names::BACKENDS)?)?,
             snat: typed(take(names::SNAT)?)?,
             backend_counts: typed(take(names::BACKEND_COUNTS)?)?,
             service_counts: typed(take(names::SERVICE_COUNTS)?)?,

@@ -64,15 +64,15 @@ struct Difference {
 impl Tables {
     pub fn new(ebpf: &mut Ebpf) -> Result<Tables, XdpError> {
         Ok(Tables {
-            word: table(ebpf, access::LISTS)?,
+            word: of_object(ebpf, access::LISTS)?,
             outer: Outer {
-                front_v4: table(ebpf, access::FRONT_V4)?,
-                single_v4: table(ebpf, access::SINGLE_V4)?,
-                prefix_v4: table(ebpf, access::PREFIX_V4)?,
-                single_v6: table(ebpf, access::SINGLE_V6)?,
-                prefix_v6: table(ebpf, access::PREFIX_V6)?,
+                front_v4: of_object(ebpf, access::FRONT_V4)?,
+                single_v4: of_object(ebpf, access::SINGLE_V4)?,
+                prefix_v4: of_object(ebpf, access::PREFIX_V4)?,
+                single_v6: of_object(ebpf, access::SINGLE_V6)?,
+                prefix_v6: of_object(ebpf, access::PREFIX_V6)?,
             },
-            conditions: table(ebpf, access::CONDITIONS)?,
+            conditions: of_object(ebpf, access::CONDITIONS)?,
             rule_packets: super::load::map(ebpf, access::RULE_PACKETS)?,
             slot: 0,
             bans: false,
@@ -377,8 +377,12 @@ fn prefix_v6(row: &Row<u128>) -> Key<V6> {
 }
 
 /// A map of the object, as a table.
-pub(super) fn table<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Table<K, V>, XdpError> {
-    let map = ebpf.map(name).ok_or(XdpError::WrongObject)?;
+pub(super) fn of_object<K: Pod, V: Pod>(ebpf: &Ebpf, name: &str) -> Result<Table<K, V>, XdpError> {
+    table(ebpf.map(name).ok_or(XdpError::WrongObject)?)
+}
+
+/// A map as a table.
+pub(super) fn table<K: Pod, V: Pod>(map: &Map) -> Result<Table<K, V>, XdpError> {
     let data = match map {
         Map::Array(data) | Map::ArrayOfMaps(data) | Map::HashMap(data) => data,
         _ => return Err(XdpError::WrongObject),
