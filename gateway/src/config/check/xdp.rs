@@ -33,7 +33,6 @@ pub fn check(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
         flows: flows(raw.flows),
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
-        syn_cookies: default.syn_cookies,
     }
 }
 

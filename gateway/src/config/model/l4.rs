@@ -31,8 +31,6 @@ pub struct Xdp {
     pub timeouts: FlowTimeouts,
     /// `limits`
     pub limits: XdpLimits,
-    /// `syn_cookies`: answer SYNs to the box's own listeners in XDP when their queue overflows.
-    pub syn_cookies: bool,
 }
 
 impl Default for Xdp {
@@ -47,7 +45,6 @@ impl Default for Xdp {
             flows: FlowLimits::default(),
             timeouts: FlowTimeouts::default(),
             limits: XdpLimits::default(),
-            syn_cookies: false,
         }
     }
 }
