@@ -8,7 +8,7 @@
 //! process that was killed go when the next process makes its first.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,6 +22,28 @@ const PREFIX: &str = "gw-test";
 pub fn is_root() -> bool {
     // SAFETY: the call reads one number of the process and cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// Ends a test that needs root and the XDP object where one of them is missing, and says so.
+#[macro_export]
+macro_rules! root_or_skip {
+    () => {
+        if $crate::lab::is_skipped(module_path!()) {
+            return;
+        }
+    };
+}
+
+/// Whether the tests of `module` cannot run here.
+pub fn is_skipped(module: &str) -> bool {
+    let missing = match (is_root(), gateway::xdp::object_is_embedded()) {
+        (true, true) => return false,
+        (false, _) => "it needs root",
+        (true, false) => "it needs the XDP object, `cargo xtask build-ebpf` builds it",
+    };
+    // Not `eprintln!`, which the test runner shows only when a test fails.
+    let _ = io::stderr().write_all(format!("\n=== SKIPPED, a test of {module}: {missing} ===\n").as_bytes());
+    true
 }
 
 /// A network namespace. Its functions panic when the system refuses something: then there is nothing to test.

@@ -13,6 +13,7 @@ use gateway::cli::demo;
 use gateway::config::model::{self, AccessAction, AccessRule, XdpMode};
 use gateway::xdp::{self, Attached, Counters, Probe, Reason, Refusal, SyncReport, Xdp, XdpError};
 use gateway_tests::lab::{self, Namespace};
+use gateway_tests::root_or_skip;
 use ipnet::IpNet;
 use serde::Deserialize;
 use socket2::{Domain, Socket, Type};
@@ -34,17 +35,6 @@ const FORGIVEN_V6: &str = "fd98::4";
 
 /// Longer than any answer inside one machine takes, and what each refused connection costs the test.
 const NO_ANSWER: Duration = Duration::from_millis(300);
-
-macro_rules! root_or_skip {
-    () => {
-        if let Some(missing) = missing() {
-            // Not `eprintln!`, which the test runner shows only when a test fails.
-            let line = format!("\n=== SKIPPED, a test of {}: {missing} ===\n", module_path!());
-            let _ = io::stderr().write_all(line.as_bytes());
-            return;
-        }
-    };
-}
 
 #[test]
 fn each_frame_gets_its_verdict_and_its_counter() {
@@ -351,16 +341,6 @@ fn serve_http() -> u16 {
         }
     });
     port
-}
-
-fn missing() -> Option<&'static str> {
-    if !lab::is_root() {
-        Some("it needs root")
-    } else if !xdp::object_is_embedded() {
-        Some("it needs the XDP object, `cargo xtask build-ebpf` builds it")
-    } else {
-        None
-    }
 }
 
 /// A client with all addresses of [`SOURCES`] and a gateway, joined by their `eth0`.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use gateway::config::model::{self, AccessAction, AccessRule, PacketRate, VipProtocol, XdpLimits, XdpMode};
 use gateway::xdp::{self, Counters, Probe, Reason, Xdp};
 use gateway_tests::lab::{self, Namespace};
+use gateway_tests::root_or_skip;
 use gateway_tests::wait;
 use ipnet::{IpNet, Ipv4Net};
 use socket2::{Domain, Socket, Type};
@@ -23,17 +24,6 @@ use VipProtocol::{Tcp, Udp};
 
 /// Longer than any answer inside one machine takes, and what each refused connection costs the test.
 const NO_ANSWER: Duration = Duration::from_millis(300);
-
-macro_rules! root_or_skip {
-    () => {
-        if let Some(missing) = missing() {
-            // Not `eprintln!`, which the test runner shows only when a test fails.
-            let line = format!("\n=== SKIPPED, a test of {}: {missing} ===\n", module_path!());
-            let _ = io::stderr().write_all(line.as_bytes());
-            return;
-        }
-    };
-}
 
 #[test]
 fn conditions_and_ends_decide_as_the_rules_say() {
@@ -330,16 +320,6 @@ const GATEWAY_V4: &str = "10.97.0.1";
 const GATEWAY_V6: &str = "fd97::1";
 const CLIENT_V4: &str = "10.97.0.2";
 const CLIENT_V6: &str = "fd97::2";
-
-fn missing() -> Option<&'static str> {
-    if !lab::is_root() {
-        Some("it needs root")
-    } else if !xdp::object_is_embedded() {
-        Some("it needs the XDP object, `cargo xtask build-ebpf` builds it")
-    } else {
-        None
-    }
-}
 
 /// A client and a gateway, joined by their `eth0`.
 fn two_hosts() -> (Namespace, Namespace) {

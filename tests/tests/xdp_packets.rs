@@ -12,6 +12,7 @@ use gateway::xdp::{self, Backend, FlowState, Reason, Service, Target, Xdp};
 use gateway_tests::lab::{self, Namespace};
 use gateway_tests::packet::flags::{ACK, FIN, RST, SYN};
 use gateway_tests::packet::{self, BOX_MAC, Build, CLIENT_MAC, Seen};
+use gateway_tests::root_or_skip;
 
 const PASS: u32 = 2;
 const DROP: u32 = 1;
@@ -44,20 +45,6 @@ const V6: Addresses = Addresses {
     router: "fd00::fe",
 };
 const BOTH: [&Addresses; 2] = [&V4, &V6];
-
-macro_rules! root_or_skip {
-    () => {
-        if !lab::is_root() || !xdp::object_is_embedded() {
-            // Not `eprintln!`, which the test runner shows only when a test fails.
-            let line = format!(
-                "\n=== SKIPPED, a test of {}: it needs root and `cargo xtask build-ebpf` ===\n",
-                module_path!()
-            );
-            let _ = io::stderr().write_all(line.as_bytes());
-            return;
-        }
-    };
-}
 
 #[test]
 fn nat_rewrites_a_connection_both_ways() {

@@ -4,7 +4,6 @@
 //! system and network namespaces of its own.
 
 use std::fs;
-use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,20 +11,11 @@ use std::process::Command;
 use gateway::config::model::{self, AccessAction, AccessRule, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
 use gateway::xdp::{self, Backend, Detached, Reason, Service, Target, Xdp};
 use gateway_tests::lab::{self, Namespace};
+use gateway_tests::root_or_skip;
 use tempfile::TempDir;
 
 const DENIED: &str = "203.0.113.9";
 const GOOD: &str = "192.0.2.9";
-
-macro_rules! root_or_skip {
-    () => {
-        if !lab::is_root() || !xdp::object_is_embedded() {
-            let line = format!("\n=== SKIPPED, a test of {}: it needs root and the XDP object ===\n", module_path!());
-            let _ = io::stderr().write_all(line.as_bytes());
-            return;
-        }
-    };
-}
 
 #[test]
 fn a_process_that_ends_leaves_the_program_and_the_next_one_takes_over() {

@@ -17,26 +17,13 @@ use std::time::Duration;
 use gateway::config::model::{self, VipAffinity, VipMode, VipProtocol, XdpMode};
 use gateway::xdp::{self, Backend, Reason, Service, Target, Xdp};
 use gateway_tests::lab::{self, Namespace};
+use gateway_tests::root_or_skip;
 
 /// A SYN that is lost is sent again after a second; nothing here takes longer than a few of them.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const PORT: u16 = 8080;
 const VIPS: [&str; 2] = ["203.0.113.1:80", "[2001:db8:f::1]:80"];
-
-macro_rules! root_or_skip {
-    () => {
-        if !lab::is_root() || !xdp::object_is_embedded() {
-            // Not `eprintln!`, which the test runner shows only when a test fails.
-            let line = format!(
-                "\n=== SKIPPED, a test of {}: it needs root and `cargo xtask build-ebpf` ===\n",
-                module_path!()
-            );
-            let _ = io::stderr().write_all(line.as_bytes());
-            return;
-        }
-    };
-}
 
 #[test]
 fn nat_and_dnat_carry_downloads_and_datagrams_over_two_arms() {

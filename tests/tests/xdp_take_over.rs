@@ -7,7 +7,7 @@
 //!
 //! Root only, and only with an object in the binary; elsewhere each test says that it was skipped.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use ::gateway::xdp;
 use gateway_tests::config::Config;
 use gateway_tests::gateway::{Gateway, binary};
 use gateway_tests::lab::{self, Namespace};
+use gateway_tests::root_or_skip;
 use gateway_tests::wait;
 use tempfile::TempDir;
 
@@ -28,16 +28,6 @@ const TCP_VIP: &str = "192.0.2.10:7001";
 
 /// Longer than an echo takes on one machine; what one lost datagram costs the test.
 const ECHO: Duration = Duration::from_secs(2);
-
-macro_rules! root_or_skip {
-    () => {
-        if !lab::is_root() || !xdp::object_is_embedded() {
-            let line = format!("\n=== SKIPPED, a test of {}: it needs root and the XDP object ===\n", module_path!());
-            let _ = io::stderr().write_all(line.as_bytes());
-            return;
-        }
-    };
-}
 
 #[test]
 fn flows_outlive_a_gateway_that_is_killed_and_the_next_one_goes_on_with_them() {

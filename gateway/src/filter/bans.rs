@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -27,17 +27,11 @@ const TEXT_MAX: usize = 256;
 /// Bits of an IPv6 address that are banned together: what one customer is given (RFC 6177).
 const IPV6_BITS: u8 = 64;
 
-/// Whom a ban is for: the other end of a TCP connection, or whom an operator named.
+/// Whom a ban is for. There is no way to make one of what a request says about its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BanSource(IpAddr);
 
 impl BanSource {
-    /// The other end of a TCP connection, of whose address the handshake is the proof. Only
-    /// [`Writer::ban_source`](crate::net::Writer::ban_source) makes one.
-    pub(crate) fn of_tcp_peer(address: IpAddr) -> BanSource {
-        BanSource(address.to_canonical())
-    }
-
     /// Whom an operator named.
     pub fn named_by_operator(address: IpAddr) -> BanSource {
         BanSource(address.to_canonical())
@@ -96,7 +90,8 @@ impl std::error::Error for BanError {}
 pub struct Bans {
     /// Whether there are any, so that a connection pays a load while there are none.
     any: AtomicBool,
-    table: Mutex<Table>,
+    /// Workers read it when a connection begins, and only while there are bans.
+    table: RwLock<Table>,
 }
 
 #[derive(Default)]
@@ -147,28 +142,24 @@ impl Bans {
 
     /// Whether this address is refused.
     pub fn has(&self, address: IpAddr, now: SystemTime) -> bool {
-        self.any.load(Relaxed) && self.find(address, now).is_some()
+        self.any.load(Relaxed) && self.read().find(address, now).is_some()
     }
 
     /// The ban of an address, unless it has ended or the address has become one that is never banned.
     pub fn find(&self, address: IpAddr, now: SystemTime) -> Option<Ban> {
-        let address = address.to_canonical();
-        let table = self.lock();
-        let ban = table.bans.get(&network_of(address)).filter(|ban| ban.until > now)?;
-        let never = table.never.as_ref().is_some_and(|never| never.contains(address));
-        (!never).then(|| ban.clone())
+        self.read().find(address, now).cloned()
     }
 
     /// Every ban, the latest first.
     pub fn list(&self) -> Vec<Ban> {
-        let mut bans: Vec<Ban> = self.lock().bans.values().cloned().collect();
+        let mut bans: Vec<Ban> = self.read().bans.values().cloned().collect();
         bans.sort_by(|a, b| (b.since, a.network).cmp(&(a.since, b.network)));
         bans
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.lock().bans.len()
+        self.read().bans.len()
     }
 
     /// Forgets the bans that have ended.
@@ -212,8 +203,21 @@ impl Bans {
         table.changed.extend(all.into_iter().map(|(network, until)| (network, Some(until))));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn find(&self, address: IpAddr, now: SystemTime) -> Option<&Ban> {
+        let address = address.to_canonical();
+        let ban = self.bans.get(&network_of(address)).filter(|ban| ban.until > now)?;
+        let never = self.never.as_ref().is_some_and(|never| never.contains(address));
+        (!never).then_some(ban)
     }
 }
 

@@ -130,10 +130,6 @@ pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
     with(fd, |socket| socket.local_addr())?.as_socket().ok_or_else(not_inet)
 }
 
-pub(super) fn peer_addr(fd: RawFd) -> io::Result<SocketAddr> {
-    with(fd, |socket| socket.peer_addr())?.as_socket().ok_or_else(not_inet)
-}
-
 /// Sets `O_NONBLOCK`.
 pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     with(fd, |socket| socket.set_nonblocking(true))

@@ -12,7 +12,6 @@ use super::buf::{Buf, LARGE, OVERHEAD, SMALL, TINY};
 use super::op::{self, Completion, Expect, Fd, Op, SockAddr};
 use super::socket;
 use super::until::Until;
-use crate::filter::bans::BanSource;
 
 /// How long a socket that takes no new connections waits for handshakes that are under way: most round trips are shorter.
 const HANDSHAKES_END: Duration = Duration::from_millis(100);
@@ -310,11 +309,6 @@ impl Writer {
     /// The local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         socket::local_addr(self.socket.fd.raw())
-    }
-
-    /// The other end, as one whom to ban: no header can say who that is.
-    pub fn ban_source(&self) -> io::Result<BanSource> {
-        Ok(BanSource::of_tcp_peer(socket::peer_addr(self.socket.fd.raw())?.ip()))
     }
 }
 
