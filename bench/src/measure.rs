@@ -37,7 +37,7 @@ pub const IDLE_CONNECTIONS: usize = 10_000;
 const REST: Duration = Duration::from_millis(500);
 /// Reloads in a second of [`Load::Reload`].
 const RELOADS_PER_SECOND: f64 = 2.0;
-const GIB: f64 = (1u64 << 30) as f64;
+const MIB: f64 = (1u64 << 20) as f64;
 
 /// What runs share.
 pub struct Bench {
@@ -76,7 +76,7 @@ impl Bench {
                 let grown = server.memory().pss.saturating_sub(idle.pss);
                 let mut sample = sample_of(&outcome, Unit::Exchange);
                 sample.insert(Figure::PerConnection, grown as f64 / IDLE_CONNECTIONS as f64);
-                sample.insert(Figure::Memory, server.memory().pss as f64 / 1_048_576.0);
+                sample.insert(Figure::Memory, server.memory().pss as f64 / MIB);
                 // Of connections that are opened one after another, these say nothing.
                 sample.retain(|figure, _| !matches!(figure, Figure::Rate | Figure::Busy));
                 return Ok(sample);
@@ -89,7 +89,7 @@ impl Bench {
         };
         check(&measured.0, &mut server)?;
         let mut sample = sample_of(&measured, load.unit());
-        sample.insert(Figure::Memory, server.memory().pss as f64 / 1_048_576.0);
+        sample.insert(Figure::Memory, server.memory().pss as f64 / MIB);
         if contestant.task.tls.is_some() && is_one_each(load) {
             sample.insert(Figure::Resumed, measured.0.resumed as f64 / measured.0.done.max(1) as f64);
         }
@@ -107,22 +107,23 @@ impl Bench {
         }
         let mut engine = Engine::new(plan)?;
         engine.run(self.times.warm_up)?;
-        let (outcome, cpu) = if matches!(load, Load::Reload) {
+        let (mut outcome, cpu) = if matches!(load, Load::Reload) {
             let steps = (self.times.latency.as_secs_f64() * RELOADS_PER_SECOND).ceil() as u32;
             self.reloading(contestant, &server, &places, &mut engine, steps)?
         } else {
             measured(&server, || engine.run(self.times.latency))?
         };
         let mut sample = Sample::new();
+        if matches!(load, Load::Overload | Load::Reload) {
+            sample = sample_of(&(outcome.clone(), cpu), Unit::Exchange);
+        }
+        outcome.add(engine.drain()?);
         let percentile = |part: f64| outcome.latency.value_at_quantile(part) as f64 / 1e3;
         sample.insert(Figure::P50, percentile(0.5));
         sample.insert(Figure::P99, percentile(0.99));
         sample.insert(Figure::P999, percentile(0.999));
         sample.insert(Figure::Failed, outcome.failed as f64);
         sample.insert(Figure::Unanswered, outcome.unanswered as f64);
-        if matches!(load, Load::Overload | Load::Reload) {
-            sample.extend(sample_of(&(outcome.clone(), cpu), Unit::Exchange));
-        }
         Ok((sample, outcome))
     }
 
@@ -241,7 +242,7 @@ fn measured(server: &Server, work: impl FnOnce() -> Result<Outcome>) -> Result<(
 fn sample_of((outcome, cpu): &(Outcome, Cpu), unit: Unit) -> Sample {
     let units = match unit {
         Unit::Exchange => outcome.done as f64,
-        Unit::GiB => outcome.bytes as f64 / GIB,
+        Unit::MiB => outcome.bytes as f64 / MIB,
     };
     let seconds = outcome.took.as_secs_f64();
     Sample::from([
@@ -259,7 +260,8 @@ fn sample_of((outcome, cpu): &(Outcome, Cpu), unit: Unit) -> Sample {
 fn check(outcome: &Outcome, server: &mut Server) -> Result<()> {
     if (outcome.done == 0 && outcome.bytes == 0) || outcome.failed > outcome.done / 100 {
         let why = outcome.why.as_deref().unwrap_or("no reason is known");
-        bail!("{} exchanges done, {} failed: {why}; {}", outcome.done, outcome.failed, server.log_tail());
+        let Outcome { done, failed, took, .. } = outcome;
+        bail!("{done} exchanges done and {failed} failed in {took:.1?}: {why} {}", server.log_tail());
     }
     Ok(())
 }

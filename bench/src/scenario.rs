@@ -72,15 +72,15 @@ pub struct Requests {
 pub enum Unit {
     /// One exchange.
     Exchange,
-    /// 2^30 bytes of bodies.
-    GiB,
+    /// 2^20 bytes of bodies.
+    MiB,
 }
 
 impl Load {
     /// What its figures are divided by.
     pub fn unit(&self) -> Unit {
         match self {
-            Load::Requests(requests) if requests.up + requests.down > 0 => Unit::GiB,
+            Load::Requests(requests) if requests.up + requests.down > 0 => Unit::MiB,
             _ => Unit::Exchange,
         }
     }
@@ -187,7 +187,7 @@ fn bodies() -> Vec<Scenario> {
         for (over, task) in [("", Task::PLAIN), ("-tls", tls(Key::Ecdsa))] {
             for (way, up, down) in [("down", 0, bytes), ("up", bytes, 0)] {
                 let load = Load::Requests(Requests { connections, up, down, ..SMALL });
-                let about = format!("bodies of {size}, {way}, {connections} connections, per GiB");
+                let about = format!("bodies of {size}, {way}, {connections} connections, per MiB");
                 all.push(scenario(&format!("body-{size}-{way}{over}"), &about, task, load));
             }
         }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::core;
 
 /// How long a server may take until it accepts connections: the largest table of routes is compiled first.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to end after SIGTERM. Then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);

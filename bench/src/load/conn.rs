@@ -27,14 +27,6 @@ struct Running {
     answer: Answer,
 }
 
-/// An exchange that ended as it should.
-pub struct Finished {
-    /// When it was due.
-    pub due: Instant,
-    /// Bytes of its bodies, both ways.
-    pub bytes: u64,
-}
-
 impl Conn {
     /// Begins to connect.
     pub fn connect(plan: &Plan, source: u8) -> io::Result<Conn> {
@@ -55,16 +47,21 @@ impl Conn {
     }
 
     /// Begins an exchange that was due at `due`.
-    pub fn begin(&mut self, due: Instant) -> io::Result<()> {
+    pub fn begin(&mut self, due: Instant, body: &mut u64) -> io::Result<()> {
         self.running = Some(Running { due, sent: 0, answer: self.expected() });
-        self.send()
+        self.send(body)
     }
 
-    /// Sends and reads what it can. An error ends the connection.
-    pub fn advance(&mut self, scratch: &mut [u8], body: &mut u64) -> io::Result<Option<Finished>> {
-        self.send()?;
+    /// Sends and reads what it can; when its exchange is over, gives when it was due. `body` counts the bytes of bodies and
+    /// messages, both ways. An error ends the connection.
+    pub fn advance(&mut self, scratch: &mut [u8], body: &mut u64) -> io::Result<Option<Instant>> {
+        self.send(body)?;
         match self.receive(scratch, body)? {
-            Progress::More => return Ok(None),
+            Progress::More => {
+                // What was read may have been the end of a TLS handshake, for which the rest was waiting.
+                self.send(body)?;
+                return Ok(None);
+            }
             Progress::Acknowledge { ended } => {
                 self.link.write(&Frames::ACKNOWLEDGEMENT)?;
                 if !ended {
@@ -79,14 +76,14 @@ impl Conn {
             return Err(io::Error::other("answered before all was sent"));
         }
         if self.opened {
-            return Ok(Some(Finished { due: done.due, bytes: tail }));
+            return Ok(Some(done.due));
         }
         self.opened = true;
-        self.begin(done.due)?;
+        self.begin(done.due, body)?;
         Ok(None)
     }
 
-    fn send(&mut self) -> io::Result<()> {
+    fn send(&mut self, body: &mut u64) -> io::Result<()> {
         let (head, tail) = outgoing(&self.exchange, self.opened);
         let (length, end) = (head.len() as u64, head.len() as u64 + tail);
         loop {
@@ -97,10 +94,13 @@ impl Conn {
                 // Maybe nothing; then what TLS still holds is sent.
                 &FILL[..(end - sent).min(FILL.len() as u64) as usize]
             };
-            let taken = self.link.write(piece)?;
+            let taken = self.link.write(piece)? as u64;
             match &mut self.running {
-                Some(running) if taken > 0 => running.sent += taken as u64,
+                Some(running) if taken > 0 => running.sent += taken,
                 _ => return Ok(()),
+            }
+            if sent >= length {
+                *body += taken;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::conn::{Conn, Finished};
+use super::conn::Conn;
 use super::{Life, Outcome, Pace, Plan};
 use crate::poll::{self, Poll};
 
@@ -69,10 +69,7 @@ impl Engine {
             Pace::Open { per_second } => self.run_open(started, time, per_second)?,
             Pace::Once { at_once } => self.run_once(started, at_once)?,
         }
-        self.outcome.took = match self.plan.pace {
-            Pace::Open { .. } => time,
-            _ => started.elapsed(),
-        };
+        self.outcome.took = started.elapsed();
         Ok(std::mem::take(&mut self.outcome))
     }
 
@@ -101,6 +98,11 @@ impl Engine {
             self.serve_backlog();
             self.step(due(count).saturating_duration_since(Instant::now()).min(TICK))?;
         }
+        Ok(())
+    }
+
+    /// Waits for the answers that are under way; what was due and has none counts as unanswered.
+    pub fn drain(&mut self) -> Result<Outcome> {
         self.outcome.unanswered += self.backlog.len() as u64;
         self.backlog.clear();
         let last = Instant::now() + self.plan.patience;
@@ -108,7 +110,7 @@ impl Engine {
             self.step(PATIENCE_STEP)?;
         }
         self.outcome.unanswered += (self.slots.len() - self.free.len()) as u64;
-        Ok(())
+        Ok(std::mem::take(&mut self.outcome))
     }
 
     fn run_once(&mut self, started: Instant, at_once: usize) -> Result<()> {
@@ -151,46 +153,48 @@ impl Engine {
             self.looked = Instant::now();
             self.end_impatient();
         }
-        let Outcome { done, failed, unanswered, why, .. } = &self.outcome;
-        if *done == 0 && failed + unanswered > HOPELESS {
-            bail!("{failed} exchanges failed, {unanswered} were not answered, none was done: {why:?}");
+        let Outcome { done, failed, why, .. } = &self.outcome;
+        if *done == 0 && *failed > HOPELESS {
+            bail!("{failed} exchanges failed, none was done: {why:?}");
         }
         Ok(())
     }
 
     fn begin(&mut self, slot: usize, due: Instant) {
-        let begun = self.connected(slot).and_then(|conn| conn.begin(due));
+        let begun = self.connect(slot).and_then(|()| match &mut self.slots[slot] {
+            Some(conn) => conn.begin(due, &mut self.outcome.bytes),
+            None => Ok(()),
+        });
         if let Err(error) = begun {
             self.fail(slot, &error);
         }
     }
 
-    /// The connection of a slot, begun if there is none.
-    fn connected(&mut self, slot: usize) -> io::Result<&mut Conn> {
+    /// Has a slot a connection, if it has none.
+    fn connect(&mut self, slot: usize) -> io::Result<()> {
         if self.slots[slot].is_none() {
             self.connected += 1;
             let conn = Conn::connect(&self.plan, (1 + self.connected % SOURCES) as u8)?;
             self.poll.add(conn.link().fd(), slot as u64)?;
             self.slots[slot] = Some(conn);
         }
-        self.slots[slot].as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        Ok(())
     }
 
     fn advance(&mut self, slot: usize) {
         let Some(conn) = &mut self.slots[slot] else { return };
         match conn.advance(&mut self.scratch, &mut self.outcome.bytes) {
             Ok(None) => {}
-            Ok(Some(finished)) => self.finish(slot, &finished),
+            Ok(Some(due)) => self.finish(slot, due),
             Err(error) if conn.busy_since().is_some() => self.fail(slot, &error),
             // The proxy closed a connection that was not in use.
             Err(_) => self.slots[slot] = None,
         }
     }
 
-    fn finish(&mut self, slot: usize, finished: &Finished) {
+    fn finish(&mut self, slot: usize, due: Instant) {
         self.outcome.done += 1;
-        self.outcome.bytes += finished.bytes;
-        self.outcome.latency.saturating_record(finished.due.elapsed().as_nanos() as u64);
+        self.outcome.latency.saturating_record(due.elapsed().as_nanos() as u64);
         if let Some(conn) = &self.slots[slot] {
             self.outcome.resumed += u64::from(conn.link().is_resumed());
         }

@@ -58,6 +58,8 @@ impl Link {
         let Some(tls) = &mut self.tls else {
             return if bytes.is_empty() { Ok(0) } else { later(self.socket.write(bytes)) };
         };
+        // Before too: room that nobody is told of would never be used.
+        flush(tls, &mut self.socket)?;
         let taken = tls.writer().write(bytes)?;
         flush(tls, &mut self.socket)?;
         Ok(taken)

@@ -17,7 +17,7 @@ header_down Strict-Transport-Security max-age=31536000
 
 pub fn config(task: &Task, places: &Places) -> String {
     let Places { listen, origin, dir, .. } = places;
-    let admin = if task.reloads { admin(places) } else { "off".into() };
+    let admin = if task.reloads { format!("{0} {{\norigins {0}\n}}", admin(places)) } else { "off".into() };
     let protocols = if task.front == Front::Http2 { "h1 h2c" } else { "h1" };
     let mut text = format!(
         "{{\nadmin {admin}\nauto_https off\npersist_config off\nlog default {{\nlevel ERROR\n}}\n\
