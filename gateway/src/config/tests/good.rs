@@ -164,6 +164,7 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[xdp]\n{}", examples("Xdp")),
         format!("[xdp]\n[xdp.flows]\n{}[xdp.timeouts]\n{}", examples("Flows"), examples("Timeouts")),
         format!("[xdp]\n[xdp.limits]\n{}", examples("XdpLimits")),
+        format!("[xdp]\n[xdp.drop_log]\n{}", examples("DropLog")),
         format!("[xdp]\n[xdp.limits.syn]\n{}", examples("PacketRate")),
         format!(
             "[[cluster]]\nname = \"api\"\nendpoints = [\"10.0.0.1:443\"]\n[[vip]]\n{}",
