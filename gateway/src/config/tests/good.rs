@@ -610,6 +610,12 @@ fn limits_of_sources_are_read_in_full() {
 }
 
 #[test]
+fn drops_are_logged_when_a_rate_says_how_many() {
+    assert_eq!(config("[xdp]\n").xdp.drop_log, None);
+    assert_eq!(config("[xdp]\ndrop_log = { per_second = 10 }\n").xdp.drop_log, Some(DropLog { per_second: 10 }));
+}
+
+#[test]
 fn no_check_is_quadratic_in_the_number_of_routes() {
     let mut text = String::from("[[listener]]\nname = \"web\"\naddress = \"0.0.0.0:80\"\n");
     text += "[[listener]]\nname = \"sni\"\naddress = \"0.0.0.0:443\"\nprotocol = \"tls_passthrough\"\n";
