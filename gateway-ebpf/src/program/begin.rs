@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, Shape, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{count, drop, flow, parse, pass, send, settings};
+use super::{count, drop, drop_by, flow, parse, pass, send, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -106,7 +106,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         Ok(flow) => send::by_itself::<A>(ctx.ctx, flow),
         Err(reason) => {
             count::service(service.id, |counts| counts.dropped += 1);
-            drop(reason)
+            drop_by(reason, service.id + 1)
         }
     }
 }
