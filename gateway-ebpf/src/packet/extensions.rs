@@ -92,6 +92,12 @@ impl Chain {
     }
 }
 
+/// The [`walk`] over a frame, as [`Ip::parse`](super::Ip::parse) takes it.
+#[inline(always)]
+pub fn over(frame: Frame) -> impl FnOnce(Link) -> Chain {
+    move |start| walk(frame, start)
+}
+
 /// Walks to the header that no extension follows. A chain that is too long, or longer than the frame, ends in
 /// [`Shape::Hidden`].
 #[inline(always)]

@@ -145,7 +145,7 @@ pub trait Ip: Copy + PartialEq + 'static {
     /// Length of the IP header without options and extensions.
     const HEADER: usize;
 
-    /// Reads the packet whose IP header is at `offset`. `walk` is [`extensions::walk`](super::extensions::walk) over the
+    /// Reads the packet whose IP header is at `offset`. `walk` is [`extensions::over`](super::extensions::over) the
     /// same frame, and is called for packets that have extension headers only.
     fn parse(frame: Frame, offset: usize, walk: impl FnOnce(Link) -> Chain) -> Parsed<Self>;
     /// Reads the packet that an ICMP error quotes at `offset`, which has eight bytes of its transport header at least.
