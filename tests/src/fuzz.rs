@@ -6,6 +6,7 @@
 
 mod edge;
 mod h2_connection;
+mod packet;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,12 +22,13 @@ use h1::parse::{self, HeadLimits, ParsedRequest, ParsedResponse, RequestError, R
 
 pub use edge::{client_hello, forwarded, h2_meter, proxy_protocol};
 pub use h2_connection::h2_connection;
+pub use packet::packet;
 
 /// A target's name and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),
@@ -37,6 +39,7 @@ pub const TARGETS: [Target; 10] = [
     ("forwarded", forwarded),
     ("h2_meter", h2_meter),
     ("h2_connection", h2_connection),
+    ("packet", packet),
 ];
 
 /// Small, so that inputs of libFuzzer's usual size reach them.

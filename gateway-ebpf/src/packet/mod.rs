@@ -141,4 +141,6 @@ unsafe fn load<T: Plain>(at: *const T) -> T {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

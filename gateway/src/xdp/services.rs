@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::thread;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
@@ -32,7 +35,7 @@ pub(super) struct Services {
     /// What each slot was last given.
     written: BTreeMap<u32, abi::Backend>,
     /// What each service's Maglev table was made of.
-    tables: BTreeMap<u32, Vec<(Share, u32)>>,
+    tables: BTreeMap<u32, Shares>,
     entries: BTreeMap<ServiceKey, abi::Service>,
     wanted: Vec<Service>,
 }
@@ -42,6 +45,8 @@ type ServiceKey = (SocketAddr, VipProtocolKey);
 type BackendKey = (u32, SocketAddr);
 /// `IPPROTO_…`, which can be ordered.
 type VipProtocolKey = u16;
+/// Who gets new flows, and the slots they are in.
+type Shares = Vec<(Share, u32)>;
 
 /// What a configuration says about the addresses that mode `nat` uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -342,21 +347,17 @@ impl Services {
 
     /// All tables that changed, in one system call: the kernel waits for running programs once per call.
     fn swap_tables(&mut self, numbered: &[Numbered]) -> Result<(), XdpError> {
-        let (mut ids, mut made, mut contents) = (Vec::new(), Vec::new(), Vec::new());
-        for service in numbered {
-            let shares = service.shares();
-            if self.tables.get(&service.entry.id) != Some(&shares) {
-                made.push(service.table(&shares).map_err(|error| XdpError::map("take a Maglev table", &error))?);
-                ids.push(service.entry.id);
-                contents.push(shares);
-            }
+        let contents = numbered.iter().map(|service| (service.entry.id, service.shares()));
+        let changed: Vec<(u32, Shares)> = contents.filter(|(id, shares)| self.tables.get(id) != Some(shares)).collect();
+        if changed.is_empty() {
+            return Ok(());
         }
+        let made = maglev_tables(&changed).map_err(|error| XdpError::map("take a Maglev table", &error))?;
+        let ids: Vec<u32> = changed.iter().map(|(id, _)| *id).collect();
         let descriptors: Vec<u32> = made.iter().map(Table::descriptor).collect();
-        if !ids.is_empty() {
-            let swapped = self.maps.maglev.update(&ids, &descriptors);
-            swapped.map_err(|error| XdpError::map("swap the Maglev tables", &error))?;
-        }
-        self.tables.extend(ids.into_iter().zip(contents));
+        let swapped = self.maps.maglev.update(&ids, &descriptors);
+        swapped.map_err(|error| XdpError::map("swap the Maglev tables", &error))?;
+        self.tables.extend(changed);
         Ok(())
     }
 
@@ -413,23 +414,36 @@ struct Numbered {
 
 impl Numbered {
     /// Who gets new flows.
-    fn shares(&self) -> Vec<(Share, u32)> {
+    fn shares(&self) -> Shares {
         let weight = |backend: &Backend| if backend.alive { backend.weight } else { 0 };
         let share = |backend: &Backend| Share { address: backend.address, weight: weight(backend) };
         self.backends.iter().map(|(slot, backend)| (share(backend), *slot)).collect()
     }
+}
 
-    fn table(&self, shares: &[(Share, u32)]) -> io::Result<Table<u32, abi::Table>> {
-        let alone: Vec<Share> = shares.iter().map(|(share, _)| *share).collect();
-        let mut places = maglev::table(&alone, MAGLEV_SIZE);
-        for place in &mut places {
-            // Slots are below `NO_BACKEND`, as the ABI asserts.
-            *place = shares.get(usize::from(*place)).map_or(abi::NO_BACKEND, |(_, slot)| *slot as u16);
-        }
-        let table = Table::create(Kind::Array, 1)?;
-        table.update(&[0], &[convert::table(&places)])?;
-        Ok(table)
+/// The tables in the order of `services`, made by all cores: one takes about a millisecond, and there may be hundreds.
+fn maglev_tables(services: &[(u32, Shares)]) -> io::Result<Vec<Table<u32, abi::Table>>> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let make = |part: &[(u32, Shares)]| part.iter().map(|(_, shares)| maglev_table(shares)).collect();
+    thread::scope(|scope| {
+        let parts = services.chunks(services.len().div_ceil(cores).max(1));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || make(part))).collect();
+        let made: io::Result<Vec<Vec<_>>> =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
+        Ok(made?.into_iter().flatten().collect())
+    })
+}
+
+fn maglev_table(shares: &Shares) -> io::Result<Table<u32, abi::Table>> {
+    let alone: Vec<Share> = shares.iter().map(|(share, _)| *share).collect();
+    let mut places = maglev::table(&alone, MAGLEV_SIZE);
+    for place in &mut places {
+        // Slots are below `NO_BACKEND`, as the ABI asserts.
+        *place = shares.get(usize::from(*place)).map_or(abi::NO_BACKEND, |(_, slot)| *slot as u16);
     }
+    let table = Table::create(Kind::Array, 1)?;
+    table.update(&[0], &[convert::table(&places)])?;
+    Ok(table)
 }
 
 impl Maps {
