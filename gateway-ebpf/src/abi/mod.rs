@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod ban;
+pub mod event;
 pub mod limit;
 pub mod service;
 

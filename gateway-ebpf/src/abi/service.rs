@@ -44,6 +44,16 @@ pub mod mode {
     pub const LOCAL: u32 = 4;
 }
 
+/// How far a flow has got, as one direction knows it.
+pub mod heard {
+    /// This direction has had no packet.
+    pub const SILENCE: u8 = 0;
+    /// It has had one.
+    pub const SPEECH: u8 = 1;
+    /// And so has the other. Only the client's direction is told.
+    pub const ANSWER: u8 = 2;
+}
+
 /// Key of the services' maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -198,7 +208,7 @@ pub struct Flow<A> {
     pub mode: u8,
     /// 1: from the backend to the client.
     pub reverse: u8,
-    /// 1: this direction has had a packet, so the reverse direction has answered.
+    /// One of [`heard`].
     pub spoken: u8,
     /// 1: this direction has sent a FIN.
     pub fin: u8,

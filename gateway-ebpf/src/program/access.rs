@@ -13,7 +13,8 @@ use gateway_ebpf::abi::service::Ip6;
 use gateway_ebpf::abi::{V4, V6};
 use gateway_ebpf::packet::Transport;
 
-use super::{ban, clock};
+use super::event::code;
+use super::{PASS, ban, clock};
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -35,27 +36,27 @@ static CONDITIONS: Array<Conditions, { SLOTS * CONDITIONS_MAX }> = Array::new();
 #[btf_map]
 static RULE_PACKETS: PerCpuArray<u64, RULES_MAX> = PerCpuArray::new();
 
-/// What the rules say about an IPv4 packet.
+/// What the rules say about an IPv4 packet: a [`code`].
 #[inline(always)]
-pub fn v4(transport: Transport, source: V4) -> Reason {
+pub fn v4(transport: Transport, source: V4) -> u32 {
     let lists = in_force();
     let entry = if lists & HAS_V4 == 0 { None } else { entry_v4(lists & SLOT, source) };
-    let reason = entry.map_or(Reason::Pass, |entry| judge(transport, entry, Reason::DeniedV4));
-    if matches!(reason, Reason::Pass) && lists & HAS_BANS != 0 && ban::has_v4(source) {
-        return Reason::Banned;
+    let code = entry.map_or(PASS, |entry| judge(transport, entry, Reason::DeniedV4));
+    if code == PASS && lists & HAS_BANS != 0 && ban::has_v4(source) {
+        return Reason::Banned.index();
     }
-    reason
+    code
 }
 
-/// What the rules say about an IPv6 packet.
+/// What the rules say about an IPv6 packet: a [`code`].
 #[inline(always)]
-pub fn v6(transport: Transport, source: V6) -> Reason {
+pub fn v6(transport: Transport, source: V6) -> u32 {
     let lists = in_force();
-    let reason = entry_v6(lists, source).map_or(Reason::Pass, |entry| judge(transport, entry, Reason::DeniedV6));
-    if matches!(reason, Reason::Pass) && lists & HAS_BANS != 0 && ban::has_v6(source) {
-        return Reason::Banned;
+    let code = entry_v6(lists, source).map_or(PASS, |entry| judge(transport, entry, Reason::DeniedV6));
+    if code == PASS && lists & HAS_BANS != 0 && ban::has_v6(source) {
+        return Reason::Banned.index();
     }
-    reason
+    code
 }
 
 /// Read once for a packet: its second meaning would be another list's.
@@ -98,17 +99,17 @@ fn entry_v6(lists: u32, source: V6) -> Option<*mut Entry> {
 }
 
 #[inline(always)]
-fn judge(transport: Transport, entry: *mut Entry, denied: Reason) -> Reason {
+fn judge(transport: Transport, entry: *mut Entry, denied: Reason) -> u32 {
     super::count::atomically(entry.cast());
     // SAFETY: the kernel's pointer to an entry, which stays readable until the program ends.
     let Entry { policy, expires_s, then, .. } = unsafe { *entry };
     let policy = if expires_s != 0 && clock::seconds() >= expires_s { then } else { policy };
     let policy = if policy.kind() == Policy::CONDITIONAL { decide(transport, policy.number()) } else { policy };
     if policy.kind() == Policy::PASS {
-        return Reason::Pass;
+        return PASS;
     }
     count_rule(policy.number());
-    if policy.kind() == Policy::ALLOW { Reason::Allowed } else { denied }
+    if policy.kind() == Policy::ALLOW { Reason::Allowed.index() } else { code(denied, policy.number() + 1) }
 }
 
 #[inline(always)]

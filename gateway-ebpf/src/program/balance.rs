@@ -37,7 +37,8 @@ fn first_fragment<A: Family>(packet: &Packet<A>, otherwise: Reason) -> u32 {
 fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>) -> u32 {
     let key = flow_key(packet);
     let now = settings::tick();
-    let Some(found) = A::established().get_ptr_mut(&key) else { return Next::begin::<A>() };
+    let found = A::established().get_ptr_mut(&key).or_else(|| flow::one_sided(&key));
+    let Some(found) = found else { return Next::begin::<A>() };
     if !flow::usable(found, packet, now) {
         return Next::begin::<A>();
     }

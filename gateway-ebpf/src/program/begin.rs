@@ -7,13 +7,13 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{
-    Backend, Flow, FlowKey, MAGLEV_SIZE, SERVICES_MAX, Service, ServiceKey, Settings, Table, mode,
+    Backend, Flow, FlowKey, MAGLEV_SIZE, SERVICES_MAX, Service, ServiceKey, Settings, Table, heard, mode,
 };
 use gateway_ebpf::packet::{Packet, RST, Shape, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{count, drop, flow, parse, pass, send, settings};
+use super::{count, drop, drop_by, flow, parse, pass, send, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -72,8 +72,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
 /// Another packet of a half-open flow.
 #[inline(always)]
 fn go_on<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
-    half_open.seen = now;
-    half_open.spoken = 1;
+    flow::note_packet(half_open, packet.protocol, now);
     if flow::ends(packet) {
         flow::note_end(key, half_open, packet.flags);
     }
@@ -107,7 +106,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         Ok(flow) => send::by_itself::<A>(ctx.ctx, flow),
         Err(reason) => {
             count::service(service.id, |counts| counts.dropped += 1);
-            drop(reason)
+            drop_by(reason, service.id + 1)
         }
     }
 }
@@ -213,7 +212,7 @@ fn describe<A: Family>(
     forward.mtu = 0;
     forward.mode = service.mode as u8;
     forward.reverse = 0;
-    forward.spoken = 1;
+    forward.spoken = heard::SPEECH;
     forward.fin = 0;
     forward.peer_fin = 0;
     forward.reset = 0;
@@ -233,7 +232,7 @@ fn describe<A: Family>(
     reverse.mtu = 0;
     reverse.mode = service.mode as u8;
     reverse.reverse = 1;
-    reverse.spoken = 0;
+    reverse.spoken = heard::SILENCE;
     reverse.fin = 0;
     reverse.peer_fin = 0;
     reverse.reset = 0;
@@ -317,7 +316,7 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
         // SAFETY: an element of a map stays memory of the map while the program runs.
         let holder = unsafe { &*holder };
         let is_dead = flow::half_open_is_over(holder, key.protocol, now);
-        if !is_dead && !(steal && holder.spoken == 0) {
+        if !is_dead && !(steal && holder.spoken == heard::SILENCE) {
             return false;
         }
         flow::forget_half_open(key, holder);

@@ -7,7 +7,7 @@
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
-use gateway_ebpf::abi::service::{BACKENDS_MAX, Backend, Flow, FlowKey, Timeouts, mode};
+use gateway_ebpf::abi::service::{BACKENDS_MAX, Backend, Flow, FlowKey, Timeouts, heard, mode};
 use gateway_ebpf::packet::{FIN, Packet, RST, SYN, protocol};
 
 // Functions of their own keep their keys off the stack of `begin`, and return a number because BPF functions do.
@@ -135,20 +135,44 @@ pub fn half_open_is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
     flow.reset != 0 || silent_for(flow, now) > timeout
 }
 
+/// A half-open flow of UDP that goes on as it has begun. Many never become established: the client only sends, or is only
+/// answered. TCP has no such flows.
+#[inline(always)]
+pub fn one_sided<A: Family>(key: &FlowKey<A>) -> Option<*mut Flow<A>> {
+    if key.protocol != protocol::UDP {
+        return None;
+    }
+    // SAFETY: as in `usable`.
+    A::half_open().get_ptr_mut(key).filter(|flow| unsafe { (**flow).spoken } == heard::SPEECH)
+}
+
+/// Notes that a half-open flow's direction has had a packet. The first one of a backend tells the client's direction.
+#[inline(always)]
+pub fn note_packet<A: Family>(flow: &mut Flow<A>, transport: u32, now: u32) {
+    flow.seen = now;
+    if flow.spoken == heard::SILENCE {
+        flow.spoken = heard::SPEECH;
+        note_answer(flow, transport);
+    }
+}
+
+#[inline(never)]
+fn note_answer<A: Family>(answer: &Flow<A>, transport: u32) -> u32 {
+    let client = FlowKey::answering(answer, transport);
+    if let Some(flow) = A::half_open().get_ptr_mut(&client) {
+        // SAFETY: as in `usable`.
+        unsafe { (*flow).spoken = heard::ANSWER };
+    }
+    0
+}
+
 /// Whether this packet of a half-open flow's client makes it an established one.
 #[inline(always)]
 pub fn establishes<A: Family>(flow: &Flow<A>, packet: &Packet<A>) -> bool {
     if flow.reverse != 0 || packet.flags & SYN != 0 {
         return false;
     }
-    !has_answers(flow) || is_answered(flow, packet.protocol) != 0
-}
-
-#[inline(never)]
-fn is_answered<A: Family>(flow: &Flow<A>, transport: u32) -> u32 {
-    let answer = FlowKey::answering(flow, transport);
-    // SAFETY: as in `usable`.
-    A::half_open().get_ptr(&answer).is_some_and(|answer| unsafe { (*answer).spoken } != 0).into()
+    !has_answers(flow) || flow.spoken == heard::ANSWER
 }
 
 /// Moves both directions. They are in both tables for a moment, never in none.

@@ -11,6 +11,7 @@ mod ban;
 mod begin;
 mod clock;
 mod count;
+mod event;
 mod family;
 mod flow;
 mod fragment;
@@ -22,7 +23,7 @@ mod send;
 mod settings;
 mod source;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -39,7 +40,7 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         Some(_) => return pass(Reason::NotIp),
         None => return pass(Reason::Malformed),
     };
-    match next {
+    let verdict = match next {
         Next::BEGIN_V4 => begin::packet::<Ip4>(ctx.ctx),
         Next::BEGIN_V6 => begin::packet::<Ip6>(ctx.ctx),
         Next::ICMP_V4 => icmp::packet::<Ip4>(ctx.ctx),
@@ -47,7 +48,8 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         Next::FRAGMENT_V4 => fragment::later::<Ip4>(ctx.ctx),
         Next::FRAGMENT_V6 => fragment::later::<Ip6>(ctx.ctx),
         verdict => verdict,
-    }
+    };
+    event::told(&ctx, verdict)
 }
 
 /// What the short way of a packet ends in: a verdict, or one of these stages, which are called when its stack is free
@@ -84,7 +86,7 @@ fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
     let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
     match source::v4(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
-        reason => denied(ctx, reason, Source::V4(packet.source.to_ne_bytes())),
+        code => denied(ctx, code, Source::V4(packet.source.to_ne_bytes())),
     }
 }
 
@@ -94,7 +96,7 @@ fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
     let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
     match source::v6(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
-        reason => denied(ctx, reason, Source::V6(access::bytes(packet.source))),
+        code => denied(ctx, code, Source::V6(access::bytes(packet.source))),
     }
 }
 
@@ -118,10 +120,10 @@ fn passing(code: u32) -> Reason {
 }
 
 #[inline(always)]
-fn denied(ctx: &XdpContext, reason: u32, source: Source) -> u32 {
+fn denied(ctx: &XdpContext, code: u32, source: Source) -> u32 {
     log::dropped(ctx, source);
-    count::index(reason);
-    XDP_DROP
+    count::index(code & 0xff);
+    event::drop(code)
 }
 
 #[inline(always)]
@@ -139,8 +141,14 @@ fn pass(reason: Reason) -> u32 {
 
 #[inline(always)]
 fn drop(reason: Reason) -> u32 {
+    drop_by(reason, 0)
+}
+
+/// `by` is the number of the service that drops it, plus one.
+#[inline(always)]
+fn drop_by(reason: Reason, by: u32) -> u32 {
     count::packet(reason);
-    XDP_DROP
+    event::drop(event::code(reason, by))
 }
 
 #[panic_handler]

@@ -138,6 +138,18 @@ pub struct Xdp {
     pub timeouts: Optional<Timeouts>,
     /// What one source may send. What an access rule allows is not limited.
     pub limits: Optional<XdpLimits>,
+    /// Lines of the log for dropped packets, a few in a second. Without it, none.
+    #[schemars(extend("examples" = [{"per_second": 10}]))]
+    pub drop_log: Optional<DropLog>,
+}
+}
+
+table! { "`drop_log` of [xdp]"
+/// A line of the log for a dropped packet: why, from whom, to whom, on which interface. `docs/access.md` shows one.
+pub struct DropLog {
+    /// Lines in a second, at most. The packets that get none are counted.
+    #[schemars(extend("examples" = [10]))]
+    pub per_second: Required<Count<u32, 1, 1000>>,
 }
 }
 

@@ -16,11 +16,12 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::admin::Sources;
 use super::health::Checks;
 use super::log_writer::{self, LogWriter};
-use super::{resolve, services};
+use super::{drop_log, resolve, services};
 use crate::config::model::{Cluster, Config, Listener, ListenerProtocol};
 use crate::config::{self, Files, Loaded, Report};
 use crate::filter::bans::{self, Bans};
@@ -31,7 +32,7 @@ use crate::metrics::render::{EndpointHealth, Extra, VipCounts, VipEndpointCounts
 use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, BackendStats, ServiceStats, Xdp, XdpError};
+use crate::xdp::{self, BackendStats, Dropped, ServiceStats, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -140,6 +141,8 @@ pub struct Gateway {
     log: Option<LogWriter>,
     watched: Vec<PathBuf>,
     shared: Arc<Shared>,
+    /// Reads what the XDP program tells.
+    reader: JoinSet<()>,
 }
 
 /// What the admin endpoint may look at while the gateway runs.
@@ -191,6 +194,7 @@ impl Gateway {
             log: None,
             watched: Vec::new(),
             shared: Arc::new(Shared { registry, bans, state: Mutex::new(state), log_errors: Arc::default() }),
+            reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
         Ok((gateway, warnings))
@@ -399,24 +403,27 @@ impl Gateway {
         Ok(Some(Some((writer, format))))
     }
 
-    fn sync_xdp(&self, config: &Config) -> Result<(), ReloadError> {
+    fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
         let unchanged =
             |current: &Arc<Snapshot>| current.config.xdp == config.xdp && current.config.access == config.access;
         if self.current.as_ref().is_some_and(unchanged) {
             return Ok(());
         }
         let mut state = self.shared.lock();
-        match &mut state.xdp {
+        let xdp = match &mut state.xdp {
             Some(xdp) => {
                 xdp.sync(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
+                xdp
             }
-            none => {
-                let mut xdp = xdp::attach(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
-                if let Some(log) = xdp.take_log() {
-                    tokio::spawn(log.run());
-                }
-                *none = Some(xdp);
-            }
+            none => none.insert(xdp::attach(&config.xdp, &config.access).map_err(ReloadError::Xdp)?),
+        };
+        // There are only those of a program that was just loaded.
+        if let Some(drops) = xdp.take_drops() {
+            self.reader = JoinSet::new();
+            self.reader.spawn(drop_log::write(drops, self.shared.clone()));
+        }
+        if let Some(log) = xdp.take_log() {
+            self.reader.spawn(async { drop(log.run().await) });
         }
         Ok(())
     }
@@ -520,6 +527,7 @@ impl Shared {
             xdp_interfaces: state.xdp.as_ref().map(xdp_interfaces).unwrap_or_default(),
             vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, vips),
             xdp_rules: state.xdp.as_ref().map(xdp_rules).unwrap_or_default(),
+            xdp_drop_log: state.xdp.as_ref().and_then(xdp_drop_log),
             bans: self.bans.count() as u64,
         }
     }
@@ -557,6 +565,11 @@ impl Shared {
             Ok(view) => format!("{view:#}\n"),
             Err(error) => format!("{:#}\n", serde_json::json!({ "error": error.to_string() })),
         }
+    }
+
+    /// The line of the log for a packet that XDP dropped; `None` when there are enough of them.
+    pub fn drop_line(&self, dropped: &Dropped) -> Option<String> {
+        self.lock().xdp.as_mut().and_then(|xdp| xdp.drop_line(dropped))
     }
 
     /// Packets that XDP dropped because of a ban.
@@ -654,6 +667,11 @@ fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
 fn xdp_rules(xdp: &Xdp) -> Vec<(String, u64)> {
     let Ok(rules) = xdp.rules() else { return Vec::new() };
     rules.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect()
+}
+
+fn xdp_drop_log(xdp: &Xdp) -> Option<[u64; 2]> {
+    let counts = xdp.drop_counts().ok()??;
+    Some([counts.logged, counts.omitted])
 }
 
 /// What the kernel does not take is refused when a connection is accepted, still.

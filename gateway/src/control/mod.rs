@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod config_view;
+mod drop_log;
 pub mod gateway;
 pub mod health;
 mod lists_view;

@@ -127,6 +127,8 @@ families! {
         "Packets that would have begun a flow and were dropped: no endpoint, draining, too many flows, no source port."
     XDP_RULE_PACKETS = Counter "gateway_xdp_rule_packets_total" ["rule"]
         "Packets an access rule decided on in the XDP program."
+    XDP_DROP_LOG = Counter "gateway_xdp_drop_log_packets_total" ["result"]
+        "Dropped packets while there is a `drop_log`: written to the log, or omitted because there were too many."
     BANS = Gauge "gateway_bans_active" []
         "Sources that are banned now."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []

@@ -36,6 +36,8 @@ pub struct Extra {
     pub vips: Vec<VipCounts>,
     /// Packets that access rules decided on in XDP, by rule; empty when it is off.
     pub xdp_rules: Vec<(String, u64)>,
+    /// Dropped packets that got a line of the log, and those that did not; `None` when XDP is off.
+    pub xdp_drop_log: Option<[u64; 2]>,
     /// Sources that are banned now.
     pub bans: u64,
 }
@@ -200,6 +202,10 @@ fn kernel(extra: &Extra, page: &mut Page<'_>) {
     of_vips(&names::VIP_DROPPED, |vip| vip.dropped);
     page.family(&names::XDP_RULE_PACKETS, |family| {
         extra.xdp_rules.iter().for_each(|(rule, packets)| family.sample(&[rule], packets));
+    });
+    page.family(&names::XDP_DROP_LOG, |family| {
+        let counts = extra.xdp_drop_log.iter().flatten();
+        ["written", "omitted"].iter().zip(counts).for_each(|(result, packets)| family.sample(&[result], packets));
     });
     page.value(&names::BANS, extra.bans);
 }

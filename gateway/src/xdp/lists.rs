@@ -124,6 +124,11 @@ impl RuleNumbers {
         self.0.iter().zip(0..).filter_map(|(name, number)| Some((number, name.as_deref()?)))
     }
 
+    /// The rule of this number.
+    pub fn name(&self, number: u32) -> Option<&str> {
+        self.0.get(number as usize)?.as_deref()
+    }
+
     fn number(&self, name: &str) -> u32 {
         let at = self.0.iter().position(|slot| slot.as_deref() == Some(name));
         at.expect("`assign` has given every rule a number") as u32

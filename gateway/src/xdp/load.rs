@@ -11,6 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 use gateway_ebpf::abi::{self, limit, names};
 
 use super::bans::BanTables;
+use super::drops::Drops;
 use super::limits::Limiter;
 use super::pins::Pins;
 use super::services::Services;
@@ -31,6 +32,7 @@ pub(super) struct Loaded {
     pub tables: Tables,
     pub bans: BanTables,
     pub limiter: Limiter,
+    pub drops: Drops,
     packets: PerCpuArray<MapData, u64>,
     services: Services,
     log: Option<DropLog>,
@@ -60,6 +62,7 @@ impl Loaded {
             tables: Tables::new(&mut ebpf)?,
             bans: BanTables::new(&mut ebpf)?,
             limiter: Limiter::new(&mut ebpf, &config.limits)?,
+            drops: Drops::new(&mut ebpf, config.drop_log)?,
             packets: map(&mut ebpf, names::PACKETS)?,
             services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
@@ -92,6 +95,10 @@ impl Loaded {
 
     pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
         self.services.stats()
+    }
+
+    pub fn service_name(&self, id: u32) -> Option<&str> {
+        self.services.name(id)
     }
 
     pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {

@@ -8,6 +8,7 @@ mod bans;
 mod batch;
 mod clock;
 mod convert;
+mod drops;
 mod error;
 mod flows;
 mod front;
@@ -27,14 +28,16 @@ mod view;
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::{self, AccessRule, XdpMode};
+use drops::By;
 use ipnet::IpNet;
 use lists::{Lists, RuleNumbers};
 use load::Loaded;
 use pins::Pins;
 
+pub use drops::{DropCounts, DropRing, Dropped};
 pub use error::{Refusal, XdpError};
 pub use flows::{FlowInfo, FlowState};
 pub use gateway_ebpf::Reason;
@@ -238,6 +241,22 @@ impl Xdp {
         }
     }
 
+    /// The drops that the program tells about, if they were not taken yet. They are those of this program: take them
+    /// again after a [`sync`](Xdp::sync) that has turned XDP on.
+    pub fn take_drops(&mut self) -> Option<DropRing> {
+        self.running.as_mut().and_then(|running| running.program.drops.take_ring())
+    }
+
+    /// The line of the log for a drop; `None` when it is one too many for this second.
+    pub fn drop_line(&mut self, dropped: &Dropped) -> Option<String> {
+        self.running.as_mut().and_then(|running| running.drop_line(dropped))
+    }
+
+    /// What became of dropped packets while there was a `drop_log`; `None` while XDP is off.
+    pub fn drop_counts(&self) -> Result<Option<DropCounts>, XdpError> {
+        self.running.as_ref().map(|running| running.program.drops.counts()).transpose()
+    }
+
     /// Runs the program `repeat` times on an Ethernet frame that nobody sent (BPF_PROG_TEST_RUN). It is counted like
     /// any other packet. `None` while XDP is off.
     pub fn probe(&self, frame: &[u8], repeat: u32) -> Result<Option<Probe>, XdpError> {
@@ -280,15 +299,21 @@ impl Running {
     fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
         let old = (self.lists.clone(), self.rules.clone());
         let report = self.sync_lists(access)?;
-        let synced = self.program.limiter.set(&config.limits).and_then(|()| self.sync_interfaces(config));
+        let synced = self.tell_program(config).and_then(|()| self.sync_interfaces(config));
         if let Err(error) = synced {
             let (lists, rules) = old;
             self.program.tables.change(&self.lists, &lists)?;
             (self.lists, self.rules) = (lists, rules);
-            self.program.limiter.set(&self.config.limits)?;
+            self.tell_program(&self.config.clone())?;
             return Err(error);
         }
         Ok(report)
+    }
+
+    /// What the program reads anew for each packet.
+    fn tell_program(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
+        self.program.limiter.set(&config.limits)?;
+        self.program.drops.set(config.drop_log)
     }
 
     /// Compiles the rules anew, for this moment, and puts what is different into the kernel.
@@ -308,6 +333,21 @@ impl Running {
         rules.keep_only(&names);
         (self.lists, self.rules) = (lists, rules);
         Ok(SyncReport { added, removed })
+    }
+
+    fn drop_line(&mut self, dropped: &Dropped) -> Option<String> {
+        let omitted = self.program.drops.admit(dropped, Instant::now())?;
+        let limits = &self.config.limits;
+        let of_limit = |rate: Option<model::PacketRate>| rate.map(|rate| By::Limit(rate.per_second));
+        let number = dropped.by.checked_sub(1);
+        let by = match dropped.reason {
+            Reason::DeniedV4 | Reason::DeniedV6 => number.and_then(|rule| self.rules.name(rule)).map(By::Rule),
+            Reason::SynLimit => of_limit(limits.syn),
+            Reason::PacketLimit => of_limit(limits.packets),
+            _ => number.and_then(|id| self.program.service_name(id)).map(By::Vip),
+        };
+        let interface = self.interfaces.iter().find(|interface| interface.index() == dropped.interface);
+        Some(drops::line(dropped, by, interface.map(Interface::name), omitted))
     }
 
     fn find(&self, address: IpAddr) -> std::io::Result<Option<Match>> {

@@ -175,6 +175,12 @@ impl Services {
         self.wanted.iter().map(|service| self.stats_of(service)).collect()
     }
 
+    /// The vip of the service of this number.
+    pub fn name(&self, id: u32) -> Option<&str> {
+        let service = self.wanted.iter().find(|service| self.services.get(&key(service)) == Some(id));
+        service.map(|service| service.name.as_str())
+    }
+
     /// Flows whose client or backend is `of`; of everybody if it is `None`.
     pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
         self.maps.flows.read(of)

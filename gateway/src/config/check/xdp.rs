@@ -2,7 +2,7 @@
 
 use super::duration;
 use crate::config::decode::Optional;
-use crate::config::model::{FlowLimits, FlowTimeouts, PacketRate, Xdp, XdpLimits, XdpMode};
+use crate::config::model::{DropLog, FlowLimits, FlowTimeouts, PacketRate, Xdp, XdpLimits, XdpMode};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -33,6 +33,7 @@ pub fn check(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
         flows: flows(raw.flows),
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
+        drop_log: raw.drop_log.and_then(drop_log),
     }
 }
 
@@ -68,6 +69,11 @@ fn limits(raw: Optional<raw::XdpLimits>) -> XdpLimits {
         sources: raw.sources.map_or(default.sources, |count| count.value.0),
         dry_run: raw.dry_run.map_or(default.dry_run, |dry_run| dry_run.value),
     }
+}
+
+/// `None` when the rate is missing, which has been reported.
+fn drop_log(raw: At<raw::DropLog>) -> Option<DropLog> {
+    Some(DropLog { per_second: raw.value.per_second.0?.value.0 })
 }
 
 /// `None` when the rate is missing, which has been reported.

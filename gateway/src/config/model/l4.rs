@@ -31,6 +31,8 @@ pub struct Xdp {
     pub timeouts: FlowTimeouts,
     /// `limits`
     pub limits: XdpLimits,
+    /// `drop_log`: dropped packets in the log; `None` is none of them, the default.
+    pub drop_log: Option<DropLog>,
 }
 
 impl Default for Xdp {
@@ -45,6 +47,7 @@ impl Default for Xdp {
             flows: FlowLimits::default(),
             timeouts: FlowTimeouts::default(),
             limits: XdpLimits::default(),
+            drop_log: None,
         }
     }
 }
@@ -112,6 +115,13 @@ impl Default for XdpLimits {
     fn default() -> Self {
         XdpLimits { syn: None, packets: None, prefix_v4: 32, prefix_v6: 64, sources: 1 << 16, dry_run: false }
     }
+}
+
+/// `drop_log`: a line of the log for a dropped packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropLog {
+    /// `per_second`: lines in a second, at most.
+    pub per_second: u32,
 }
 
 /// A token bucket.

@@ -164,6 +164,7 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[xdp]\n{}", examples("Xdp")),
         format!("[xdp]\n[xdp.flows]\n{}[xdp.timeouts]\n{}", examples("Flows"), examples("Timeouts")),
         format!("[xdp]\n[xdp.limits]\n{}", examples("XdpLimits")),
+        format!("[xdp]\n[xdp.drop_log]\n{}", examples("DropLog")),
         format!("[xdp]\n[xdp.limits.syn]\n{}", examples("PacketRate")),
         format!(
             "[[cluster]]\nname = \"api\"\nendpoints = [\"10.0.0.1:443\"]\n[[vip]]\n{}",
@@ -606,6 +607,12 @@ fn limits_of_sources_are_read_in_full() {
     let rate = |per_second, burst| Some(PacketRate { per_second, burst });
     let (syn, packets) = (rate(100, 100), rate(9, 7));
     assert_eq!(limits, XdpLimits { syn, packets, prefix_v4: 24, prefix_v6: 48, sources: 2048, dry_run: true });
+}
+
+#[test]
+fn drops_are_logged_when_a_rate_says_how_many() {
+    assert_eq!(config("[xdp]\n").xdp.drop_log, None);
+    assert_eq!(config("[xdp]\ndrop_log = { per_second = 10 }\n").xdp.drop_log, Some(DropLog { per_second: 10 }));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::duration;
 use crate::config::model::*;
 
 pub fn view_xdp(xdp: &Xdp) -> Value {
-    let Xdp { interfaces, mode, pin, snat_addresses, snat_ports, flows, timeouts, limits } = xdp;
+    let Xdp { interfaces, mode, pin, snat_addresses, snat_ports, flows, timeouts, limits, drop_log } = xdp;
     let mode = match mode {
         XdpMode::Auto => "auto",
         XdpMode::Native => "native",
@@ -23,6 +23,7 @@ pub fn view_xdp(xdp: &Xdp) -> Value {
         "flows": { "established": established, "half_open": half_open, "new_per_second": new_per_second },
         "timeouts": view_timeouts(timeouts),
         "limits": view_limits(limits),
+        "drop_log": drop_log.map(|DropLog { per_second }| json!({ "per_second": per_second })),
     })
 }
 

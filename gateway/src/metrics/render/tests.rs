@@ -38,6 +38,7 @@ fn full_page() -> String {
             }],
         }],
         xdp_rules: vec![("bad-actors".into(), 7)],
+        xdp_drop_log: Some([4, 9]),
         bans: 3,
         ..Extra::default()
     };
@@ -91,6 +92,8 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_cluster_endpoint_healthy{cluster="c",endpoint="[::1]:80"}"#, 1.0),
         (r#"gateway_cluster_endpoint_health_changes_total{cluster="c",endpoint="[::1]:80"}"#, 2.0),
         (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
+        (r#"gateway_xdp_drop_log_packets_total{result="written"}"#, 4.0),
+        (r#"gateway_xdp_drop_log_packets_total{result="omitted"}"#, 9.0),
         (r#"gateway_xdp_interface_mode{interface="eth0",mode="native"}"#, 0.0),
         (r#"gateway_xdp_interface_mode{interface="eth0",mode="generic"}"#, 1.0),
         (r#"gateway_vip_flows_total{vip="v",endpoint="10.0.0.1:80"}"#, 8.0),
