@@ -6,7 +6,7 @@ use gateway_ebpf::abi::service::FlowKey;
 use gateway_ebpf::packet::{Packet, Shape, protocol};
 
 use super::family::Family;
-use super::{Next, drop, flow, pass, send, settings};
+use super::{Next, cookie, drop, flow, pass, send, settings};
 
 /// `otherwise` is what an earlier stage calls the packet when it is none of a service.
 #[inline(always)]
@@ -21,7 +21,7 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
     match packet.protocol {
         protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => with_ports(ctx, packet),
         icmp if icmp == A::ICMP => Next::icmp::<A>(),
-        _ => pass(otherwise),
+        _ => cookie::or_pass(packet, otherwise),
     }
 }
 
