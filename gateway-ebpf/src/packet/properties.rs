@@ -244,12 +244,7 @@ proptest! {
 }
 
 /// Exchanges addresses and ports as the program does, by differences, and computes the checksum anew.
-fn rewrite_and_verify<A: Ip>(
-    mut segment: Vec<u8>,
-    old: [A; 2],
-    new: [A; 2],
-    ports: u32,
-) -> Result<(), TestCaseError> {
+fn rewrite_and_verify<A: Ip>(mut segment: Vec<u8>, old: [A; 2], new: [A; 2], ports: u32) -> Result<(), TestCaseError> {
     const CHECKSUM: usize = 16;
     let sum_of = |addresses: [A; 2], segment: &[u8]| {
         let words = segment.chunks(2).map(|word| u16::from_ne_bytes([word[0], word.get(1).copied().unwrap_or(0)]));
