@@ -6,7 +6,7 @@ use gateway_ebpf::abi::service::FlowKey;
 use gateway_ebpf::packet::{Packet, Shape, protocol};
 
 use super::family::Family;
-use super::{Next, flow, pass, send, settings};
+use super::{Next, drop, flow, pass, send, settings};
 
 /// `otherwise` is what an earlier stage calls the packet when it is none of a service.
 #[inline(always)]
@@ -14,6 +14,7 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
     match packet.shape {
         Shape::Whole => {}
         Shape::Cut => return pass(Reason::Malformed),
+        Shape::Hidden => return drop(Reason::HiddenPorts),
         Shape::First(_) => return first_fragment(packet, otherwise),
         Shape::Later(_) => return Next::fragment::<A>(),
     }

@@ -10,7 +10,7 @@ use gateway_ebpf::packet::{Packet, Parsed, Shape, checksum, protocol};
 use super::balance::flow_key;
 use super::family::Family;
 use super::send::{self, bytes};
-use super::{count, drop, frame, parse, pass};
+use super::{count, drop, frame, parse, pass, walk};
 
 /// RFC 792 and RFC 4443 §4.1.
 struct Types {
@@ -83,7 +83,9 @@ fn turn_round(ctx: &XdpContext) -> Option<()> {
 /// An error about a packet that this box sent for a flow. It takes the way of the packets that answer that one.
 #[inline(always)]
 fn error<A: Family>(ctx: &XdpContext, outer: &Packet<A>) -> u32 {
-    let Parsed::Packet(quoted) = A::parse_quoted(frame(ctx), outer.transport + 8) else { return pass(Reason::Pass) };
+    let Parsed::Packet(quoted) = A::parse_quoted(frame(ctx), outer.transport + 8, walk(ctx)) else {
+        return pass(Reason::Pass);
+    };
     let has_ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !has_ports || !matches!(quoted.shape, Shape::Whole | Shape::First(_)) {
         return pass(Reason::Pass);

@@ -30,6 +30,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Ip4, Ip6};
+use gateway_ebpf::packet::extensions::{self, Chain, Link};
 use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Packet, Parsed, Source};
 
 // `frags`: without it a driver refuses the program when the MTU is above about 3.5 kB.
@@ -84,7 +85,7 @@ impl Next {
 #[inline(never)]
 fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset, walk(ctx)) else { return pass(Reason::Malformed) };
     match source::v4(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
         code => denied(ctx, code, Source::V4(packet.source.to_ne_bytes())),
@@ -94,7 +95,7 @@ fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
 #[inline(never)]
 fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset, walk(ctx)) else { return pass(Reason::Malformed) };
     match source::v6(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
         code => denied(ctx, code, Source::V6(access::bytes(packet.source))),
@@ -105,10 +106,24 @@ fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
 #[inline(always)]
 fn parse<A: Ip>(ctx: &XdpContext) -> Option<Packet<A>> {
     let (_, offset) = frame(ctx).network()?;
-    match A::parse(frame(ctx), offset) {
+    match A::parse(frame(ctx), offset, walk(ctx)) {
         Parsed::Packet(packet) => Some(packet),
         Parsed::Malformed => None,
     }
+}
+
+/// The walk over a packet's extension headers.
+#[inline(always)]
+fn walk(ctx: &XdpContext) -> impl FnOnce(Link) -> Chain {
+    let ctx = ctx.ctx;
+    move |start| Chain(walk_extensions(ctx, start.0))
+}
+
+/// Global, so that the verifier looks at it once, and not again for every stage that parses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_extensions(ctx: *mut xdp_md, start: u32) -> u64 {
+    extensions::walk(frame(&XdpContext::new(ctx)), Link(start)).0
 }
 
 const PASS: u32 = Reason::Pass.index();

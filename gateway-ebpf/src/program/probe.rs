@@ -14,7 +14,7 @@ use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use gateway_ebpf::abi::probe::{MARK, MARK_NUMBER, PROBES_MAX, Probe, TARGETS_MAX, Target, key};
 use gateway_ebpf::abi::service::{Ip4, Ip6, mode};
-use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Parsed, Shape, protocol};
+use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Parsed, Shape, extensions, protocol};
 
 use super::family::Family;
 use super::send::{IPPROTO_IPIP, IPPROTO_IPV6, OUTER_TTL, write_header};
@@ -144,7 +144,7 @@ fn encapsulate<A: Family>(skb: *mut __sk_buff, packet: &Packet<A>) -> Option<()>
 /// A whole packet with ports.
 #[inline(always)]
 fn parse<A: Family>(skb: *mut __sk_buff, offset: usize) -> Option<Packet<A>> {
-    let Parsed::Packet(packet) = A::parse(frame(skb), offset) else { return None };
+    let Parsed::Packet(packet) = A::parse(frame(skb), offset, extensions::over(frame(skb))) else { return None };
     let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP);
     (has_ports && matches!(packet.shape, Shape::Whole)).then_some(packet)
 }
