@@ -110,6 +110,10 @@ impl Loaded {
         self.services.stats()
     }
 
+    pub fn lacks_route(&self) -> bool {
+        self.services.lacks_route()
+    }
+
     pub fn service_name(&self, id: u32) -> Option<&str> {
         self.services.name(id)
     }
