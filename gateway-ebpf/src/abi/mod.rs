@@ -7,6 +7,7 @@ pub mod access;
 pub mod ban;
 pub mod event;
 pub mod limit;
+pub mod probe;
 pub mod service;
 
 /// Changes whenever an item of this module changes its meaning or layout.

@@ -19,6 +19,7 @@ mod icmp;
 mod limit;
 mod log;
 mod next_hop;
+mod probe;
 mod send;
 mod settings;
 mod source;

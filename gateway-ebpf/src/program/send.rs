@@ -12,9 +12,9 @@ use super::family::Family;
 use super::{count, drop, fragment, icmp, next_hop, parse, pass, settings};
 
 /// The TTL of an outer header: the default of most stacks.
-const OUTER_TTL: u8 = 64;
-const IPPROTO_IPIP: u8 = 4;
-const IPPROTO_IPV6: u8 = 41;
+pub const OUTER_TTL: u8 = 64;
+pub const IPPROTO_IPIP: u8 = 4;
+pub const IPPROTO_IPV6: u8 = 41;
 
 /// Bytes of the TCP header up to the end of its checksum, and of a UDP header.
 const TCP_REACH: usize = 18;

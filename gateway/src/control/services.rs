@@ -1,10 +1,10 @@
 //! What the kernel is told to do with each vip, from the configuration and the endpoints as they are now. Pure.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::model::{Config, Vip, VipTarget};
+use crate::config::model::{Config, Vip, VipMode, VipTarget};
 use crate::xdp::{Backend, Service, Target};
 
 /// An endpoint as it is now: resolved, and asked how it is.
@@ -41,6 +41,23 @@ pub fn next_step(config: &Config, clusters: &[Vec<EndpointNow>]) -> Option<Durat
         endpoints.filter_map(move |endpoint| endpoint.age.filter(|age| *age < slow_start).map(|age| (slow_start, age)))
     });
     ramping.map(|(slow_start, age)| slow_start * (step(slow_start, age)) / STEPS - age).min()
+}
+
+/// The virtual addresses at which health checks of each cluster ask, by cluster id: those of its vips in the modes in which
+/// an endpoint has to have them.
+pub fn asked_at(config: &Config) -> Vec<Vec<(IpAddr, VipMode)>> {
+    let mut asked = vec![Vec::new(); config.clusters.len()];
+    for vip in &config.vips {
+        if let (VipMode::Dsr | VipMode::Ipip, VipTarget::Cluster(id)) = (vip.mode, vip.target)
+            && config.clusters[id.index()].health_check.is_some()
+        {
+            let (of_cluster, way): (&mut Vec<_>, _) = (&mut asked[id.index()], (vip.address.ip(), vip.mode));
+            if !of_cluster.contains(&way) {
+                of_cluster.push(way);
+            }
+        }
+    }
+    asked
 }
 
 fn service(vip: &Vip, config: &Config, clusters: &[Vec<EndpointNow>]) -> Service {
@@ -88,7 +105,7 @@ fn step(slow_start: Duration, age: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{ClusterId, ListenerId, VipAffinity, VipMode, VipProtocol};
+    use crate::config::model::{ClusterId, ListenerId, VipAffinity, VipProtocol};
 
     /// One vip on `target`, whose cluster starts slowly within `slow_start` seconds.
     fn config(address: &str, target: VipTarget, slow_start: u64) -> Config {

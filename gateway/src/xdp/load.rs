@@ -14,10 +14,11 @@ use super::bans::BanTables;
 use super::drops::Drops;
 use super::limits::Limiter;
 use super::pins::Pins;
+use super::probing::{ProbeWay, Probing};
 use super::services::Services;
 use super::tables::Tables;
 use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
-use crate::config::model;
+use crate::config::model::{self, VipMode};
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
 pub fn object_is_embedded() -> bool {
@@ -33,6 +34,7 @@ pub(super) struct Loaded {
     pub bans: BanTables,
     pub limiter: Limiter,
     pub drops: Drops,
+    probing: Probing,
     packets: PerCpuArray<MapData, u64>,
     services: Services,
     log: Option<DropLog>,
@@ -63,6 +65,7 @@ impl Loaded {
             bans: BanTables::new(&mut ebpf)?,
             limiter: Limiter::new(&mut ebpf, &config.limits)?,
             drops: Drops::new(&mut ebpf, config.drop_log)?,
+            probing: Probing::new(&ebpf)?,
             packets: map(&mut ebpf, names::PACKETS)?,
             services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
@@ -83,6 +86,15 @@ impl Loaded {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let link = program.attach_to_link(link)?;
         Ok(program.take_link(link)?)
+    }
+
+    /// How health checks reach these addresses, by these interfaces.
+    pub fn probe_ways(
+        &mut self,
+        interfaces: &[(String, u32)],
+        wanted: &[(IpAddr, VipMode)],
+    ) -> Result<Vec<ProbeWay>, XdpError> {
+        self.probing.sync(&mut self.ebpf, interfaces, wanted)
     }
 
     pub fn counters(&self) -> Result<Counters, XdpError> {
