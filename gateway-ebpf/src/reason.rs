@@ -53,11 +53,15 @@ pub enum Reason {
     SynLimitDryRun = 23,
     /// Would have been dropped as [`PacketLimit`](Reason::PacketLimit). Counted beside what became of the packet.
     PacketLimitDryRun = 24,
+    /// Dropped: the transport header is not in sight, so no rule with ports could be asked about the packet.
+    HiddenPorts = 25,
+    /// Answered: a SYN to a listener of the box whose queue overflows, by a SYN cookie.
+    SynCookie = 26,
 }
 
 impl Reason {
     /// Every reason, in the order of its counter.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 27] = [
         Reason::Pass,
         Reason::Allowed,
         Reason::NotIp,
@@ -83,6 +87,8 @@ impl Reason {
         Reason::PacketLimit,
         Reason::SynLimitDryRun,
         Reason::PacketLimitDryRun,
+        Reason::HiddenPorts,
+        Reason::SynCookie,
     ];
 
     /// The index of the counter.
@@ -106,6 +112,7 @@ impl Reason {
                 | Reason::Banned
                 | Reason::SynLimit
                 | Reason::PacketLimit
+                | Reason::HiddenPorts
         )
     }
 
@@ -137,6 +144,8 @@ impl Reason {
             Reason::PacketLimit => "packet_limit",
             Reason::SynLimitDryRun => "syn_limit_dry_run",
             Reason::PacketLimitDryRun => "packet_limit_dry_run",
+            Reason::HiddenPorts => "hidden_ports",
+            Reason::SynCookie => "syn_cookie",
         }
     }
 }

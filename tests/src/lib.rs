@@ -36,6 +36,7 @@ pub mod stream;
 pub mod tls;
 pub mod wait;
 pub mod websocket;
+pub mod xdp;
 
 /// What nearly every test names.
 pub mod prelude {

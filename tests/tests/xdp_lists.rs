@@ -67,7 +67,24 @@ fn conditions_and_ends_decide_as_the_rules_say() {
         ("IPv6, a single address", udp(&[], "2001:db8:5::9", 443), Reason::DeniedV6),
         ("IPv6, the address beside it", udp(&[], "2001:db8:5::8", 443), Reason::Pass),
         ("IPv6, has not ended", udp(&[], "2001:db8:6::1", 9), Reason::DeniedV6),
-        ("IPv6, behind an extension header", behind_options(tcp(&[], "2001:db8:9::1", 22, SYN)), Reason::DeniedV6),
+        ("IPv6, behind an extension header", with_extensions(1, tcp(&[], "2001:db8:9::1", 22, SYN)), Reason::DeniedV6),
+        (
+            "IPv6, behind as many as are walked through",
+            with_extensions(8, tcp(&[], "2001:db8:9::1", 22, SYN)),
+            Reason::DeniedV6,
+        ),
+        ("IPv6, behind one more", with_extensions(9, tcp(&[], "2001:db8:9::1", 22, SYN)), Reason::HiddenPorts),
+        (
+            "IPv6, behind one more from a source that may",
+            with_extensions(9, tcp(&[], "2001:db8:1::1", 22, SYN)),
+            Reason::HiddenPorts,
+        ),
+        (
+            "a first fragment that ends inside TCP",
+            first_fragment(tcp(&[], "10.9.0.1", 22, SYN), 8),
+            Reason::HiddenPorts,
+        ),
+        ("a first fragment", first_fragment(tcp(&[], "10.9.0.1", 22, SYN), 20), Reason::DeniedV4),
         ("no rule", tcp(&[], "198.51.100.1", 22, SYN), Reason::Pass),
     ];
     for (name, frame, reason) in cases {
@@ -77,7 +94,7 @@ fn conditions_and_ends_decide_as_the_rules_say() {
     }
     let rules = xdp.rules().unwrap();
     let packets = |name| rules.iter().find(|rule| rule.0 == name).unwrap().1;
-    assert_eq!((packets("ssh"), packets("office"), packets("udp"), packets("ended")), (9, 2, 2, 0));
+    assert_eq!((packets("ssh"), packets("office"), packets("udp"), packets("ended")), (11, 2, 2, 0));
     let found = xdp.find("203.0.113.2".parse().unwrap()).unwrap().unwrap();
     assert_eq!((found.prefix.to_string(), found.packets), ("203.0.113.2/32".into(), 1));
 }
@@ -431,12 +448,23 @@ fn ip(tags: &[u16], source: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
     }
 }
 
-/// An IPv6 frame without tags, with destination options in front of its transport.
-fn behind_options(mut frame: Vec<u8>) -> Vec<u8> {
-    let protocol = std::mem::replace(&mut frame[14 + 6], 60);
-    frame[14 + 5] += 8;
-    let options = [protocol, 0, 1, 4, 0, 0, 0, 0];
-    frame.splice(54..54, options);
+/// An IPv6 frame without tags, with so many headers of destination options before its transport.
+fn with_extensions(headers: u8, mut frame: Vec<u8>) -> Vec<u8> {
+    for _ in 0..headers {
+        let next = std::mem::replace(&mut frame[14 + 6], 60);
+        frame[14 + 5] += 8;
+        frame.splice(54..54, [next, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    frame
+}
+
+/// An IPv4 packet as the first fragment of itself, with so many bytes behind the IP header.
+fn first_fragment(mut frame: Vec<u8>, bytes: u8) -> Vec<u8> {
+    frame[16..18].copy_from_slice(&[0, 20 + bytes]);
+    frame[20] = 0x20;
+    frame.truncate(34 + usize::from(bytes));
+    // As Ethernet fills it up.
+    frame.resize(60, 0);
     frame
 }
 

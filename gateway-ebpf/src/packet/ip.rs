@@ -1,5 +1,6 @@
 //! IPv4 and IPv6 headers, and the ports behind them.
 
+use super::extensions::{Chain, Link};
 use super::{Frame, Plain};
 use crate::abi::service::{Ip4, Ip6};
 use crate::abi::{V4, V6};
@@ -38,13 +39,6 @@ const ICMP_HEADER: usize = 8;
 /// IPv4: a bit of the fragment word that says that more follow, and those of the offset (RFC 791 §3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
-
-/// Extension headers walked through (RFC 8200 §4.1 recommends at most one of each kind, of which four may stand here).
-const EXTENSIONS_MAX: usize = 6;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION: u8 = 60;
 
 /// An IP packet's addresses and where its parts begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +120,11 @@ pub enum Shape {
     First(u32),
     /// Another fragment.
     Later(u32),
-    /// The frame ends inside the transport header or before it.
+    /// The frame ends inside the transport header.
     Cut,
+    /// The receiver may find a transport header that is not in sight here: it is behind too many extension headers, or
+    /// behind the end of the first fragment (RFC 1858 §3, RFC 7112 §5) or of the bytes that may be read directly.
+    Hidden,
 }
 
 /// What a frame carries.
@@ -148,10 +145,11 @@ pub trait Ip: Copy + PartialEq + 'static {
     /// Length of the IP header without options and extensions.
     const HEADER: usize;
 
-    /// Reads the packet whose IP header is at `offset`.
-    fn parse(frame: Frame, offset: usize) -> Parsed<Self>;
+    /// Reads the packet whose IP header is at `offset`. `walk` is [`extensions::over`](super::extensions::over) the
+    /// same frame, and is called for packets that have extension headers only.
+    fn parse(frame: Frame, offset: usize, walk: impl FnOnce(Link) -> Chain) -> Parsed<Self>;
     /// Reads the packet that an ICMP error quotes at `offset`, which has eight bytes of its transport header at least.
-    fn parse_quoted(frame: Frame, offset: usize) -> Parsed<Self>;
+    fn parse_quoted(frame: Frame, offset: usize, walk: impl FnOnce(Link) -> Chain) -> Parsed<Self>;
     /// The address's words added up, for checksums.
     fn sum(self) -> u64;
     /// The address in one word, for hashes.
@@ -164,12 +162,12 @@ impl Ip for Ip4 {
     const HEADER: usize = IPV4_HEADER_MIN;
 
     #[inline(always)]
-    fn parse(frame: Frame, offset: usize) -> Parsed<Ip4> {
+    fn parse(frame: Frame, offset: usize, _: impl FnOnce(Link) -> Chain) -> Parsed<Ip4> {
         v4(frame, offset, Wanted::All).map_or(Parsed::Malformed, Parsed::Packet)
     }
 
     #[inline(always)]
-    fn parse_quoted(frame: Frame, offset: usize) -> Parsed<Ip4> {
+    fn parse_quoted(frame: Frame, offset: usize, _: impl FnOnce(Link) -> Chain) -> Parsed<Ip4> {
         v4(frame, offset, Wanted::EightBytes).map_or(Parsed::Malformed, Parsed::Packet)
     }
 
@@ -190,13 +188,13 @@ impl Ip for Ip6 {
     const HEADER: usize = IPV6_HEADER;
 
     #[inline(always)]
-    fn parse(frame: Frame, offset: usize) -> Parsed<Ip6> {
-        v6(frame, offset, Wanted::All).map_or(Parsed::Malformed, Parsed::Packet)
+    fn parse(frame: Frame, offset: usize, walk: impl FnOnce(Link) -> Chain) -> Parsed<Ip6> {
+        v6(frame, offset, Wanted::All, walk).map_or(Parsed::Malformed, Parsed::Packet)
     }
 
     #[inline(always)]
-    fn parse_quoted(frame: Frame, offset: usize) -> Parsed<Ip6> {
-        v6(frame, offset, Wanted::EightBytes).map_or(Parsed::Malformed, Parsed::Packet)
+    fn parse_quoted(frame: Frame, offset: usize, walk: impl FnOnce(Link) -> Chain) -> Parsed<Ip6> {
+        v6(frame, offset, Wanted::EightBytes, walk).map_or(Parsed::Malformed, Parsed::Packet)
     }
 
     #[inline(always)]
@@ -271,7 +269,7 @@ fn v4(frame: Frame, network: usize, wanted: Wanted) -> Option<Packet<Ip4>> {
 }
 
 #[inline(always)]
-fn v6(frame: Frame, network: usize, wanted: Wanted) -> Option<Packet<Ip6>> {
+fn v6(frame: Frame, network: usize, wanted: Wanted, walk: impl FnOnce(Link) -> Chain) -> Option<Packet<Ip6>> {
     let header: Header6 = frame.read(network)?;
     if u32::from_be(header.version_class_flow) >> 28 != 6 {
         return None;
@@ -289,50 +287,14 @@ fn v6(frame: Frame, network: usize, wanted: Wanted) -> Option<Packet<Ip6>> {
         shape: Shape::Whole,
     };
     let plain = matches!(packet.protocol, protocol::TCP | protocol::UDP | protocol::ICMPV6);
-    if !plain && skip_extensions(frame, header.next, &mut packet).is_none() {
-        packet.shape = Shape::Cut;
-        return Some(packet);
+    if !plain {
+        let chain = walk(Link::new(packet.transport, header.next));
+        packet.transport = chain.offset();
+        packet.protocol = u32::from(chain.number());
+        packet.shape = chain.shape();
     }
     read_transport(frame, &mut packet, wanted);
     Some(packet)
-}
-
-/// Walks to the header that no extension follows (RFC 8200 §4).
-#[inline(always)]
-fn skip_extensions(frame: Frame, mut next: u8, packet: &mut Packet<Ip6>) -> Option<()> {
-    for _ in 0..EXTENSIONS_MAX {
-        match next {
-            HOP_BY_HOP | ROUTING | DESTINATION => {
-                let [following, length]: [u8; 2] = frame.read(packet.transport)?;
-                next = following;
-                packet.transport += (usize::from(length) + 1) * 8;
-            }
-            FRAGMENT => {
-                let header: [u8; 8] = frame.read(packet.transport)?;
-                next = header[0];
-                packet.transport += 8;
-                packet.shape = fragment6(header);
-            }
-            _ => break,
-        }
-        if matches!(packet.shape, Shape::Later(_)) {
-            break;
-        }
-    }
-    packet.protocol = u32::from(next);
-    Some(())
-}
-
-/// RFC 8200 §4.5; a fragment that is all of its packet is none (RFC 6946).
-#[inline(always)]
-fn fragment6(header: [u8; 8]) -> Shape {
-    let place = u16::from_be_bytes([header[2], header[3]]);
-    let id = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
-    match (place & !7, place & 1) {
-        (0, 0) => Shape::Whole,
-        (0, _) => Shape::First(id),
-        _ => Shape::Later(id),
-    }
 }
 
 /// How much of the transport header must be there.
@@ -345,18 +307,25 @@ enum Wanted {
 
 #[inline(always)]
 fn read_transport<A>(frame: Frame, packet: &mut Packet<A>, wanted: Wanted) {
-    if !matches!(packet.shape, Shape::Later(_)) && transport(frame, packet, wanted).is_none() {
-        packet.shape = Shape::Cut;
+    if matches!(packet.shape, Shape::Later(_) | Shape::Hidden) || transport(frame, packet, wanted).is_some() {
+        return;
     }
+    packet.shape = if matches!(packet.shape, Shape::First(_)) { Shape::Hidden } else { Shape::Cut };
 }
 
 #[inline(always)]
 fn transport<A>(frame: Frame, packet: &mut Packet<A>, wanted: Wanted) -> Option<()> {
     match (packet.protocol, wanted) {
         (protocol::TCP, Wanted::All) => {
+            has(packet, TCP_HEADER_MIN)?;
             frame.at(packet.transport, TCP_HEADER_MIN)?;
             packet.ports = frame.read(packet.transport)?;
             packet.flags = frame.read(packet.transport + TCP_FLAGS)?;
+        }
+        (protocol::UDP, Wanted::All) => {
+            has(packet, UDP_HEADER)?;
+            frame.at(packet.transport, UDP_HEADER)?;
+            packet.ports = frame.read(packet.transport)?;
         }
         (protocol::TCP | protocol::UDP, _) => {
             frame.at(packet.transport, UDP_HEADER)?;
@@ -368,6 +337,13 @@ fn transport<A>(frame: Frame, packet: &mut Packet<A>, wanted: Wanted) -> Option<
         _ => {}
     }
     Some(())
+}
+
+/// Whether the IP packet has a transport header of this length. What is behind a short packet fills up the Ethernet
+/// frame, and is not of the header.
+#[inline(always)]
+fn has<A>(packet: &Packet<A>, header: usize) -> Option<()> {
+    ((packet.transport - packet.network + header) as u32 <= packet.length).then_some(())
 }
 
 /// The source, if the whole fixed header is there, its version is 4 and its length covers the fixed part.

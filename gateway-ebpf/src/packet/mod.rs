@@ -4,6 +4,7 @@
 //! exactly this comparison, so an access without it does not load.
 
 pub mod checksum;
+pub mod extensions;
 mod hash;
 mod ip;
 

@@ -128,7 +128,7 @@ fn parse<A: Ip>(bytes: &[u8]) -> Parsed<A> {
     let range = bytes.as_ptr_range();
     // SAFETY: the slice outlives the frame.
     let frame = unsafe { Frame::new(range.start, range.end) };
-    frame.network().map_or(Parsed::Malformed, |(_, offset)| A::parse(frame, offset))
+    frame.network().map_or(Parsed::Malformed, |(_, offset)| A::parse(frame, offset, extensions::over(frame)))
 }
 
 /// What the tables below look at: shape, protocol, ports as numbers, flags, and where the transport header is.
@@ -168,8 +168,6 @@ fn ports_and_flags_of_ipv6_are_found_behind_extension_headers() {
     let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
     let fragment = |place: u8| [17, 0, 0, place, 1, 2, 3, 4];
     let long: Vec<u8> = [vec![6, 2], vec![0; 22]].concat();
-    let six: Vec<(u8, [u8; 8])> = (0..6).map(|n| (60, options(if n < 5 { 60 } else { 6 }))).collect();
-    let six: Vec<(u8, &[u8])> = six.iter().map(|(number, bytes)| (*number, &bytes[..])).collect();
     let cases = [
         ("TCP", ipv6_packet(6, &[]), (Shape::Whole, protocol::TCP, ports, SYN, 54)),
         ("UDP", ipv6_packet(17, &[]), (Shape::Whole, protocol::UDP, ports, 0, 54)),
@@ -180,7 +178,7 @@ fn ports_and_flags_of_ipv6_are_found_behind_extension_headers() {
             ipv6_packet(17, &[(0, &options(43)), (43, &options(17))]),
             (Shape::Whole, protocol::UDP, ports, 0, 70),
         ),
-        ("six", ipv6_packet(6, &six), (Shape::Whole, protocol::TCP, ports, SYN, 102)),
+        ("the most", ipv6_packet(6, &chain(8)), (Shape::Whole, protocol::TCP, ports, SYN, 118)),
         ("first fragment", ipv6_packet(17, &[(44, &fragment(1))]), (Shape::First(id), protocol::UDP, ports, 0, 62)),
         ("later fragment", ipv6_packet(17, &[(44, &fragment(9))]), (Shape::Later(id), protocol::UDP, [0, 0], 0, 62)),
         ("a fragment that is all", ipv6_packet(17, &[(44, &fragment(0))]), (Shape::Whole, protocol::UDP, ports, 0, 62)),
@@ -188,10 +186,65 @@ fn ports_and_flags_of_ipv6_are_found_behind_extension_headers() {
     for (name, bytes, expected) in cases {
         assert_eq!(summary::<crate::abi::service::Ip6>(&bytes), Some(expected), "{name}");
     }
-    let mut seven = six.clone();
-    seven.insert(0, (60, &[60, 0, 0, 0, 0, 0, 0, 0]));
-    let packet = summary::<crate::abi::service::Ip6>(&ipv6_packet(6, &seven)).unwrap();
-    assert_eq!(packet.1, 60, "the walk ends after six, at a header that is no transport protocol");
+}
+
+/// So many headers of destination options before TCP.
+fn chain(headers: usize) -> Vec<(u8, &'static [u8])> {
+    let mut chain: Vec<(u8, &[u8])> = vec![(60, &[60, 0, 1, 4, 0, 0, 0, 0]); headers - 1];
+    chain.push((60, &[6, 0, 1, 4, 0, 0, 0, 0]));
+    chain
+}
+
+#[test]
+fn a_transport_header_that_only_the_receiver_finds_is_hidden() {
+    let no_end = ipv6_packet(60, &[(60, &[60, 0, 1, 4, 0, 0, 0, 0])]);
+    let cases = [
+        ("more extension headers than are walked", ipv6_packet(6, &chain(9))),
+        (
+            "options as long as can be, behind the end of the frame",
+            ipv6_packet(6, &[(60, &[60, 255, 1, 4, 0, 0, 0, 0])]),
+        ),
+        ("a chain that ends in the middle of a header", no_end[..no_end.len() - 7].to_vec()),
+        ("a first fragment that ends before TCP", cut(ipv6_packet(6, &[(44, &[6, 0, 0, 1, 0, 0, 0, 1])]), 20)),
+        ("a first fragment that ends inside TCP", cut(ipv6_packet(6, &[(44, &[6, 0, 0, 1, 0, 0, 0, 1])]), 1)),
+        ("the same, filled up by Ethernet", padded(cut(ipv6_packet(6, &[(44, &[6, 0, 0, 1, 0, 0, 0, 1])]), 12))),
+    ];
+    for (name, bytes) in cases {
+        let Parsed::Packet(packet) = parse::<crate::abi::service::Ip6>(&bytes) else { panic!("{name}") };
+        assert_eq!((packet.shape, packet.kind().destination_port()), (Shape::Hidden, None), "{name}");
+    }
+    for bytes in [cut(ipv4_packet(6, 0, 0x2000), 12), padded(cut(ipv4_packet(6, 0, 0x2000), 12))] {
+        let Parsed::Packet(packet) = parse::<crate::abi::service::Ip4>(&bytes) else { panic!() };
+        assert_eq!(packet.shape, Shape::Hidden);
+    }
+}
+
+/// The packet without its last bytes, which its header does not count either.
+fn cut(mut frame: Vec<u8>, bytes: usize) -> Vec<u8> {
+    frame.truncate(frame.len() - bytes);
+    let length = (frame.len() - 14) as u16;
+    match frame[14] >> 4 {
+        4 => frame[16..18].copy_from_slice(&length.to_be_bytes()),
+        _ => frame[18..20].copy_from_slice(&(length - 40).to_be_bytes()),
+    }
+    frame
+}
+
+/// The frame as Ethernet sends short ones, and one that is not so short.
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len() + 26, 0);
+    frame
+}
+
+#[test]
+fn a_chain_is_read_as_it_was_written() {
+    let id = 0xfedc_ba98;
+    for shape in [Shape::Whole, Shape::First(id), Shape::Later(id), Shape::Hidden] {
+        for (offset, number) in [(0, 0), (62, 6), (16_383, 255)] {
+            let chain = extensions::Chain::new(extensions::Link::new(offset, number), shape);
+            assert_eq!((chain.offset(), chain.number(), chain.shape()), (offset, number, shape));
+        }
+    }
 }
 
 #[test]
@@ -207,8 +260,8 @@ fn a_transport_header_cut_at_any_byte_is_told_from_a_whole_one() {
             assert_eq!(packet.shape, Shape::Cut, "{length} of {}", bytes.len());
         }
     }
-    for bytes in [ipv6_packet(6, &[(0, &[6, 0, 0, 0, 0, 0, 0, 0])]), ipv6_packet(58, &[])] {
-        for length in 54..bytes.len() {
+    for (bytes, transport) in [(ipv6_packet(6, &[(0, &[6, 0, 0, 0, 0, 0, 0, 0])]), 62), (ipv6_packet(58, &[]), 54)] {
+        for length in transport..bytes.len() {
             let Parsed::Packet(packet) =
                 parse::<crate::abi::service::Ip6>(&bytes[..length].to_vec().into_boxed_slice())
             else {

@@ -1,6 +1,7 @@
 //! The program: one pass over a frame, from its addresses to a verdict.
 //!
-//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`.
+//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`. What is none
+//! of a cluster passes, but for a SYN that `cookie` answers.
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
 //! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
@@ -10,6 +11,7 @@ mod balance;
 mod ban;
 mod begin;
 mod clock;
+mod cookie;
 mod count;
 mod event;
 mod family;
@@ -19,16 +21,19 @@ mod icmp;
 mod limit;
 mod log;
 mod next_hop;
+mod probe;
 mod send;
 mod settings;
 mod source;
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Ip4, Ip6};
+use gateway_ebpf::packet::extensions::{self, Chain, Link};
 use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Packet, Parsed, Source};
 
 // `frags`: without it a driver refuses the program when the MTU is above about 3.5 kB.
@@ -49,6 +54,10 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         Next::FRAGMENT_V6 => fragment::later::<Ip6>(ctx.ctx),
         verdict => verdict,
     };
+    let verdict = match verdict & event::ACTION {
+        Next::COOKIE => cookie::answer_or_pass(ctx.ctx, verdict >> 8),
+        _ => verdict,
+    };
     event::told(&ctx, verdict)
 }
 
@@ -63,6 +72,8 @@ impl Next {
     const ICMP_V6: u32 = 19;
     const FRAGMENT_V4: u32 = 20;
     const FRAGMENT_V6: u32 = 21;
+    /// Above it, the index of the reason why the packet passes otherwise. The last stage, which others end in too.
+    const COOKIE: u32 = 22;
 
     #[inline(always)]
     const fn begin<A: Ip>() -> u32 {
@@ -83,7 +94,7 @@ impl Next {
 #[inline(never)]
 fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    let Parsed::Packet(packet) = Ip4::parse(frame(ctx), offset, walk(ctx)) else { return pass(Reason::Malformed) };
     match source::v4(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
         code => denied(ctx, code, Source::V4(packet.source.to_ne_bytes())),
@@ -93,7 +104,7 @@ fn v4(ctx: *mut xdp_md, offset: usize) -> u32 {
 #[inline(never)]
 fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset) else { return pass(Reason::Malformed) };
+    let Parsed::Packet(packet) = Ip6::parse(frame(ctx), offset, walk(ctx)) else { return pass(Reason::Malformed) };
     match source::v6(&packet) {
         code @ (PASS | ALLOWED) => balance::packet(ctx, &packet, passing(code)),
         code => denied(ctx, code, Source::V6(access::bytes(packet.source))),
@@ -104,10 +115,24 @@ fn v6(ctx: *mut xdp_md, offset: usize) -> u32 {
 #[inline(always)]
 fn parse<A: Ip>(ctx: &XdpContext) -> Option<Packet<A>> {
     let (_, offset) = frame(ctx).network()?;
-    match A::parse(frame(ctx), offset) {
+    match A::parse(frame(ctx), offset, walk(ctx)) {
         Parsed::Packet(packet) => Some(packet),
         Parsed::Malformed => None,
     }
+}
+
+/// The walk over a packet's extension headers.
+#[inline(always)]
+fn walk(ctx: &XdpContext) -> impl FnOnce(Link) -> Chain {
+    let ctx = ctx.ctx;
+    move |start| Chain(walk_extensions(ctx, start.0))
+}
+
+/// Global, so that the verifier looks at it once, and not again for every stage that parses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_extensions(ctx: *mut xdp_md, start: u32) -> u64 {
+    extensions::walk(frame(&XdpContext::new(ctx)), Link(start)).0
 }
 
 const PASS: u32 = Reason::Pass.index();
@@ -124,6 +149,15 @@ fn denied(ctx: &XdpContext, code: u32, source: Source) -> u32 {
     log::dropped(ctx, source);
     count::index(code & 0xff);
     event::drop(code)
+}
+
+/// Whether the frame has all of its packet. One that was cut on its way is for the stack to refuse: nobody can tell
+/// whether its checksum was right.
+#[inline(always)]
+fn is_all_here<A>(ctx: &XdpContext, packet: &Packet<A>) -> bool {
+    let end = packet.network + packet.length as usize;
+    // SAFETY: the kernel's context. Of a large frame only the first part is between `data` and `data_end`.
+    ctx.data() + end <= ctx.data_end() || unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize >= end
 }
 
 #[inline(always)]

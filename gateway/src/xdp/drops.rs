@@ -10,7 +10,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::event::{self, HEAD_BYTES, Tally};
 use gateway_ebpf::abi::service::{Ip4, Ip6};
-use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Packet, Parsed, protocol};
+use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Packet, Parsed, extensions, protocol};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -173,8 +173,8 @@ impl Ends {
         // SAFETY: the slice's bytes, which nobody writes while it is borrowed; the frame does not leave this function.
         let frame = unsafe { Frame::new(bytes.start, bytes.end) };
         match frame.network()? {
-            (ETHERTYPE_IPV4, offset) => Ends::of(Ip4::parse(frame, offset)),
-            (ETHERTYPE_IPV6, offset) => Ends::of(Ip6::parse(frame, offset)),
+            (ETHERTYPE_IPV4, offset) => Ends::of(Ip4::parse(frame, offset, extensions::over(frame))),
+            (ETHERTYPE_IPV6, offset) => Ends::of(Ip6::parse(frame, offset, extensions::over(frame))),
             _ => None,
         }
     }

@@ -14,10 +14,11 @@ use super::bans::BanTables;
 use super::drops::Drops;
 use super::limits::Limiter;
 use super::pins::Pins;
+use super::probing::{ProbeWay, Probing};
 use super::services::Services;
 use super::tables::Tables;
 use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
-use crate::config::model;
+use crate::config::model::{self, VipMode};
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
 pub fn object_is_embedded() -> bool {
@@ -33,6 +34,7 @@ pub(super) struct Loaded {
     pub bans: BanTables,
     pub limiter: Limiter,
     pub drops: Drops,
+    probing: Probing,
     packets: PerCpuArray<MapData, u64>,
     services: Services,
     log: Option<DropLog>,
@@ -48,6 +50,7 @@ impl Loaded {
         let entries = entries(config);
         let mut loader = EbpfLoader::new();
         loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        loader.override_global(names::SYN_COOKIES, if config.syn_cookies { &1_u8 } else { &0 }, true);
         for (name, entries) in entries {
             loader.map_max_entries(name, entries);
         }
@@ -63,6 +66,7 @@ impl Loaded {
             bans: BanTables::new(&mut ebpf)?,
             limiter: Limiter::new(&mut ebpf, &config.limits)?,
             drops: Drops::new(&mut ebpf, config.drop_log)?,
+            probing: Probing::new(&ebpf)?,
             packets: map(&mut ebpf, names::PACKETS)?,
             services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
@@ -85,6 +89,15 @@ impl Loaded {
         Ok(program.take_link(link)?)
     }
 
+    /// How health checks reach these addresses, by these interfaces.
+    pub fn probe_ways(
+        &mut self,
+        interfaces: &[(String, u32)],
+        wanted: &[(IpAddr, VipMode)],
+    ) -> Result<Vec<ProbeWay>, XdpError> {
+        self.probing.sync(&mut self.ebpf, interfaces, wanted)
+    }
+
     pub fn counters(&self) -> Result<Counters, XdpError> {
         Counters::read(&self.packets)
     }
@@ -95,6 +108,10 @@ impl Loaded {
 
     pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
         self.services.stats()
+    }
+
+    pub fn lacks_route(&self) -> bool {
+        self.services.lacks_route()
     }
 
     pub fn service_name(&self, id: u32) -> Option<&str> {
