@@ -8,13 +8,8 @@ use std::time::SystemTime;
 use crate::peer::Peer;
 
 /// Programs beside the proxies whose version matters.
-const TOOLS: &[(&str, &str)] = &[
-    ("rustc", "--version"),
-    ("h2load", "--version"),
-    ("nghttpd", "--version"),
-    ("nft", "--version"),
-    ("valgrind", "--version"),
-];
+const TOOLS: &[(&str, &str)] =
+    &[("rustc", "--version"), ("h2load", "--version"), ("nft", "--version"), ("valgrind", "--version")];
 
 /// `DATE-KERNEL-CPU`, for a directory.
 pub fn name() -> String {
