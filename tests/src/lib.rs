@@ -17,6 +17,7 @@ pub mod client;
 pub mod config;
 pub mod conn;
 pub mod curl;
+pub mod empty_xdp;
 pub mod fuzz;
 pub mod gateway;
 pub mod h2;
@@ -35,6 +36,7 @@ pub mod stream;
 pub mod tls;
 pub mod wait;
 pub mod websocket;
+pub mod xdp;
 
 /// What nearly every test names.
 pub mod prelude {

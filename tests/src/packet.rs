@@ -230,70 +230,76 @@ pub struct Seen {
 
 /// Reads a frame; an error says which checksum is wrong or what is missing.
 pub fn see(frame: &[u8]) -> Result<Seen, String> {
-    let mac = |at: usize| <[u8; 6]>::try_from(&frame[at..at + 6]).unwrap();
+    let mac = |at: usize| part(frame, at, 6).map(|bytes| <[u8; 6]>::try_from(bytes).unwrap());
     let mut at = 12;
     let mut tags = Vec::new();
-    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    while matches!(word(at), 0x8100 | 0x88a8) {
-        tags.push((word(at), word(at + 2)));
+    while matches!(u16_at(frame, at)?, 0x8100 | 0x88a8) {
+        tags.push((u16_at(frame, at)?, u16_at(frame, at + 2)?));
         at += 4;
     }
-    let seen = see_packet(&frame[at + 2..])?;
-    Ok(Seen { macs: (mac(0), mac(6)), tags, ..seen })
+    let seen = see_packet(frame.get(at + 2..).unwrap_or_default())?;
+    Ok(Seen { macs: (mac(0)?, mac(6)?), tags, ..seen })
 }
 
 /// Reads an IP packet.
 pub fn see_packet(packet: &[u8]) -> Result<Seen, String> {
     let (from, to, protocol, ttl, rest) = see_ip(packet, true)?;
+    if from.is_ipv4() && u16_at(packet, 6)? & 0x1fff != 0 {
+        return Err("a later fragment, which has no transport header".into());
+    }
     see_transport(from, to, protocol, ttl, rest)
 }
 
 /// Addresses and ports of a packet that an ICMP error quotes, which may be cut.
 pub fn see_quoted(packet: &[u8]) -> Result<(SocketAddr, SocketAddr), String> {
     let (from, to, _, _, rest) = see_ip(packet, false)?;
-    Ok((SocketAddr::new(from, u16_at(rest, 0)), SocketAddr::new(to, u16_at(rest, 2))))
+    Ok((SocketAddr::new(from, u16_at(rest, 0)?), SocketAddr::new(to, u16_at(rest, 2)?)))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+fn part(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], String> {
+    let missing = || format!("{length} bytes at {at} are not all there, but {} in all", bytes.len());
+    bytes.get(at..at + length).ok_or_else(missing)
+}
+
+fn byte_at(bytes: &[u8], at: usize) -> Result<u8, String> {
+    Ok(part(bytes, at, 1)?[0])
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Result<u16, String> {
+    let two = part(bytes, at, 2)?;
+    Ok(u16::from_be_bytes([two[0], two[1]]))
 }
 
 fn see_ip(packet: &[u8], whole: bool) -> Result<(IpAddr, IpAddr, u8, u8, &[u8]), String> {
-    if packet[0] >> 4 == 4 {
+    if byte_at(packet, 0)? >> 4 == 4 {
         let header = usize::from(packet[0] & 0xf) * 4;
-        if checksum(&packet[..header]) != 0 {
+        if checksum(part(packet, 0, header)?) != 0 {
             return Err("the IPv4 header's checksum is wrong".into());
         }
-        let ip = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
-        let length = usize::from(u16_at(packet, 2));
-        if whole && length > packet.len() {
-            return Err(format!("the IPv4 header says {length} bytes, there are {}", packet.len()));
-        }
-        let end = if whole { length } else { packet.len() };
-        return Ok((ip(12), ip(16), packet[9], packet[8], &packet[header..end]));
+        let ip = |at: usize| part(packet, at, 4).map(|bytes| IpAddr::from(<[u8; 4]>::try_from(bytes).unwrap()));
+        let end = if whole { usize::from(u16_at(packet, 2)?) } else { packet.len() };
+        let rest = part(packet, header, end.checked_sub(header).ok_or("the IPv4 packet ends in its header")?)?;
+        return Ok((ip(12)?, ip(16)?, byte_at(packet, 9)?, byte_at(packet, 8)?, rest));
     }
-    let ip = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
-    let length = 40 + usize::from(u16_at(packet, 4));
-    if whole && length > packet.len() {
-        return Err(format!("the IPv6 header says {length} bytes, there are {}", packet.len()));
-    }
-    let (mut next, mut at) = (packet[6], 40);
+    let ip = |at: usize| part(packet, at, 16).map(|bytes| IpAddr::from(<[u8; 16]>::try_from(bytes).unwrap()));
+    let end = if whole { 40 + usize::from(u16_at(packet, 4)?) } else { packet.len() };
+    let (mut next, mut at) = (byte_at(packet, 6)?, 40);
     while matches!(next, 0 | 43 | 60) {
-        (next, at) = (packet[at], at + (usize::from(packet[at + 1]) + 1) * 8);
+        (next, at) = (byte_at(packet, at)?, at + (usize::from(byte_at(packet, at + 1)?) + 1) * 8);
     }
-    let end = if whole { length } else { packet.len() };
-    Ok((ip(8), ip(24), next, packet[7], &packet[at..end]))
+    let rest = part(packet, at, end.checked_sub(at).ok_or("the IPv6 packet ends in its headers")?)?;
+    Ok((ip(8)?, ip(24)?, next, byte_at(packet, 7)?, rest))
 }
 
 fn see_transport(from: IpAddr, to: IpAddr, protocol: u8, ttl: u8, rest: &[u8]) -> Result<Seen, String> {
-    let (ports, payload) = match protocol {
-        TCP => ((u16_at(rest, 0), u16_at(rest, 2)), &rest[usize::from(rest[12] >> 4) * 4..]),
-        UDP => ((u16_at(rest, 0), u16_at(rest, 2)), &rest[8..]),
-        _ => ((0, 0), rest),
+    let (ports, header) = match protocol {
+        TCP => ((u16_at(rest, 0)?, u16_at(rest, 2)?), usize::from(byte_at(rest, 12)? >> 4) * 4),
+        UDP => ((u16_at(rest, 0)?, u16_at(rest, 2)?), 8),
+        _ => ((0, 0), 0),
     };
     let right = match protocol {
         TCP | ICMPV6 => with_pseudo_header(from, to, protocol, rest) == 0,
-        UDP if u16_at(rest, 6) == 0 => from.is_ipv4(),
+        UDP if u16_at(rest, 6)? == 0 => from.is_ipv4(),
         UDP => with_pseudo_header(from, to, protocol, rest) == 0,
         ICMP => checksum(rest) == 0,
         _ => true,
@@ -308,7 +314,7 @@ fn see_transport(from: IpAddr, to: IpAddr, protocol: u8, ttl: u8, rest: &[u8]) -
         to: SocketAddr::new(to, ports.1),
         protocol,
         ttl,
-        payload: payload.to_vec(),
+        payload: rest.get(header..).ok_or("the transport header is cut")?.to_vec(),
     })
 }
 

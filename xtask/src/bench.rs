@@ -1,15 +1,48 @@
-//! `cargo xtask bench`: the micro-benches of the bench package.
+//! `cargo xtask bench`: the load scenarios against other proxies, the micro-benches and the instruction counts of the bench
+//! package.
 
-use crate::shell::Cmd;
-use anyhow::Result;
+use crate::ebpf;
+use crate::setup::{self, Set};
+use crate::shell::{Cmd, loud, target_dir};
+use anyhow::{Result, bail};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the benches whose name contains this
-    filter: Option<String>,
+    /// Scenarios, or beginnings of their names; all of them when omitted
+    scenarios: Vec<String>,
+    /// Short runs: all scenarios in under five minutes, to see that they work
+    #[arg(long)]
+    quick: bool,
+    /// Say which scenarios there are
+    #[arg(long)]
+    list: bool,
+    /// Run the micro-benches instead, those whose name contains an argument
+    #[arg(long, conflicts_with_all = ["quick", "list"])]
+    micro: bool,
+    /// More arguments for the scenarios (`-- --help` says which), or for the micro-benches
+    #[arg(last = true)]
+    more: Vec<String>,
 }
 
 pub fn run(args: Args) -> Result<()> {
-    println!("Micro-benches only: load scenarios against other gateways do not exist yet.");
-    Cmd::cargo().args(["bench", "--package", "gateway-bench", "--benches", "--"]).args(args.filter).run()
+    if args.micro {
+        let bench = Cmd::cargo().args(["bench", "--package", "gateway-bench", "--benches", "--"]);
+        return bench.args(args.scenarios).args(args.more).run();
+    }
+    setup::ensure(&[Set::Build, Set::Bpf, Set::Peers, Set::Bench])?;
+    if let Err(error) = ebpf::build() {
+        loud(&format!("no L4 scenarios: {error:#}"));
+    }
+    // Alone, so that it is the program that is shipped: built together with others it has their features too.
+    Cmd::cargo().args(["build", "--release", "--package", "gateway"]).run()?;
+    let release = target_dir().join("release");
+    let program = release.join("gateway-measured");
+    if std::fs::copy(release.join("gateway"), &program).is_err() {
+        bail!("cannot copy the gateway to {}", program.display());
+    }
+    Cmd::cargo().args(["build", "--release", "--package", "gateway-bench", "--bins"]).run()?;
+    let bench = Cmd::new(release.join("gateway-bench")).env("GATEWAY_BENCH_PROGRAM", program);
+    let flags = [("--quick", args.quick), ("--list", args.list)];
+    let flags = flags.iter().filter(|(_, given)| *given).map(|(flag, _)| flag);
+    bench.args(["--results", "bench/results"]).args(flags).args(args.scenarios).args(args.more).run()
 }

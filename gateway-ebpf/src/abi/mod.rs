@@ -8,6 +8,7 @@ pub mod ban;
 pub mod cookie;
 pub mod event;
 pub mod limit;
+pub mod probe;
 pub mod service;
 
 /// Changes whenever an item of this module changes its meaning or layout.

@@ -57,6 +57,8 @@ pub trait Family: Ip {
     fn scratch() -> Option<*mut Scratch<Self>>;
     /// From the width that backends are stored in.
     fn narrow(wide: Ip6) -> Self;
+    /// The other way round.
+    fn widen(self) -> Ip6;
     /// Writes the addresses, and in IPv4 the checksum for them and for a TTL of one less if `hop`; in any case of a hop
     /// the TTL itself.
     ///
@@ -117,6 +119,11 @@ impl Family for Ip4 {
     #[inline(always)]
     fn narrow(wide: Ip6) -> Ip4 {
         wide.0 as u32
+    }
+
+    #[inline(always)]
+    fn widen(self) -> Ip6 {
+        Ip6(self.into(), 0)
     }
 
     #[inline(always)]
@@ -188,6 +195,11 @@ impl Family for Ip6 {
     #[inline(always)]
     fn narrow(wide: Ip6) -> Ip6 {
         wide
+    }
+
+    #[inline(always)]
+    fn widen(self) -> Ip6 {
+        self
     }
 
     #[inline(always)]

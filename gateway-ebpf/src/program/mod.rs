@@ -21,12 +21,14 @@ mod icmp;
 mod limit;
 mod log;
 mod next_hop;
+mod probe;
 mod send;
 mod settings;
 mod source;
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
@@ -147,6 +149,15 @@ fn denied(ctx: &XdpContext, code: u32, source: Source) -> u32 {
     log::dropped(ctx, source);
     count::index(code & 0xff);
     event::drop(code)
+}
+
+/// Whether the frame has all of its packet. One that was cut on its way is for the stack to refuse: nobody can tell
+/// whether its checksum was right.
+#[inline(always)]
+fn is_all_here<A>(ctx: &XdpContext, packet: &Packet<A>) -> bool {
+    let end = packet.network + packet.length as usize;
+    // SAFETY: the kernel's context. Of a large frame only the first part is between `data` and `data_end`.
+    ctx.data() + end <= ctx.data_end() || unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize >= end
 }
 
 #[inline(always)]

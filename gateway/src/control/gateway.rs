@@ -22,7 +22,7 @@ use super::admin::Sources;
 use super::health::Checks;
 use super::log_writer::{self, LogWriter};
 use super::{drop_log, resolve, services};
-use crate::config::model::{Cluster, Config, Listener, ListenerProtocol};
+use crate::config::model::{Cluster, Config, Listener, ListenerProtocol, VipMode};
 use crate::config::{self, Files, Loaded, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
@@ -32,7 +32,7 @@ use crate::metrics::render::{EndpointHealth, Extra, VipCounts, VipEndpointCounts
 use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, BackendStats, Dropped, ServiceStats, Xdp, XdpError};
+use crate::xdp::{self, BackendStats, Dropped, ProbeWay, ServiceStats, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -270,7 +270,7 @@ impl Gateway {
         }
         let config = self.config().clone();
         let snapshot = self.build(config, &resolved)?;
-        self.checks.follow(&snapshot);
+        self.follow(&snapshot);
         self.checks.settle(SETTLE).await;
         self.sync_services(&snapshot)?;
         self.commit(snapshot, resolved, Vec::new(), None).await
@@ -291,6 +291,11 @@ impl Gateway {
             () = self.checks.changed() => {}
             () = step => {}
         }
+    }
+
+    /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
+    pub fn lacks_route(&self) -> bool {
+        self.shared.lock().xdp.as_ref().is_some_and(Xdp::lacks_route)
     }
 
     /// Tells the kernel who serves the vips now. Workers see by themselves what the health checks say.
@@ -316,11 +321,13 @@ impl Gateway {
         let prepared = self.prepare(&snapshot.config)?;
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
-        self.checks.follow(&snapshot);
+        // Before the checks, some of which go through its programs.
+        self.sync_xdp(&snapshot.config)?;
+        self.follow(&snapshot);
         self.checks.settle(SETTLE).await;
-        if let Err(error) = self.sync_xdp(&snapshot.config).and_then(|()| self.sync_services(&snapshot)) {
-            if let Some(current) = &self.current {
-                self.checks.follow(current);
+        if let Err(error) = self.sync_services(&snapshot) {
+            if let Some(current) = self.current.clone() {
+                self.follow(&current);
             }
             return Err(error);
         }
@@ -426,6 +433,18 @@ impl Gateway {
             self.reader.spawn(async { drop(log.run().await) });
         }
         Ok(())
+    }
+
+    /// Checks the endpoints of this generation, each as its clients reach it.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        let asked = services::asked_at(&snapshot.config);
+        let mut wanted: Vec<_> = asked.iter().flatten().copied().collect();
+        wanted.sort_by_key(|&(vip, mode)| (vip, mode == VipMode::Ipip));
+        wanted.dedup();
+        let ways = self.shared.lock().xdp.as_mut().map_or_else(Vec::new, |xdp| xdp.probe_ways(&wanted));
+        let way = |vip| Some(ways.get(wanted.iter().position(|other| other == vip)?)?.clone());
+        let ways: Vec<Vec<ProbeWay>> = asked.iter().map(|vips| vips.iter().filter_map(way).collect()).collect();
+        self.checks.follow(snapshot, &ways);
     }
 
     fn sync_services(&self, snapshot: &Snapshot) -> Result<(), ReloadError> {

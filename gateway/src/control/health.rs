@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::services::EndpointNow;
 use crate::config::model::{Cluster, Endpoint, EndpointAddress, HealthCheck};
 use crate::snapshot::{Health, Snapshot};
+use crate::xdp::ProbeWay;
 
 /// Checks at the same time. Each holds a descriptor, which the workers need too; those that wait for a place are late,
 /// not failed.
@@ -71,6 +72,8 @@ struct Question {
     host: String,
     /// Where it is asked.
     address: SocketAddr,
+    /// The virtual addresses at which it is asked in place of its own.
+    ways: Vec<ProbeWay>,
 }
 
 /// What a task found out.
@@ -89,13 +92,16 @@ impl Default for Checks {
 
 impl Checks {
     /// Asks the endpoints of this generation from now on, and nobody else. Checks that stay the same go on.
-    pub fn follow(&mut self, snapshot: &Snapshot) {
+    ///
+    /// `ways` are those by which each cluster's endpoints are asked at virtual addresses, by cluster id; without any of the
+    /// endpoint's IP version it is asked at its own address.
+    pub fn follow(&mut self, snapshot: &Snapshot, ways: &[Vec<ProbeWay>]) {
         let mut before = std::mem::take(&mut self.endpoints);
         let since = (!self.is_first).then(Instant::now);
-        for (cluster, view) in snapshot.config.clusters.iter().zip(&snapshot.clusters) {
+        for ((cluster, view), ways) in snapshot.config.clusters.iter().zip(&snapshot.clusters).zip(ways) {
             for endpoint in &view.endpoints {
                 let key = (cluster.name.clone(), endpoint.address);
-                let question = question(cluster, &cluster.endpoints[endpoint.configured], endpoint.address);
+                let question = question(cluster, &cluster.endpoints[endpoint.configured], endpoint.address, ways);
                 let old = before.remove(&key).or_else(|| self.endpoints.remove(&key));
                 let old = old.unwrap_or_else(|| Followed { health: endpoint.health.clone(), since, task: None });
                 let task = match (old.task, question) {
@@ -184,14 +190,15 @@ impl Checks {
     }
 }
 
-fn question(cluster: &Cluster, endpoint: &Endpoint, address: SocketAddr) -> Option<Question> {
+fn question(cluster: &Cluster, endpoint: &Endpoint, address: SocketAddr, ways: &[ProbeWay]) -> Option<Question> {
     let check = cluster.health_check.clone()?;
     let host = match &endpoint.address {
         EndpointAddress::Socket(address) => address.to_string(),
         EndpointAddress::Name(name, port) => format!("{name}:{port}"),
     };
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
-    Some(Question { check, host, address })
+    let ways = ways.iter().filter(|way| way.vip().is_ipv4() == address.is_ipv4()).cloned().collect();
+    Some(Question { check, host, address, ways })
 }
 
 async fn ask_for_ever(key: Key, task: u64, question: Question, verdicts: mpsc::Sender<Verdict>) {
@@ -205,12 +212,22 @@ async fn ask_for_ever(key: Key, task: u64, question: Question, verdicts: mpsc::S
     }
 }
 
-/// One check. The error says what went wrong.
+/// One check: at each of the virtual addresses, or at the endpoint's own. The error says what went wrong.
 async fn ask(question: &Question) -> Result<(), String> {
+    if question.ways.is_empty() {
+        return ask_at(question, None).await;
+    }
+    for way in &question.ways {
+        ask_at(question, Some(way)).await.map_err(|why| format!("asked at {}: {why}", way.vip()))?;
+    }
+    Ok(())
+}
+
+async fn ask_at(question: &Question, way: Option<&ProbeWay>) -> Result<(), String> {
     // The semaphore is never closed.
     let _place = CHECKS.acquire().await;
     let limit = question.check.timeout;
-    match timeout(limit, probe::probe(&question.check.probe, question.address, &question.host)).await {
+    match timeout(limit, probe::probe(&question.check.probe, question.address, &question.host, way)).await {
         Ok(result) => result,
         Err(_) => Err(format!("no answer within {limit:?}")),
     }

@@ -1,10 +1,10 @@
 //! What the kernel is told to do with each vip, from the configuration and the endpoints as they are now. Pure.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::model::{Config, Vip, VipTarget};
+use crate::config::model::{Config, Vip, VipMode, VipTarget};
 use crate::xdp::{Backend, Service, Target};
 
 /// An endpoint as it is now: resolved, and asked how it is.
@@ -41,6 +41,23 @@ pub fn next_step(config: &Config, clusters: &[Vec<EndpointNow>]) -> Option<Durat
         endpoints.filter_map(move |endpoint| endpoint.age.filter(|age| *age < slow_start).map(|age| (slow_start, age)))
     });
     ramping.map(|(slow_start, age)| slow_start * (step(slow_start, age)) / STEPS - age).min()
+}
+
+/// The virtual addresses at which health checks of each cluster ask, by cluster id: those of its vips in the modes in which
+/// an endpoint has to have them.
+pub fn asked_at(config: &Config) -> Vec<Vec<(IpAddr, VipMode)>> {
+    let mut asked = vec![Vec::new(); config.clusters.len()];
+    for vip in &config.vips {
+        if let (VipMode::Dsr | VipMode::Ipip, VipTarget::Cluster(id)) = (vip.mode, vip.target)
+            && config.clusters[id.index()].health_check.is_some()
+        {
+            let (of_cluster, way): (&mut Vec<_>, _) = (&mut asked[id.index()], (vip.address.ip(), vip.mode));
+            if !of_cluster.contains(&way) {
+                of_cluster.push(way);
+            }
+        }
+    }
+    asked
 }
 
 fn service(vip: &Vip, config: &Config, clusters: &[Vec<EndpointNow>]) -> Service {
@@ -88,7 +105,7 @@ fn step(slow_start: Duration, age: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{ClusterId, ListenerId, VipAffinity, VipMode, VipProtocol};
+    use crate::config::model::{ClusterId, HealthCheck, HealthProbe, ListenerId, VipAffinity, VipProtocol};
 
     /// One vip on `target`, whose cluster starts slowly within `slow_start` seconds.
     fn config(address: &str, target: VipTarget, slow_start: u64) -> Config {
@@ -181,6 +198,35 @@ mod tests {
             let config = config("192.0.2.1:80", CLUSTER, slow_start);
             let now: Vec<_> = endpoints.iter().map(|text| endpoint(text)).collect();
             assert_eq!(shown(&services(&config, &[now])), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_endpoints_that_have_to_have_the_address_are_asked_there() {
+        let cases = [
+            (VipMode::Nat, true, CLUSTER, 0),
+            (VipMode::Dnat, true, CLUSTER, 0),
+            (VipMode::Dsr, true, CLUSTER, 1),
+            (VipMode::Ipip, true, CLUSTER, 1),
+            (VipMode::Dsr, false, CLUSTER, 0),
+            (VipMode::Dsr, true, VipTarget::Listener(ListenerId(0)), 0),
+        ];
+        for (mode, checked, target, expected) in cases {
+            let mut config = config("192.0.2.1:80", target, 0);
+            let check = HealthCheck {
+                probe: HealthProbe::Tcp,
+                port: None,
+                interval: Duration::ZERO,
+                timeout: Duration::ZERO,
+                healthy: 1,
+                unhealthy: 1,
+            };
+            config.clusters[0].health_check = checked.then_some(check);
+            config.vips[0].mode = mode;
+            // Two ports of one address.
+            config.vips.push(Vip { address: "192.0.2.1:443".parse().unwrap(), ..config.vips[0].clone() });
+            let ways = vec![("192.0.2.1".parse().unwrap(), mode); expected];
+            assert_eq!(asked_at(&config), [ways], "{mode:?} {checked}");
         }
     }
 

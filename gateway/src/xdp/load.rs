@@ -15,10 +15,11 @@ use super::bans::BanTables;
 use super::drops::Drops;
 use super::limits::Limiter;
 use super::pins::Pins;
+use super::probing::{ProbeWay, Probing};
 use super::services::Services;
 use super::tables::Tables;
 use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
-use crate::config::model;
+use crate::config::model::{self, VipMode};
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
 pub fn object_is_embedded() -> bool {
@@ -34,6 +35,7 @@ pub(super) struct Loaded {
     pub bans: BanTables,
     pub limiter: Limiter,
     pub drops: Drops,
+    probing: Probing,
     packets: PerCpuArray<MapData, u64>,
     stations: HashMap<MapData, u32, Station>,
     services: Services,
@@ -66,6 +68,7 @@ impl Loaded {
             bans: BanTables::new(&mut ebpf)?,
             limiter: Limiter::new(&mut ebpf, &config.limits)?,
             drops: Drops::new(&mut ebpf, config.drop_log)?,
+            probing: Probing::new(&ebpf)?,
             packets: map(&mut ebpf, names::PACKETS)?,
             stations: map(&mut ebpf, cookie::STATIONS)?,
             services,
@@ -95,6 +98,15 @@ impl Loaded {
         Ok(program.take_link(link)?)
     }
 
+    /// How health checks reach these addresses, by these interfaces.
+    pub fn probe_ways(
+        &mut self,
+        interfaces: &[(String, u32)],
+        wanted: &[(IpAddr, VipMode)],
+    ) -> Result<Vec<ProbeWay>, XdpError> {
+        self.probing.sync(&mut self.ebpf, interfaces, wanted)
+    }
+
     pub fn counters(&self) -> Result<Counters, XdpError> {
         Counters::read(&self.packets)
     }
@@ -105,6 +117,10 @@ impl Loaded {
 
     pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
         self.services.stats()
+    }
+
+    pub fn lacks_route(&self) -> bool {
+        self.services.lacks_route()
     }
 
     pub fn service_name(&self, id: u32) -> Option<&str> {

@@ -19,6 +19,7 @@ mod load;
 mod log;
 mod pins;
 mod probe;
+mod probing;
 mod service;
 mod services;
 mod slots;
@@ -30,7 +31,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::model::{self, AccessRule, XdpMode};
+use crate::config::model::{self, AccessRule, VipMode, XdpMode};
 use drops::By;
 use ipnet::IpNet;
 use lists::{Lists, RuleNumbers};
@@ -46,6 +47,7 @@ pub use load::object_is_embedded;
 pub use log::DropLog;
 pub use pins::{Detached, detach};
 pub use probe::{can_be_pinned_in, features, pinned_links};
+pub use probing::ProbeWay;
 pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
@@ -198,6 +200,26 @@ impl Xdp {
             Some(running) => running.program.services().sync(services),
             None => Ok(()),
         }
+    }
+
+    /// Whether a living endpoint has no flows because the kernel knew no route to it at the last
+    /// [`sync_services`](Xdp::sync_services).
+    pub fn lacks_route(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.program.lacks_route())
+    }
+
+    /// How health checks ask endpoints for what they serve at these virtual addresses, in the modes `dsr` and `ipip`, in
+    /// their order; each address and mode once. Endpoints have to be reached by the interfaces of the configuration.
+    ///
+    /// Empty where that cannot be had, which is said in the log, and while XDP is off.
+    pub fn probe_ways(&mut self, vips: &[(IpAddr, VipMode)]) -> Vec<ProbeWay> {
+        let Some(running) = &mut self.running else { return Vec::new() };
+        let alive = running.interfaces.iter().filter(|interface| interface.is_alive());
+        let interfaces: Vec<_> = alive.map(|interface| (interface.name().to_owned(), interface.index())).collect();
+        running.program.probe_ways(&interfaces, vips).unwrap_or_else(|error| {
+            ::log::warn!("xdp: health checks of modes dsr and ipip go to the endpoints' own addresses: {error}");
+            Vec::new()
+        })
     }
 
     /// The counters of the services of the last [`sync_services`](Xdp::sync_services), in their order.

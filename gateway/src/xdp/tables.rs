@@ -384,7 +384,7 @@ pub(super) fn of_object<K: Pod, V: Pod>(ebpf: &Ebpf, name: &str) -> Result<Table
 /// A map as a table.
 pub(super) fn table<K: Pod, V: Pod>(map: &Map) -> Result<Table<K, V>, XdpError> {
     let data = match map {
-        Map::Array(data) | Map::ArrayOfMaps(data) | Map::HashMap(data) => data,
+        Map::Array(data) | Map::ArrayOfMaps(data) | Map::HashMap(data) | Map::LruHashMap(data) => data,
         _ => return Err(XdpError::WrongObject),
     };
     Table::open(data.fd().as_fd()).map_err(|error| XdpError::map("show a map of its own", &error))

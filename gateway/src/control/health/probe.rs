@@ -4,10 +4,12 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use crate::config::model::HealthProbe;
+use crate::config::model::{HealthProbe, VipProtocol};
+use crate::xdp::ProbeWay;
 
 /// Longest answer head that is read: as much as the gateway takes of an origin's.
 const HEAD_BYTES: usize = 64 << 10;
@@ -15,34 +17,73 @@ const HEAD_BYTES: usize = 64 << 10;
 /// More header fields than an answer to a health check has.
 const FIELDS: usize = 128;
 
-/// Asks; the error says what went wrong. `host` is for HTTP where the probe names none.
-pub async fn probe(probe: &HealthProbe, address: SocketAddr, host: &str) -> Result<(), String> {
+/// Asks; the error says what went wrong. `host` is for HTTP where the probe names none. `way` is the one to the virtual
+/// address that the endpoint is asked at, in place of its own.
+pub async fn probe(probe: &HealthProbe, address: SocketAddr, host: &str, way: Option<&ProbeWay>) -> Result<(), String> {
     match probe {
-        HealthProbe::Tcp => connect(address).await.map(drop),
-        HealthProbe::Udp { send, expect } => udp(address, send, expect.as_deref()).await,
+        HealthProbe::Tcp => connect(address, way).await.map(drop),
+        HealthProbe::Udp { send, expect } => udp(address, send, expect.as_deref(), way).await,
         HealthProbe::Http { path, host: given, statuses } => {
-            http(address, path, given.as_deref().unwrap_or(host), statuses).await
+            http(address, path, given.as_deref().unwrap_or(host), statuses, way).await
         }
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(address).await.map_err(|error| format!("cannot connect to {address}: {error}"))
+async fn connect(address: SocketAddr, way: Option<&ProbeWay>) -> Result<TcpStream, String> {
+    let Some(way) = way else { return TcpStream::connect(address).await.map_err(|error| refused(address, &error)) };
+    let connected = async {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        SockRef::from(&socket).set_mark(way.mark())?;
+        // A port of its own, by which the answers of endpoints are told apart: they all come from the virtual address.
+        socket.bind(any_port(address))?;
+        let port = socket.local_addr()?.port();
+        way.begin(VipProtocol::Tcp, port);
+        Ok((socket.connect(address).await?, port))
+    };
+    let (stream, port) = connected.await.map_err(|error: io::Error| refused(address, &error))?;
+    check_way(way, VipProtocol::Tcp, port, address)?;
+    Ok(stream)
 }
 
-async fn udp(address: SocketAddr, send: &[u8], expect: Option<&[u8]>) -> Result<(), String> {
-    let local: SocketAddr = match address {
+fn refused(address: SocketAddr, error: &io::Error) -> String {
+    format!("cannot connect to {address}: {error}")
+}
+
+/// An answer of the endpoint's own address proves nothing about the virtual one.
+fn check_way(way: &ProbeWay, protocol: VipProtocol, port: u16, endpoint: SocketAddr) -> Result<(), String> {
+    match way.was_taken(protocol, port, endpoint.ip()) {
+        true => Ok(()),
+        false => Err(format!("{} is reached by an interface that is not in `interfaces` of [xdp]", endpoint.ip())),
+    }
+}
+
+fn any_port(towards: SocketAddr) -> SocketAddr {
+    match towards {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
+    }
+}
+
+async fn udp(address: SocketAddr, send: &[u8], expect: Option<&[u8]>, way: Option<&ProbeWay>) -> Result<(), String> {
     let mut answer = vec![0; 64 << 10];
     let asked = async {
-        let socket = UdpSocket::bind(local).await?;
+        let socket = UdpSocket::bind(any_port(address)).await?;
+        let port = socket.local_addr()?.port();
+        if let Some(way) = way {
+            SockRef::from(&socket).set_mark(way.mark())?;
+            way.begin(VipProtocol::Udp, port);
+        }
         socket.connect(address).await?;
         socket.send(send).await?;
-        socket.recv(&mut answer).await
+        Ok((socket.recv(&mut answer).await?, port))
     };
-    let length = asked.await.map_err(|error: io::Error| format!("no datagram from {address}: {error}"))?;
+    let (length, port) = asked.await.map_err(|error: io::Error| format!("no datagram from {address}: {error}"))?;
+    if let Some(way) = way {
+        check_way(way, VipProtocol::Udp, port, address)?;
+    }
     match expect {
         Some(expect) if !answer[..length].starts_with(expect) => {
             Err(format!("the answer of {address} does not begin with `expect`"))
@@ -51,8 +92,14 @@ async fn udp(address: SocketAddr, send: &[u8], expect: Option<&[u8]>) -> Result<
     }
 }
 
-async fn http(address: SocketAddr, path: &str, host: &str, statuses: &RangeInclusive<u16>) -> Result<(), String> {
-    let mut stream = connect(address).await?;
+async fn http(
+    address: SocketAddr,
+    path: &str,
+    host: &str,
+    statuses: &RangeInclusive<u16>,
+    way: Option<&ProbeWay>,
+) -> Result<(), String> {
+    let mut stream = connect(address, way).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: gateway-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );

@@ -44,7 +44,7 @@ fn check(probe: HealthProbe) -> HealthCheck {
 }
 
 async fn asked(probe: HealthProbe, address: SocketAddr) -> Result<(), String> {
-    ask(&Question { check: check(probe), host: "origin.test:80".into(), address }).await
+    ask(&Question { check: check(probe), host: "origin.test:80".into(), address, ways: Vec::new() }).await
 }
 
 fn http(path: &str) -> HealthProbe {
@@ -148,7 +148,7 @@ async fn endpoints_come_and_go_with_their_servers_and_their_health_outlives_a_ge
         checks.now(snapshot)[0].iter().map(|now| now.healthy).collect()
     };
     let mut checks = Checks::default();
-    checks.follow(&first);
+    checks.follow(&first, &[vec![]]);
     assert_eq!(healthy(&first, &checks), [true, true], "before anybody was asked");
     checks.settle(LONG).await;
     assert_eq!(healthy(&first, &checks), [true, false]);
@@ -167,7 +167,7 @@ async fn endpoints_come_and_go_with_their_servers_and_their_health_outlives_a_ge
 
     let third: SocketAddr = ([127, 0, 0, 1], 1).into();
     let second = snapshot(&mut builder, &[addresses[0], third], Some(&first));
-    checks.follow(&second);
+    checks.follow(&second, &[vec![]]);
     assert_eq!(healthy(&second, &checks), [false, true], "what is known stays known");
     checks.settle(LONG).await;
     assert_eq!(healthy(&second, &checks), [false, false]);

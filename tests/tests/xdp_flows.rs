@@ -1,0 +1,182 @@
+//! What the L4 balancer remembers: the life of flows, their ports and backends, frame by frame through BPF_PROG_TEST_RUN.
+//!
+//! Root only, and only with an object in the binary: `cargo xtask test` provides both. Elsewhere each test says that it
+//! was skipped.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use gateway::config::model::{self, VipAffinity, VipMode, VipProtocol};
+use gateway::xdp::{FlowState, Reason, Service, Target};
+use gateway_tests::packet::flags::{ACK, FIN, RST};
+use gateway_tests::packet::{self, Build};
+use gateway_tests::root_or_skip;
+use gateway_tests::xdp::{BOTH, Lab, REDIRECT, V4, at, bracketed, service, with_backends};
+
+#[test]
+fn a_draining_service_and_a_backend_without_weight_keep_their_flows() {
+    root_or_skip!();
+    let a = &V4;
+    let mut lab = Lab::new();
+    let tcp = service(a, VipProtocol::Tcp, VipMode::Nat, &a.backends[..1]);
+    lab.serve(std::slice::from_ref(&tcp));
+    let flow = lab.connect(a, a.client);
+    for draining in [Service { drain: true, ..tcp.clone() }, with_backends(&tcp, |backend| backend.weight = 0)] {
+        lab.serve(&[draining]);
+        assert_eq!(lab.sent(&lab.next(VipProtocol::Tcp, a.client, a.vip)).from, flow.from);
+        assert!(lab.refused(&lab.first(VipProtocol::Tcp, "198.51.100.8:1", a.vip)).drops());
+    }
+}
+
+#[test]
+fn only_the_flows_of_a_dead_backend_choose_another() {
+    root_or_skip!();
+    for a in BOTH {
+        for mode in [VipMode::Nat, VipMode::Dsr] {
+            let mut lab = Lab::new();
+            let mut tcp = service(a, VipProtocol::Tcp, mode, &a.backends);
+            lab.serve(std::slice::from_ref(&tcp));
+            let client = |n: usize| format!("{}:{}", bracketed(at(a.client).ip()), 40_000 + n);
+            let send = |lab: &Lab, n: usize| {
+                lab.sent(&lab.next(VipProtocol::Tcp, &client(n), a.vip));
+                let flows = lab.xdp.flows(None).unwrap();
+                flows.iter().find(|flow| flow.client == at(&client(n))).unwrap().backend.ip()
+            };
+            let before: Vec<IpAddr> = (0..40).map(|n| send(&lab, n)).collect();
+            let Target::Backends { backends, .. } = &mut tcp.target else { unreachable!() };
+            backends[0].alive = false;
+            lab.serve(std::slice::from_ref(&tcp));
+            let (dead, other) = (at(a.backends[0]).ip(), at(a.backends[1]).ip());
+            assert!(before.contains(&dead) && before.contains(&other));
+            for (n, before) in before.iter().enumerate() {
+                assert_eq!(send(&lab, n), other, "flow {n} was with {before}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_connection_from_the_port_of_one_that_ended_is_a_new_flow() {
+    root_or_skip!();
+    let a = &V4;
+    let mut lab = Lab::new();
+    lab.serve(&[service(a, VipProtocol::Tcp, VipMode::Nat, &a.backends[..1])]);
+    let first = lab.connect(a, a.client);
+    let source = first.from.to_string();
+    let fin = |from: &str, to: &str| Build::tcp(FIN | ACK, from, to).frame();
+    assert_eq!(lab.sent(&fin(a.client, a.vip)).from, first.from);
+    assert_eq!(lab.states(), [FlowState::Established], "one side goes on");
+    assert_eq!(lab.sent(&fin(a.backends[0], &source)).to, at(a.client));
+    assert_eq!(lab.states(), [FlowState::Closing]);
+    assert_eq!(lab.sent(&lab.next(VipProtocol::Tcp, a.client, a.vip)).from, first.from, "the last ACK goes on");
+
+    lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+    assert_eq!(lab.states(), [FlowState::HalfOpen]);
+    let counts = lab.xdp.service_stats().unwrap()[0].backends[0].counts;
+    assert_eq!(counts.flows, 2);
+
+    let second = lab.connect(a, a.client);
+    lab.sent(&Build::tcp(RST, a.backends[0], &second.from.to_string()).frame());
+    assert_eq!(lab.states(), [FlowState::Closing]);
+}
+
+#[test]
+fn each_flow_has_a_source_port_of_its_own_and_dead_ones_give_theirs_up() {
+    root_or_skip!();
+    let config = model::Xdp { snat_ports: 61_000..=61_063, ..model::Xdp::default() };
+    let mut lab = Lab::with(config);
+    lab.serve(&[service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends[..1])]);
+    let client = |n: usize| format!("198.51.100.7:{}", 40_000 + n);
+    let established: Vec<SocketAddr> = (0..16).map(|n| lab.connect(&V4, &client(n)).from).collect();
+    let mut ports: Vec<u16> = established.iter().map(SocketAddr::port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 16);
+    // Four times the range of SYNs that nobody answers.
+    let mut served = 0;
+    for n in 100..356 {
+        let (action, out) = lab.run(&lab.first(VipProtocol::Tcp, &client(n), V4.vip));
+        if action == REDIRECT {
+            served += 1;
+            assert!(!established.contains(&packet::see(&out).unwrap().from), "the port of an established flow");
+        }
+    }
+    assert!(served > 240, "{served} of 256 found a port");
+    for (n, from) in established.iter().enumerate() {
+        assert_eq!(lab.sent(&lab.next(VipProtocol::Tcp, &client(n), V4.vip)).from, *from);
+    }
+
+    let lab = {
+        let mut lab = Lab::new();
+        lab.serve(&[service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends[..1])]);
+        lab
+    };
+    let kept = lab.connect(&V4, "198.51.100.9:61033").from.port();
+    assert_eq!(kept, 61_033, "a client's own port is kept where it is in the range");
+}
+
+#[test]
+fn a_flood_of_new_flows_evicts_no_established_one_and_is_limited() {
+    root_or_skip!();
+    let flows = model::FlowLimits { established: 4_096, half_open: 4_096, ..model::FlowLimits::default() };
+    let mut lab = Lab::with(model::Xdp { flows, ..model::Xdp::default() });
+    lab.serve(&[service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends)]);
+    let client = |n: usize| format!("198.51.{}.{}:40000", 100 + n / 250, n % 250 + 1);
+    let established: Vec<SocketAddr> = (0..1_000).map(|n| lab.connect(&V4, &client(n)).from).collect();
+    for n in 0..4 * 8_192 {
+        let from = format!("192.0.{}.{}:{}", n / 250 % 250, n % 250 + 1, 1_024 + n % 60_000);
+        lab.run(&lab.first(VipProtocol::Tcp, &from, V4.vip));
+    }
+    let lost = (0..1_000).filter(|&n| lab.sent(&lab.next(VipProtocol::Tcp, &client(n), V4.vip)).from != established[n]);
+    assert_eq!(lost.count(), 0);
+
+    let flows = model::FlowLimits { new_per_second: 10, ..model::FlowLimits::default() };
+    let mut lab = Lab::with(model::Xdp { flows, ..model::Xdp::default() });
+    lab.serve(&[service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends)]);
+    for n in 0..500 {
+        lab.run(&lab.first(VipProtocol::Tcp, &client(n), V4.vip));
+    }
+    let limited = lab.xdp.counters().unwrap().packets(Reason::NewFlowLimit);
+    assert!((400..=490).contains(&limited), "{limited} of 500 were over the limit");
+}
+
+#[test]
+fn with_source_affinity_a_client_has_one_backend() {
+    root_or_skip!();
+    for a in BOTH {
+        for (affinity, expected) in [(VipAffinity::Source, 1), (VipAffinity::Flow, 2)] {
+            let mut lab = Lab::new();
+            let mut service = service(a, VipProtocol::Udp, VipMode::Nat, &a.backends);
+            let Target::Backends { affinity: of, .. } = &mut service.target else { unreachable!() };
+            *of = affinity;
+            lab.serve(&[service]);
+            let from = |n: u16| format!("{}:{n}", bracketed(at(a.client).ip()));
+            let backends = (1..50).map(|n| lab.sent(&lab.first(VipProtocol::Udp, &from(n), a.vip)).to);
+            assert_eq!(backends.collect::<std::collections::BTreeSet<_>>().len(), expected);
+        }
+    }
+}
+
+#[test]
+fn fifty_services_swap_their_tables_at_once() {
+    root_or_skip!();
+    let mut lab = Lab::new();
+    let services = |weight: u32| -> Vec<Service> {
+        let at = |port: u16| SocketAddr::new(at(V4.vip).ip(), port);
+        let numbered = (1..=50).map(|n| Service {
+            address: at(n),
+            ..with_backends(&service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends), |b| {
+                b.weight += weight * u32::from(b.address.port() == 8080)
+            })
+        });
+        numbered.collect()
+    };
+    lab.serve(&services(0));
+    let changed = services(1);
+    let started = std::time::Instant::now();
+    lab.serve(&changed);
+    let took = started.elapsed();
+    // 50 ms is the target, for an optimised build on a machine with nothing else to do.
+    assert!(took.as_millis() < 500, "{took:?}");
+    let _ = writeln!(io::stdout(), "50 services: {took:?}");
+}
