@@ -64,6 +64,12 @@ pub struct Lab {
     _peer: Namespace,
 }
 
+impl Default for Lab {
+    fn default() -> Lab {
+        Lab::new()
+    }
+}
+
 impl Lab {
     /// With small tables, which the kernel makes quickly.
     pub fn new() -> Lab {
