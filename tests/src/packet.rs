@@ -244,6 +244,9 @@ pub fn see(frame: &[u8]) -> Result<Seen, String> {
 /// Reads an IP packet.
 pub fn see_packet(packet: &[u8]) -> Result<Seen, String> {
     let (from, to, protocol, ttl, rest) = see_ip(packet, true)?;
+    if from.is_ipv4() && u16_at(packet, 6)? & 0x1fff != 0 {
+        return Err("a later fragment, which has no transport header".into());
+    }
     see_transport(from, to, protocol, ttl, rest)
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use gateway::config::model::{self, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
+use gateway::config::model::{self, AccessRule, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
 use gateway::xdp::{self, Backend, FlowState, Reason, Service, Target, Xdp};
 
 use crate::lab::{self, Namespace};
@@ -73,6 +73,11 @@ impl Lab {
 
     /// With this `[xdp]`, of which the lab sets interfaces, mode and pin.
     pub fn with(config: model::Xdp) -> Lab {
+        Lab::with_access(config, &[])
+    }
+
+    /// With access rules too.
+    pub fn with_access(config: model::Xdp, access: &[AccessRule]) -> Lab {
         let namespace = Namespace::new("gateway");
         // The other end of the wire, where nobody is.
         let run = |words: &str| namespace.run(&words.split(' ').collect::<Vec<_>>());
@@ -91,7 +96,7 @@ impl Lab {
             }
         });
         let config = model::Xdp { interfaces: vec!["lo".into()], mode: XdpMode::Generic, pin: None, ..config };
-        let xdp = namespace.enter(|| xdp::attach(&config, &[]).unwrap());
+        let xdp = namespace.enter(|| xdp::attach(&config, access).unwrap());
         Lab { namespace, xdp, _peer: peer }
     }
 

@@ -95,19 +95,53 @@ fn dsr_changes_the_mac_addresses_only() {
 fn ipip_sends_the_packet_inside_another_one() {
     root_or_skip!();
     for a in BOTH {
-        let mut lab = Lab::new();
-        lab.serve(&[service(a, VipProtocol::Tcp, VipMode::Ipip, &a.backends[..1])]);
-        for tags in [vec![], vec![(0x8100, 42)], vec![(0x88a8, 7), (0x8100, 42)]] {
-            let packet = Build { tags: tags.clone(), payload: vec![7; 99], ..Build::tcp(ACK, a.client, a.vip) };
-            let outer = lab.sent(&packet.frame());
-            assert_eq!(outer.macs, (BACKEND_MAC, ETH0_MAC));
-            assert_eq!(outer.tags, tags);
-            assert_eq!((outer.from.ip(), outer.to.ip()), (ip(a.snat), at(a.backends[0]).ip()));
-            assert_eq!((outer.protocol, outer.ttl), (if a.vip == V4.vip { 4 } else { 41 }, 64));
-            let inner = packet::see_packet(&outer.payload).unwrap();
-            assert_eq!((inner.from, inner.to, inner.ttl), (at(a.client), at(a.vip), 63));
-            assert_eq!(inner.payload, [7; 99]);
+        for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
+            let mut lab = Lab::new();
+            lab.serve(&[service(a, protocol, VipMode::Ipip, &a.backends[..1])]);
+            for tags in [vec![], vec![(0x8100, 42)], vec![(0x88a8, 7), (0x8100, 42)]] {
+                let payload = vec![7; 99];
+                let packet = Build { tags: tags.clone(), payload, ..build(protocol, ACK, a.client, a.vip) };
+                let outer = lab.sent(&packet.frame());
+                assert_eq!(outer.macs, (BACKEND_MAC, ETH0_MAC));
+                assert_eq!(outer.tags, tags);
+                assert_eq!((outer.from.ip(), outer.to.ip()), (ip(a.snat), at(a.backends[0]).ip()));
+                assert_eq!((outer.protocol, outer.ttl), (if a.vip == V4.vip { 4 } else { 41 }, 64));
+                let inner = packet::see_packet(&outer.payload).unwrap();
+                assert_eq!((inner.from, inner.to, inner.ttl), (at(a.client), at(a.vip), 63));
+                assert_eq!(inner.payload, [7; 99]);
+            }
         }
+    }
+}
+
+#[test]
+fn fragments_go_through_a_tunnel_as_they_are() {
+    root_or_skip!();
+    for a in BOTH {
+        let mut lab = Lab::new();
+        lab.serve(&[service(a, VipProtocol::Udp, VipMode::Ipip, &a.backends[..1])]);
+        let large = Build { payload: vec![9; 1_001], ..Build::udp(a.client, a.vip) };
+        let inner = packet::fragments(&large, 512).map(|fragment| {
+            let outer = lab.sent(&fragment);
+            assert_eq!(outer.to.ip(), at(a.backends[0]).ip());
+            [&fragment[..14], &outer.payload].concat()
+        });
+        let whole = packet::joined([&inner[0], &inner[1]]).unwrap();
+        assert_eq!((whole.from, whole.to, whole.payload), (at(a.client), at(a.vip), large.payload));
+    }
+}
+
+#[test]
+fn a_packet_that_may_be_fragmented_may_be_so_in_a_tunnel() {
+    root_or_skip!();
+    let mut lab = Lab::new();
+    lab.serve(&[service(&V4, VipProtocol::Udp, VipMode::Ipip, &V4.backends[..1])]);
+    for (fragment, size, action) in [(0x4000, 100, REDIRECT), (0, 100, REDIRECT), (0, 1_470, PASS)] {
+        let packet = Build { payload: vec![7; size], fragment, ..Build::udp(V4.client, V4.vip) };
+        let (verdict, out) = lab.run(&packet.frame());
+        assert_eq!((verdict, packet::see(&out).unwrap().to.ip()), (action, at(V4.backends[0]).ip()));
+        assert_eq!(out[20] & 0x40 != 0, fragment != 0, "the outer packet's DF");
+        assert_eq!(out[18..20] == [0, 0], fragment != 0, "a packet that may be fragmented has an identification");
     }
 }
 
@@ -225,35 +259,70 @@ fn pings_to_a_virtual_address_are_answered() {
     }
 }
 
+/// Type and code of the errors that are about packets: unreachable, too big, time exceeded, parameter problem.
+const ERRORS: [(&Addresses, u8, u8); 8] =
+    [(&V4, 3, 4), (&V4, 3, 3), (&V4, 11, 0), (&V4, 12, 0), (&V6, 1, 4), (&V6, 2, 0), (&V6, 3, 0), (&V6, 4, 1)];
+
 #[test]
 fn icmp_errors_about_a_flow_reach_its_other_end() {
     root_or_skip!();
-    for (a, kind, code) in [(&V4, 3, 4), (&V4, 3, 3), (&V4, 11, 0), (&V6, 2, 0), (&V6, 1, 4), (&V6, 3, 0)] {
-        for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
-            let mut lab = Lab::new();
-            lab.serve(&[service(a, protocol, VipMode::Nat, &a.backends[..1])]);
+    for (a, mode) in BOTH.into_iter().flat_map(|a| [(a, VipMode::Nat), (a, VipMode::Dnat)]) {
+        let mut lab = Lab::new();
+        let protocols = [VipProtocol::Tcp, VipProtocol::Udp];
+        lab.serve(&protocols.map(|protocol| service(a, protocol, mode, &a.backends[..1])));
+        for protocol in protocols {
             let flow = lab.sent(&lab.first(protocol, a.client, a.vip));
             let source = flow.from.to_string();
-            let error = |from: &str, to: IpAddr, quoted: &[u8]| {
-                packet::icmp(from, &to.to_string(), kind, code, [0, 0, 5, 0], quoted)
-            };
-            // About what the box sent to the backend: the client is told.
-            let quoted = build(protocol, ACK, &source, a.backends[0]).packet();
-            for length in [quoted.len(), if a.vip == V4.vip { 28 } else { 48 }] {
-                let told = lab.sent(&error(a.router, ip(a.snat), &quoted[..length]));
-                assert_eq!((told.from.ip(), told.to.ip()), (at(a.vip).ip(), at(a.client).ip()));
-                assert_eq!(told.payload[..2], [kind, code]);
-                assert_eq!(told.payload[6..8], [5, 0]);
-                assert_eq!(packet::see_quoted(&told.payload[8..]).unwrap(), (at(a.client), at(a.vip)));
+            for (_, kind, code) in ERRORS.into_iter().filter(|(of, _, _)| of.vip == a.vip) {
+                let error = |from: &str, to: IpAddr, quoted: &[u8]| {
+                    packet::icmp(from, &to.to_string(), kind, code, [0, 0, 5, 0], quoted)
+                };
+                // About what the box sent to the backend: the client is told.
+                let quoted = build(protocol, ACK, &source, a.backends[0]).packet();
+                for length in [quoted.len(), if a.vip == V4.vip { 28 } else { 48 }] {
+                    let told = lab.sent(&error(a.router, flow.from.ip(), &quoted[..length]));
+                    assert_eq!((told.from.ip(), told.to.ip()), (at(a.vip).ip(), at(a.client).ip()));
+                    assert_eq!(told.payload[..2], [kind, code]);
+                    assert_eq!(told.payload[6..8], [5, 0]);
+                    assert_eq!(packet::see_quoted(&told.payload[8..]).unwrap(), (at(a.client), at(a.vip)));
+                }
+                // About what the box sent to the client: the backend is told.
+                let quoted = build(protocol, ACK, a.vip, a.client).packet();
+                let told = lab.sent(&error(&at(a.client).ip().to_string(), at(a.vip).ip(), &quoted));
+                assert_eq!((told.from.ip(), told.to.ip()), (flow.from.ip(), at(a.backends[0]).ip()));
+                assert_eq!(packet::see_quoted(&told.payload[8..]).unwrap(), (at(a.backends[0]), flow.from));
+                // About what nobody sent.
+                let quoted = build(protocol, ACK, a.vip, a.backends[1]).packet();
+                assert_eq!(lab.refused(&error(a.router, at(a.vip).ip(), &quoted)), Reason::Pass);
             }
-            // About what the box sent to the client: the backend is told.
-            let quoted = build(protocol, ACK, a.vip, a.client).packet();
-            let told = lab.sent(&error(&at(a.client).ip().to_string(), at(a.vip).ip(), &quoted));
-            assert_eq!((told.from.ip(), told.to.ip()), (ip(a.snat), at(a.backends[0]).ip()));
-            assert_eq!(packet::see_quoted(&told.payload[8..]).unwrap(), (at(a.backends[0]), flow.from));
-            // About what nobody sent.
-            let quoted = build(protocol, ACK, a.vip, a.backends[1]).packet();
-            assert_eq!(lab.refused(&error(a.router, at(a.vip).ip(), &quoted)), Reason::Pass);
+        }
+    }
+}
+
+/// The box has not seen the answers, but errors about them come to the virtual address, which is the box's.
+#[test]
+fn icmp_errors_about_answers_that_went_another_way_reach_the_backend() {
+    root_or_skip!();
+    for (a, mode) in BOTH.into_iter().flat_map(|a| [(a, VipMode::Dsr), (a, VipMode::Ipip)]) {
+        let mut lab = Lab::new();
+        let protocols = [VipProtocol::Tcp, VipProtocol::Udp];
+        lab.serve(&protocols.map(|protocol| service(a, protocol, mode, &a.backends[..1])));
+        for protocol in protocols {
+            lab.sent(&lab.first(protocol, a.client, a.vip));
+            for (_, kind, code) in ERRORS.into_iter().filter(|(of, _, _)| of.vip == a.vip) {
+                let quoted = build(protocol, ACK, a.vip, a.client).packet();
+                let vip = at(a.vip).ip();
+                let error = packet::icmp(a.router, &vip.to_string(), kind, code, [0, 0, 5, 0], &quoted);
+                let told = lab.sent(&error);
+                assert_eq!(told.macs, (BACKEND_MAC, ETH0_MAC));
+                let told = match mode {
+                    VipMode::Ipip => packet::see_packet(&told.payload).unwrap(),
+                    _ => told,
+                };
+                assert_eq!((told.from.ip(), told.to.ip(), told.ttl), (ip(a.router), vip, 63));
+                assert_eq!(told.payload[..2], [kind, code]);
+                assert_eq!(told.payload[8..], quoted);
+            }
         }
     }
 }
@@ -277,6 +346,17 @@ fn a_packet_larger_than_the_next_hop_takes_is_refused_with_the_size_that_fits() 
                 assert_eq!(told.payload[mtu_at..mtu_at + 2], (fits as u16).to_be_bytes());
                 assert_eq!(packet::see_quoted(&told.payload[8..]).unwrap(), (at(a.client), at(a.vip)));
             }
+            let hidden = match a.vip == V4.vip {
+                true => Build { options: vec![1; 40], ..Build::tcp(ACK, a.client, a.vip) },
+                false => Build {
+                    extension: Some(60),
+                    options: [&[6, 4][..], &[0; 38]].concat(),
+                    ..Build::tcp(ACK, a.client, a.vip)
+                },
+            };
+            let told = lab.sent(&Build { payload: vec![7; 1400], ..hidden }.frame());
+            let quoted = packet::see_quoted(&told.payload[8..]).unwrap();
+            assert_eq!(quoted, (at(a.client), at(a.vip)), "the quotation reaches the ports");
         }
     }
     let mut lab = Lab::new();

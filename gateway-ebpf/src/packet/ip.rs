@@ -317,14 +317,15 @@ fn read_transport<A>(frame: Frame, packet: &mut Packet<A>, wanted: Wanted) {
 fn transport<A>(frame: Frame, packet: &mut Packet<A>, wanted: Wanted) -> Option<()> {
     match (packet.protocol, wanted) {
         (protocol::TCP, Wanted::All) => {
-            let header_ends = (packet.transport - packet.network + TCP_HEADER_MIN) as u32;
-            // What is behind a short fragment fills up the Ethernet frame, and is not of the header.
-            if matches!(packet.shape, Shape::First(_)) && header_ends > packet.length {
-                return None;
-            }
+            has(packet, TCP_HEADER_MIN)?;
             frame.at(packet.transport, TCP_HEADER_MIN)?;
             packet.ports = frame.read(packet.transport)?;
             packet.flags = frame.read(packet.transport + TCP_FLAGS)?;
+        }
+        (protocol::UDP, Wanted::All) => {
+            has(packet, UDP_HEADER)?;
+            frame.at(packet.transport, UDP_HEADER)?;
+            packet.ports = frame.read(packet.transport)?;
         }
         (protocol::TCP | protocol::UDP, _) => {
             frame.at(packet.transport, UDP_HEADER)?;
@@ -336,6 +337,13 @@ fn transport<A>(frame: Frame, packet: &mut Packet<A>, wanted: Wanted) -> Option<
         _ => {}
     }
     Some(())
+}
+
+/// Whether the IP packet has a transport header of this length. What is behind a short packet fills up the Ethernet
+/// frame, and is not of the header.
+#[inline(always)]
+fn has<A>(packet: &Packet<A>, header: usize) -> Option<()> {
+    ((packet.transport - packet.network + header) as u32 <= packet.length).then_some(())
 }
 
 /// The source, if the whole fixed header is there, its version is 4 and its length covers the fixed part.

@@ -9,11 +9,11 @@ use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{
     Backend, Flow, FlowKey, MAGLEV_SIZE, SERVICES_MAX, Service, ServiceKey, Settings, Table, heard, mode,
 };
-use gateway_ebpf::packet::{Packet, RST, Shape, checksum, hash};
+use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{count, drop, drop_by, flow, parse, pass, send, settings};
+use super::{cookie, count, drop, drop_by, flow, is_all_here, parse, pass, send, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -38,23 +38,30 @@ const BPF_NOEXIST: u64 = 1;
 #[inline(never)]
 pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
-    let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
+    let Some(packet) = parse::<A>(ctx).filter(|packet| is_all_here(ctx, packet)) else {
+        return pass(Reason::Malformed);
+    };
     let key = flow_key(&packet);
     let now = settings::tick();
-    if let Some(found) = A::established().get_ptr_mut(&key) {
-        if matches!(packet.shape, Shape::First(_)) && flow::usable(found, &packet, now) {
-            return send::by_itself::<A>(ctx.ctx, found);
-        }
-        // SAFETY: an element of a map stays memory of the map while the program runs.
-        flow::forget_established(&key, unsafe { &*found });
-    }
+    // In this order: a flow that another CPU is moving is in the second table before it leaves the first.
     if let Some(found) = A::half_open().get_ptr_mut(&key) {
-        // SAFETY: as above; nobody writes the fields that are read here, except single bytes.
+        // SAFETY: an element of a map stays memory of the map while the program runs, and nobody writes the fields that
+        // are read here, except single bytes.
         let half_open = unsafe { &mut *found };
         if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
             return go_on(ctx, &packet, &key, half_open, now);
         }
         flow::forget_half_open(&key, half_open);
+    }
+    if let Some(found) = A::established().get_ptr_mut(&key) {
+        if flow::usable(found, &packet, now) {
+            if flow::ends(&packet) {
+                flow::note_end(&key, found, packet.flags);
+            }
+            return send::by_itself::<A>(ctx.ctx, found);
+        }
+        // SAFETY: as above.
+        flow::forget_established(&key, unsafe { &*found });
     }
     let service = ServiceKey {
         address: packet.destination,
@@ -65,7 +72,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     match A::service(&service) {
         // SAFETY: as above; user space replaces whole elements, by new ones.
         Some(service) => first(ctx, &packet, &key, unsafe { &*service }, now),
-        None => pass(Reason::Pass),
+        None => cookie::or_pass(&packet, Reason::Pass),
     }
 }
 
@@ -97,7 +104,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
             counts.local_packets += 1;
             counts.local_bytes += bytes;
         });
-        return pass(Reason::Local);
+        return cookie::or_pass(packet, Reason::Local);
     }
     if packet.ttl <= 1 {
         return pass(Reason::Expired);
@@ -214,7 +221,8 @@ fn describe<A: Family>(
     forward.reverse = 0;
     forward.spoken = heard::SPEECH;
     forward.fin = 0;
-    forward.peer_fin = 0;
+    // Where the answers do not come by, the client's FIN is the end.
+    forward.peer_fin = u8::from(matches!(service.mode, mode::DSR | mode::IPIP));
     forward.reset = 0;
 
     reverse.source = packet.destination;

@@ -12,7 +12,7 @@ use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6};
 use gateway_ebpf::packet::{Packet, Shape};
 
 use super::family::Family;
-use super::{parse, pass, send};
+use super::{is_all_here, parse, pass, send};
 
 /// Packets whose fragments are on their way at once. They follow each other within microseconds.
 const PACKETS: usize = 1 << 12;
@@ -52,6 +52,9 @@ pub fn later<A: Family>(ctx: *mut xdp_md) -> u32 {
     };
     if packet.ttl <= 1 {
         return pass(Reason::Expired);
+    }
+    if !is_all_here(ctx, &packet) {
+        return pass(Reason::Malformed);
     }
     if !send::readdress(ctx, &packet, flow) {
         return pass(Reason::Malformed);

@@ -10,7 +10,7 @@ use gateway_ebpf::packet::{Packet, Parsed, Shape, checksum, protocol};
 use super::balance::flow_key;
 use super::family::Family;
 use super::send::{self, bytes};
-use super::{count, drop, frame, parse, pass, walk};
+use super::{count, drop, frame, is_all_here, parse, pass, walk};
 
 /// RFC 792 and RFC 4443 §4.1.
 struct Types {
@@ -25,6 +25,9 @@ const V6: Types = Types { echo: 128, reply: 129 };
 pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
+    if !is_all_here(ctx, &packet) {
+        return pass(Reason::Malformed);
+    }
     let Some(header) = bytes(ctx, packet.transport, 8) else { return pass(Reason::Malformed) };
     // SAFETY: eight bytes are there.
     let (kind, code) = unsafe { (*header, *header.add(1)) };
@@ -68,7 +71,7 @@ fn reply<A: Family>(ctx: &XdpContext, packet: &Packet<A>, header: *mut u8, kind:
 
 /// Exchanges the MAC addresses.
 #[inline(always)]
-fn turn_round(ctx: &XdpContext) -> Option<()> {
+pub fn turn_round(ctx: &XdpContext) -> Option<()> {
     let words = bytes(ctx, 0, 12)?.cast::<u32>();
     // SAFETY: twelve bytes are there; BPF loads and stores at any address.
     unsafe {
@@ -145,8 +148,14 @@ const DESTINATION_UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const PACKET_TOO_BIG: u8 = 2;
 const ERROR_TTL: u8 = 64;
-/// The ICMP header, and as much of the quoted transport header: ports and sequence number or length.
 const ICMP_HEADER: usize = 8;
+
+/// Bytes quoted of a packet: the longest header of IPv4 and eight bytes behind it (RFC 792), in IPv6 the header and as
+/// much for extension headers and those eight. No link takes less than this of a packet.
+#[inline(always)]
+const fn quoted<A: Family>() -> usize {
+    A::HEADER + 48
+}
 
 /// Tells the sender how large a packet may be (RFC 1191 §4, RFC 4443 §3.2). One of IPv4 that may be fragmented goes on
 /// instead, by the stack, which can do that.
@@ -178,11 +187,12 @@ fn may_be_fragmented(ctx: &XdpContext, network: usize) -> bool {
 fn tell<A: Family>(ctx: &XdpContext, packet: &Packet<A>, mtu: u32) -> Option<()> {
     let network = packet.network;
     let before = A::HEADER + ICMP_HEADER;
+    let message = ICMP_HEADER + quoted::<A>();
     turn_round(ctx)?;
     // SAFETY: the kernel's context.
     let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as i32;
     // SAFETY: the kernel's context; the frame is not used before it is asked for again.
-    let cut = unsafe { bpf_xdp_adjust_tail(ctx.ctx, (network + before) as i32 - length) };
+    let cut = unsafe { bpf_xdp_adjust_tail(ctx.ctx, (network + quoted::<A>()) as i32 - length) };
     // SAFETY: as above.
     if cut != 0 || unsafe { bpf_xdp_adjust_head(ctx.ctx, -(before as i32)) } != 0 {
         return None;
@@ -191,9 +201,9 @@ fn tell<A: Family>(ctx: &XdpContext, packet: &Packet<A>, mtu: u32) -> Option<()>
     let header = bytes(ctx, network, A::HEADER)?;
     // SAFETY: the whole header is there.
     unsafe {
-        send::write_header(header, before + ICMP_HEADER, A::ICMP as u8, ERROR_TTL, packet.destination, packet.source)
+        send::write_header(header, message, A::ICMP as u8, ERROR_TTL, send::ATOMIC, packet.destination, packet.source)
     };
-    let icmp = bytes(ctx, network + A::HEADER, 2 * ICMP_HEADER + A::HEADER)?.cast::<u32>();
+    let icmp = bytes(ctx, network + A::HEADER, message)?.cast::<u32>();
     let (kind, size) = if A::V6 {
         ([PACKET_TOO_BIG, 0, 0, 0], mtu.to_be())
     } else {
@@ -204,7 +214,7 @@ fn tell<A: Family>(ctx: &XdpContext, packet: &Packet<A>, mtu: u32) -> Option<()>
         *icmp = u32::from_ne_bytes(kind);
         *icmp.add(1) = size;
         let mut sum = if A::V6 { pseudo_header(packet) } else { 0 };
-        for word in 0..(2 * ICMP_HEADER + A::HEADER) / 4 {
+        for word in 0..message / 4 {
             sum += u64::from(*icmp.add(word));
         }
         *icmp.cast::<u16>().add(1) = !checksum::fold(sum);
@@ -215,6 +225,6 @@ fn tell<A: Family>(ctx: &XdpContext, packet: &Packet<A>, mtu: u32) -> Option<()>
 /// RFC 8200 §8.1.
 #[inline(always)]
 fn pseudo_header<A: Family>(packet: &Packet<A>) -> u64 {
-    let length = (2 * ICMP_HEADER + A::HEADER) as u16;
+    let length = (ICMP_HEADER + quoted::<A>()) as u16;
     packet.source.sum() + packet.destination.sum() + u64::from(length.to_be()) + u64::from((A::ICMP as u16).to_be())
 }

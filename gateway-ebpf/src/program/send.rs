@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Flow, mode};
@@ -194,7 +194,10 @@ fn encapsulated<A: Family>(ctx: *mut xdp_md, pointer: *mut Flow<A>) -> u32 {
 fn encapsulate<A: Family>(ctx: &XdpContext, packet: &Packet<A>, flow: &Flow<A>) -> Option<()> {
     let inner = bytes(ctx, packet.network, A::HEADER)?;
     // SAFETY: the whole header is there. A packet that is forwarded into a tunnel has one hop more behind it.
-    unsafe { A::hop(inner) };
+    let id = unsafe {
+        A::hop(inner);
+        tunnel_id::<A>(inner)
+    };
     // SAFETY: the kernel's context; the frame is not used before it is asked for again.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(A::HEADER as i32)) } != 0 {
         return None;
@@ -203,8 +206,25 @@ fn encapsulate<A: Family>(ctx: &XdpContext, packet: &Packet<A>, flow: &Flow<A>) 
     let outer = bytes(ctx, packet.network, A::HEADER)?;
     let kind = if A::V6 { IPPROTO_IPV6 } else { IPPROTO_IPIP };
     // SAFETY: the whole header is there.
-    unsafe { write_header(outer, packet.length as usize, kind, OUTER_TTL, flow.source, flow.destination) };
+    unsafe { write_header(outer, packet.length as usize, kind, OUTER_TTL, id, flow.source, flow.destination) };
     Some(())
+}
+
+/// The identification of an outer header: a packet that may be fragmented may be so inside another one too (RFC 2003
+/// §3.1).
+///
+/// # Safety
+///
+/// `inner` points to `A::HEADER` readable bytes.
+#[inline(always)]
+unsafe fn tunnel_id<A: Family>(inner: *const u8) -> u16 {
+    const DONT_FRAGMENT: u8 = 0x40;
+    // SAFETY: the byte is in the header of RFC 791 §3.1 that the caller vouches for.
+    if A::V6 || unsafe { *inner.add(6) } & DONT_FRAGMENT != 0 {
+        return ATOMIC;
+    }
+    // SAFETY: the helper has no arguments.
+    (unsafe { bpf_get_prandom_u32() } as u16).max(1)
 }
 
 /// Moves the Ethernet header of `length` bytes down by `distance` to the frame's start.
@@ -222,14 +242,24 @@ pub fn move_ethernet_header(ctx: &XdpContext, length: usize, distance: usize) ->
     Some(())
 }
 
-/// Writes an IP header without options before `payload` bytes. With DF and no identification a packet of IPv4 is an
-/// atomic datagram (RFC 6864 §4).
+/// An identification that none needs: with it a packet of IPv4 has DF, and is an atomic datagram (RFC 6864 §4).
+pub const ATOMIC: u16 = 0;
+
+/// Writes an IP header without options before `payload` bytes.
 ///
 /// # Safety
 ///
 /// `header` points to `A::HEADER` writable bytes.
 #[inline(always)]
-pub unsafe fn write_header<A: Family>(header: *mut u8, payload: usize, kind: u8, ttl: u8, source: A, destination: A) {
+pub unsafe fn write_header<A: Family>(
+    header: *mut u8,
+    payload: usize,
+    kind: u8,
+    ttl: u8,
+    id: u16,
+    source: A,
+    destination: A,
+) {
     let words = header.cast::<u32>();
     // SAFETY: the fields lie within the header; BPF stores at any address.
     unsafe {
@@ -241,7 +271,9 @@ pub unsafe fn write_header<A: Family>(header: *mut u8, payload: usize, kind: u8,
             *header.add(24).cast::<A>() = destination;
         } else {
             let [high, low] = ((payload + A::HEADER) as u16).to_be_bytes();
-            let fields = [[0x45, 0, high, low], [0, 0, 0x40, 0], [ttl, kind, 0, 0]].map(u32::from_ne_bytes);
+            let [id_high, id_low] = id.to_be_bytes();
+            let flags = if id == ATOMIC { 0x40 } else { 0 };
+            let fields = [[0x45, 0, high, low], [id_high, id_low, flags, 0], [ttl, kind, 0, 0]].map(u32::from_ne_bytes);
             let sum = u64::from(fields[0]) + u64::from(fields[1]) + u64::from(fields[2]);
             *words = fields[0];
             *words.add(1) = fields[1];

@@ -51,6 +51,7 @@ impl Loaded {
         let entries = entries(config);
         let mut loader = EbpfLoader::new();
         loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        loader.override_global(names::SYN_COOKIES, if config.syn_cookies { &1_u8 } else { &0 }, true);
         for (name, entries) in entries {
             loader.map_max_entries(name, entries);
         }
