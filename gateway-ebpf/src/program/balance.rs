@@ -20,7 +20,11 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
     }
     match packet.protocol {
         protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => {
-            if is_all_here(ctx, packet) { with_ports(ctx, packet) } else { pass(Reason::Malformed) }
+            if is_all_here(ctx, packet) {
+                with_ports(ctx, packet)
+            } else {
+                pass(Reason::Malformed)
+            }
         }
         icmp if icmp == A::ICMP => Next::icmp::<A>(),
         _ => cookie::or_pass(packet, otherwise),
