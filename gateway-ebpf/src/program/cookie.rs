@@ -182,7 +182,7 @@ fn write<A: Family>(ctx: &XdpContext, packet: &Packet<A>, sequence: u32, cookie:
     let ip = bytes(ctx, packet.network, A::HEADER)?;
     let kind = protocol::TCP as u8;
     // SAFETY: the whole header is there.
-    unsafe { send::write_header(ip, SYN_ACK, kind, SYN_ACK_TTL, packet.destination, packet.source) };
+    unsafe { send::write_header(ip, SYN_ACK, kind, SYN_ACK_TTL, send::ATOMIC, packet.destination, packet.source) };
     let tcp = bytes(ctx, packet.transport, SYN_ACK)?.cast::<u32>();
     let [mss_high, mss_low] = cookie.mss.to_be_bytes();
     let words = [
