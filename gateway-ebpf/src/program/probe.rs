@@ -17,7 +17,7 @@ use gateway_ebpf::abi::service::{Ip4, Ip6, mode};
 use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Parsed, Shape, extensions, protocol};
 
 use super::family::Family;
-use super::send::{IPPROTO_IPIP, IPPROTO_IPV6, OUTER_TTL, write_header};
+use super::send::{ATOMIC, IPPROTO_IPIP, IPPROTO_IPV6, OUTER_TTL, write_header};
 
 #[btf_map]
 static PROBE_TARGETS: Array<Target, TARGETS_MAX> = Array::new();
@@ -135,7 +135,7 @@ fn encapsulate<A: Family>(skb: *mut __sk_buff, packet: &Packet<A>) -> Option<()>
             return None;
         }
         let start = header.0.as_mut_ptr();
-        write_header(start, packet.length as usize, kind, OUTER_TTL, packet.source, packet.destination);
+        write_header(start, packet.length as usize, kind, OUTER_TTL, ATOMIC, packet.source, packet.destination);
         let stored = bpf_skb_store_bytes(skb, packet.network as u32, start.cast(), A::HEADER as u32, 0);
         (stored == 0).then_some(())
     }
