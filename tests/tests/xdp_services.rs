@@ -101,12 +101,10 @@ fn the_death_of_an_endpoint_moves_only_its_connections() {
 }
 
 #[test]
-fn generic_mode_carries_downloads_where_nothing_is_put_together_before_it() {
+fn generic_mode_carries_downloads_too() {
     root_or_skip!();
+    // GRO is on, and would put segments together that are too large to be sent on: the kernel leaves it out.
     let mut net = Network::two_arms();
-    for interface in ["eth0", "eth1", "eth2"] {
-        net.namespaces[GATEWAY].run(&["ethtool", "-K", interface, "gro", "off"]);
-    }
     net.attach_with(&["eth0", "eth1", "eth2"], model::Xdp { mode: XdpMode::Generic, ..model::Xdp::default() });
     net.serve(VipMode::Nat, &[0, 1]);
     for vip in VIPS {

@@ -47,8 +47,6 @@ pub struct Interface {
     pub queues: (usize, usize),
     /// Whether the card puts received segments together.
     pub lro: Option<bool>,
-    /// Whether the kernel does, which is before a program in generic mode and behind one in native mode.
-    pub gro: Option<bool>,
     /// Whether the card takes VLAN tags off.
     pub takes_tags_off: Option<bool>,
     /// Whether there are VLAN interfaces on top of it.
@@ -92,7 +90,7 @@ impl Interface {
         };
         let index = read("ifindex");
         let driver = fs::read_link(directory.join("device/driver")).ok();
-        let flags = ethtool(name, ETHTOOL_GFLAGS).ok();
+        let flags = offload_flags(name).ok();
         let queues = |kind: &str| {
             let entries = fs::read_dir(directory.join("queues")).into_iter().flatten().flatten();
             entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
@@ -104,7 +102,6 @@ impl Interface {
             mtu: read("mtu"),
             queues: (queues("rx-"), queues("tx-")),
             lro: flags.map(|flags| flags & ETH_FLAG_LRO != 0),
-            gro: ethtool(name, ETHTOOL_GGRO).ok().map(|on| on != 0),
             takes_tags_off: flags.map(|flags| flags & ETH_FLAG_RXVLAN != 0),
             has_vlans: has_vlans(&directory),
             rp_filter: number(&format!("net/ipv4/conf/{name}/rp_filter")),
@@ -164,25 +161,27 @@ fn memlock() -> Option<u64> {
 /// VLAN interfaces are among those above it, as bridges and bonds are.
 fn has_vlans(directory: &Path) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut above = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("upper_"));
-    above.any(|entry| fs::read_to_string(entry.path().join("uevent")).is_ok_and(|text| text.contains("DEVTYPE=vlan")))
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.any(|name| {
+        let uevent = |above: &str| fs::read_to_string(Path::new("/sys/class/net").join(above).join("uevent"));
+        name.strip_prefix("upper_").is_some_and(|above| uevent(above).is_ok_and(|text| text.contains("DEVTYPE=vlan")))
+    })
 }
 
-// What `ethtool -k` shows, by the old requests that every driver answers (linux/ethtool.h).
+// What `ethtool -k` shows, by the old request that every driver answers (linux/ethtool.h).
 const ETHTOOL_GFLAGS: u32 = 0x25;
-const ETHTOOL_GGRO: u32 = 0x2b;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
-/// Asks an interface for one number (SIOCETHTOOL).
-fn ethtool(name: &str, command: u32) -> io::Result<u32> {
+/// Asks an interface for its flags (SIOCETHTOOL).
+fn offload_flags(name: &str) -> io::Result<u32> {
     #[repr(C)]
     struct Value {
         command: u32,
         data: u32,
     }
     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    let mut value = Value { command, data: 0 };
+    let mut value = Value { command: ETHTOOL_GFLAGS, data: 0 };
     // SAFETY: all zeros are a value of this struct: integers, arrays and a null pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
@@ -217,8 +216,8 @@ mod tests {
         let facts = Facts::gather(None);
         assert!(facts.kernel.is_some() && !facts.features.is_empty());
         let missing = Interface::gather("gw-missing", &[]);
-        assert!(!missing.exists && missing.gro.is_none() && !missing.has_vlans);
+        assert!(!missing.exists && !missing.has_vlans);
         let lo = Interface::gather("lo", &[]);
-        assert!(lo.exists && lo.lro == Some(false) && lo.gro.is_some() && lo.takes_tags_off.is_some());
+        assert!(lo.exists && lo.lro == Some(false) && lo.takes_tags_off.is_some());
     }
 }

@@ -2,8 +2,7 @@
 
 use super::facts::{Facts, Interface};
 use super::{Finding, Grade};
-use crate::config::model::{Config, Vip, VipMode, VipTarget, Xdp, XdpMode};
-use crate::xdp::Attached;
+use crate::config::model::{Config, Vip, VipMode, VipTarget, Xdp};
 
 /// Drivers with native XDP in Linux 6.6, by the name in sysfs.
 const NATIVE: &[&str] = &[
@@ -48,7 +47,7 @@ pub fn judge(facts: &Facts, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = kernel(facts);
     for interface in &facts.interfaces {
         findings.extend(of_interface(interface));
-        findings.extend(offloads(interface, xdp, vips));
+        findings.extend(offloads(interface, vips));
     }
     findings.extend(pins(facts));
     findings.extend(forwarding(facts, vips));
@@ -120,7 +119,7 @@ fn of_interface(interface: &Interface) -> Vec<Finding> {
 }
 
 /// What the card and the kernel do to packets before the program sees them.
-fn offloads(interface: &Interface, xdp: &Xdp, vips: &[Vip]) -> Vec<Finding> {
+fn offloads(interface: &Interface, vips: &[Vip]) -> Vec<Finding> {
     let name = interface.name.as_str();
     let mut findings = Vec::new();
     if interface.lro == Some(true) {
@@ -130,16 +129,6 @@ fn offloads(interface: &Interface, xdp: &Xdp, vips: &[Vip]) -> Vec<Finding> {
     }
     if !vips.iter().any(|vip| matches!(vip.target, VipTarget::Cluster(_))) {
         return findings;
-    }
-    let generic = match interface.attached {
-        Some(attached) => attached == Attached::Generic,
-        None => xdp.mode == XdpMode::Generic,
-    };
-    if generic && interface.gro == Some(true) {
-        let found = "generic receive offload is on, and the program in generic mode";
-        let cost = "segments are put together before the program, and are then too large to be sent on: \
-                    TCP through a `[[vip]]` stalls";
-        findings.push(bad(Grade::Broken, name, found, cost, format!("ethtool -K {name} gro off")));
     }
     if interface.has_vlans && interface.takes_tags_off == Some(true) {
         let found = "VLAN tags are taken off by the card";
@@ -158,7 +147,7 @@ fn driver(interface: &Interface) -> Finding {
         }
         (None, Some(driver)) if NATIVE.contains(&driver) => good(name, format!("driver {driver} has native XDP")),
         (None, Some(driver)) => {
-            let cost = "if it has no native XDP, packets cost two to three times as much (generic mode), and GRO has to be off";
+            let cost = "if it has no native XDP, packets cost two to three times as much (generic mode)";
             let fix = "`mode = \"native\"` in [xdp] tells for sure";
             bad(Grade::Costly, name, format!("driver {driver} is not known to have native XDP"), cost, fix)
         }
@@ -254,6 +243,7 @@ fn dsr(vips: &[Vip]) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::config::model::{ClusterId, VipAffinity, VipProtocol};
+    use crate::xdp::Attached;
 
     /// A machine where everything is as it should be.
     fn machine() -> Facts {
@@ -264,7 +254,6 @@ mod tests {
             mtu: Some(1500),
             queues: (8, 8),
             lro: Some(false),
-            gro: Some(true),
             takes_tags_off: Some(true),
             has_vlans: false,
             rp_filter: Some(0),
@@ -322,7 +311,7 @@ mod tests {
     #[test]
     fn each_fault_is_found_with_its_grade() {
         type Break = fn(&mut Facts);
-        let cases: [(Break, &[&str]); 18] = [
+        let cases: [(Break, &[&str]); 17] = [
             (|facts| facts.kernel = Some((5, 15)), &["broken kernel: Linux 5.15"]),
             (
                 |facts| facts.kernel = Some((5, 10)),
@@ -337,10 +326,6 @@ mod tests {
             ),
             (|facts| facts.interfaces[0].driver = None, &["costs eth0: a virtual interface"]),
             (|facts| facts.interfaces[0].lro = Some(true), &["broken eth0: large receive offload is on"]),
-            (
-                |facts| facts.interfaces[0].attached = Some(Attached::Generic),
-                &["broken eth0: generic receive offload is on, and the program in generic mode"],
-            ),
             (|facts| facts.interfaces[0].has_vlans = true, &["broken eth0: VLAN tags are taken off by the card"]),
             (|facts| facts.interfaces[0].mtu = Some(9000), &["costs eth0: MTU 9000"]),
             (|facts| facts.interfaces[0].queues = (1, 1), &["costs eth0: 1 receive and 1 transmit queues"]),
@@ -372,10 +357,6 @@ mod tests {
         let mut facts = machine();
         facts.interfaces[0].driver = Some("e1000".into());
         facts.interfaces[0].attached = Some(Attached::Generic);
-        facts.interfaces[0].gro = Some(false);
-        assert_eq!(bad_ones(&facts, VipMode::Nat), Vec::<String>::new());
-        facts.interfaces[0].attached = Some(Attached::Native);
-        facts.interfaces[0].gro = Some(true);
         assert_eq!(bad_ones(&facts, VipMode::Nat), Vec::<String>::new());
         assert_eq!(bad_ones(&machine(), VipMode::Dsr), ["costs dsr, ipip: endpoints answer by themselves"]);
     }
