@@ -11,11 +11,16 @@ pub const LOAD: usize = 1;
 
 /// Pins the calling thread.
 pub fn pin(core: usize) -> io::Result<()> {
+    pin_process(0, core)
+}
+
+/// Pins a thread, or the first one of a process.
+pub fn pin_process(pid: u32, core: usize) -> io::Result<()> {
     // SAFETY: an all-zero set is a valid, empty `cpu_set_t`; both cores are below its size.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(core, &mut set);
-        match libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) {
+        match libc::sched_setaffinity(pid as libc::pid_t, size_of::<libc::cpu_set_t>(), &raw const set) {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

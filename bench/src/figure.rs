@@ -15,6 +15,12 @@ pub enum Figure {
     Rate,
     /// Its share of its core meanwhile: well below 1 means that the load was the limit.
     Busy,
+    /// What a packet costs, above nothing.
+    Nanoseconds,
+    /// Packets in a second.
+    Packets,
+    /// What something that is done once takes.
+    Milliseconds,
     /// Half of the latencies at a fixed rate are below this, in µs.
     P50,
     /// 99 % are.
@@ -35,7 +41,10 @@ pub enum Figure {
 
 impl Figure {
     /// All of them, in the order of the report.
-    pub const ALL: [Figure; 13] = [
+    pub const ALL: [Figure; 16] = [
+        Figure::Nanoseconds,
+        Figure::Packets,
+        Figure::Milliseconds,
         Figure::Cpu,
         Figure::User,
         Figure::System,
@@ -59,6 +68,9 @@ impl Figure {
             Figure::Cpu => "CPU µs",
             Figure::Rate => "per second",
             Figure::Busy => "busy",
+            Figure::Nanoseconds => "ns/packet",
+            Figure::Packets => "packets/s",
+            Figure::Milliseconds => "ms",
             Figure::P50 => "p50 µs",
             Figure::P99 => "p99 µs",
             Figure::P999 => "p99.9 µs",
@@ -79,7 +91,7 @@ impl Figure {
     pub fn digits(self) -> usize {
         match self {
             Figure::User | Figure::System | Figure::Cpu | Figure::Busy | Figure::Resumed => 2,
-            Figure::Memory => 1,
+            Figure::Memory | Figure::Milliseconds => 1,
             _ => 0,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use gateway_bench::l4::L4;
 use gateway_bench::measure::{Bench, Times};
 use gateway_bench::run::Progress;
 use gateway_bench::scenario::{self, Scenario};
@@ -45,17 +46,21 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: Args) -> Result<()> {
-    let scenarios = chosen(&args.scenarios)?;
+    let (scenarios, l4) = chosen(&args.scenarios)?;
     let mut out = stdout();
     if args.list {
         for one in &scenarios {
             writeln!(out, "{:<22} {}", one.name, one.about)?;
         }
+        for one in &l4 {
+            writeln!(out, "{:<22} {}", one.name(), one.about())?;
+        }
         return Ok(());
     }
     core::pin(core::LOAD).context("a second core is needed: one for the proxy, one for load and origins")?;
     let (times, rounds) = lengths(&args);
-    let expected = run::estimate(&scenarios, times, rounds);
+    let expected = run::estimate(&scenarios, times, rounds)
+        + l4.iter().map(|one| one.estimate(times.load, rounds)).sum::<Duration>();
     let how = format!(
         "{rounds} rounds of {:?} at full speed, after {:?} of warm-up; medians with smallest and largest. \
          The proxy has core {}, load and origins have core {}.",
@@ -64,14 +69,22 @@ fn bench(args: Args) -> Result<()> {
         core::PROXY,
         core::LOAD
     );
-    writeln!(out, "{} scenarios, {rounds} rounds: about {} minutes", scenarios.len(), expected.as_secs().div_ceil(60))?;
+    let count = scenarios.len() + l4.len();
+    writeln!(out, "{count} scenarios, {rounds} rounds: about {} minutes", expected.as_secs().div_ceil(60))?;
     let machine = machine::describe();
     let dir = args.results.join(machine::name());
     let bench = Bench::new(times, poll::raise_descriptor_limit())?;
     let mut progress = Progress::new(expected);
     let mut results = Vec::new();
-    for scenario in &scenarios {
-        let result = run::run(&bench, scenario, rounds, &mut progress);
+    let load = scenarios.iter().map(Part::Load);
+    for part in load.chain(l4.into_iter().map(Part::L4)) {
+        let result = match part {
+            Part::Load(scenario) => run::run(&bench, scenario, rounds, &mut progress),
+            Part::L4(one) => {
+                progress.say(one.name());
+                one.run(times.load, rounds)
+            }
+        };
         progress.clear();
         writeln!(out, "\n{}", report::table(&result))?;
         results.push(result);
@@ -80,6 +93,12 @@ fn bench(args: Args) -> Result<()> {
     }
     writeln!(out, "written to {}", dir.display())?;
     Ok(())
+}
+
+/// What is run in turn.
+enum Part<'a> {
+    Load(&'a Scenario),
+    L4(L4),
 }
 
 fn lengths(args: &Args) -> (Times, usize) {
@@ -91,11 +110,13 @@ fn lengths(args: &Args) -> (Times, usize) {
     (Times { warm_up: seconds(1.0), load, latency: load }, args.rounds.max(1))
 }
 
-fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
+fn chosen(names: &[String]) -> Result<(Vec<Scenario>, Vec<L4>)> {
     let all = scenario::all();
-    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|one| one.name.starts_with(*name))) {
+    let known = || all.iter().map(|one| one.name.as_str()).chain(L4::ALL.map(L4::name));
+    if let Some(unknown) = names.iter().find(|name| !known().any(|one| one.starts_with(*name))) {
         bail!("there is no scenario {unknown}; --list says which there are");
     }
-    let wanted = |one: &Scenario| names.is_empty() || names.iter().any(|name| one.name.starts_with(name));
-    Ok(all.into_iter().filter(wanted).collect())
+    let wanted = |one: &str| names.is_empty() || names.iter().any(|name| one.starts_with(name));
+    let l4 = L4::ALL.into_iter().filter(|one| wanted(one.name())).collect();
+    Ok((all.into_iter().filter(|one| wanted(&one.name)).collect(), l4))
 }

@@ -86,7 +86,27 @@ impl Entry {
             None => Some("not installed".to_owned()),
             Some(_) => contestant.peer.refusal(&contestant.task).map(str::to_owned),
         };
-        Entry { label: contestant.label(), samples: Vec::new(), latency: None, problem }
+        Entry { problem, ..Entry::named(&contestant.label()) }
+    }
+
+    /// Of a scenario that has no contestants.
+    pub fn named(label: &str) -> Entry {
+        Entry { label: label.to_owned(), samples: Vec::new(), latency: None, problem: None }
+    }
+
+    /// One that could not be measured.
+    pub fn failed(label: &str, error: &anyhow::Error) -> Entry {
+        Entry { problem: Some(format!("{error:#}")), ..Entry::named(label) }
+    }
+
+    /// Adds a round to the entry of that name.
+    pub fn note_in(entries: &mut Vec<Entry>, label: &str, sample: Sample) {
+        let known = entries.iter().position(|entry| entry.label == label);
+        let at = known.unwrap_or_else(|| {
+            entries.push(Entry::named(label));
+            entries.len() - 1
+        });
+        entries[at].samples.push(sample);
     }
 
     /// Makes a run, unless an earlier one has failed.
@@ -134,10 +154,12 @@ impl Progress {
     }
 
     fn step(&self, scenario: &Scenario, contestant: &Contestant, round: usize) {
-        let seconds = self.started.elapsed().as_secs();
-        let label = contestant.label();
-        let line =
-            format!("{seconds:>5} of {} s  {}, round {}, {label}", self.expected.as_secs(), scenario.name, round + 1);
+        self.say(&format!("{}, round {}, {}", scenario.name, round + 1, contestant.label()));
+    }
+
+    /// Says what is being done, and how much of the time is over.
+    pub fn say(&self, what: &str) {
+        let line = format!("{:>5} of {} s  {what}", self.started.elapsed().as_secs(), self.expected.as_secs());
         let mut out = stderr();
         let _nobody_reads = if out.is_terminal() { write!(out, "\r\x1b[K{line}") } else { writeln!(out, "{line}") };
     }

@@ -186,7 +186,7 @@ fn tree(root: u32) -> Vec<Stat> {
 }
 
 /// What all threads of a process have used, those that have ended included.
-fn process_clock(pid: u32) -> Option<Duration> {
+pub fn process_clock(pid: u32) -> Option<Duration> {
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both places are valid for the kernel to write to.

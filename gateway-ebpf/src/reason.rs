@@ -55,11 +55,13 @@ pub enum Reason {
     PacketLimitDryRun = 24,
     /// Dropped: the transport header is not in sight, so no rule with ports could be asked about the packet.
     HiddenPorts = 25,
+    /// Answered: a SYN to a listener of the box whose queue overflows, by a SYN cookie.
+    SynCookie = 26,
 }
 
 impl Reason {
     /// Every reason, in the order of its counter.
-    pub const ALL: [Reason; 26] = [
+    pub const ALL: [Reason; 27] = [
         Reason::Pass,
         Reason::Allowed,
         Reason::NotIp,
@@ -86,6 +88,7 @@ impl Reason {
         Reason::SynLimitDryRun,
         Reason::PacketLimitDryRun,
         Reason::HiddenPorts,
+        Reason::SynCookie,
     ];
 
     /// The index of the counter.
@@ -142,6 +145,7 @@ impl Reason {
             Reason::SynLimitDryRun => "syn_limit_dry_run",
             Reason::PacketLimitDryRun => "packet_limit_dry_run",
             Reason::HiddenPorts => "hidden_ports",
+            Reason::SynCookie => "syn_cookie",
         }
     }
 }

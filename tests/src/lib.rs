@@ -17,6 +17,7 @@ pub mod client;
 pub mod config;
 pub mod conn;
 pub mod curl;
+pub mod empty_xdp;
 pub mod fuzz;
 pub mod gateway;
 pub mod h2;

@@ -13,7 +13,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 
 use gateway_tests::lab::{self, Namespace};
-use gateway_tests::packet::{self, Seen, TCP};
+use gateway_tests::packet::flags::SYN;
+use gateway_tests::packet::{self, Build, Seen, TCP};
 use gateway_tests::prelude::*;
 use gateway_tests::root_or_skip;
 use socket2::{Domain, Socket, Type};
@@ -79,6 +80,35 @@ fn an_endpoint_behind_an_interface_without_the_programs_is_not_taken_for_one_wit
     wait::until_true("all to be unhealthy", || lab.healthy(&gateway, 0) == [false, false]);
     let why = "asked at 192.0.2.94: 10.94.0.21 is reached by an interface that is not in `interfaces` of [xdp]";
     assert!(gateway.process.stderr.text().contains(why), "{}", gateway.process.stderr.text());
+}
+
+#[test]
+fn an_endpoint_without_a_route_gets_flows_when_there_is_one() {
+    root_or_skip!();
+    let lab = Lab::new();
+    let gateway = lab.start(
+        "[xdp]\ninterfaces = ['eth0']\npin = 'off'\n\
+         [[vip]]\nname = 'far'\naddress = '192.0.2.94:80'\ncluster = 'far'\n\
+         [[cluster]]\nname = 'far'\nendpoints = ['198.51.100.94:80']\n",
+    );
+    let said = |what: &str| assert!(gateway.process.stderr.find(what, |line| line.contains(what)).is_some(), "{what}");
+    said("xdp: no route to 198.51.100.94:80, which gets no flows until there is one");
+    let dropped = |reason| {
+        let syn = Build::tcp(SYN, "10.94.0.21:1000", "192.0.2.94:80").packet();
+        lab.endpoints[0].enter(|| send(GATEWAY[0], &syn));
+        let metrics = lab.gateway.enter(|| gateway.metrics());
+        metrics.sum("gateway_xdp_packets_total", &[("reason", reason)]) > 0.0
+    };
+    wait::until_true("a packet to be dropped", || dropped("no_backend"));
+    lab.gateway.run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+    lab.gateway.run(&["ip", "route", "add", "198.51.100.0/24", "via", ENDPOINTS[1][0]]);
+    said("xdp: 198.51.100.94:80 lacks no route any more");
+    let before = lab.gateway.enter(|| gateway.metrics()).sum("gateway_vip_flows_total", &[]);
+    assert_eq!(before, 0.0);
+    wait::until_true("a flow to begin", || {
+        dropped("no_backend");
+        lab.gateway.enter(|| gateway.metrics()).sum("gateway_vip_flows_total", &[]) > 0.0
+    });
 }
 
 struct Lab {
@@ -170,6 +200,14 @@ fn serve([_, own]: [&str; 2]) {
             let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
         }
     });
+}
+
+/// Sends an IP packet by the neighbour `via`, whatever its destination.
+fn send(via: &str, packet: &[u8]) {
+    let route = ["ip", "route", "replace", "192.0.2.0/24", "via", via];
+    assert!(std::process::Command::new(route[0]).args(&route[1..]).status().unwrap().success());
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(libc::IPPROTO_RAW.into())).unwrap();
+    socket.send_to(packet, &SocketAddr::new(ip(VIPS[0]), 0).into()).unwrap();
 }
 
 /// Every frame that comes to `eth0`.

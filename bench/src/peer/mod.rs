@@ -62,6 +62,7 @@ impl Peer {
             Peer::Nginx if task.front == Front::Tcp && nginx::stream_module().is_none() => {
                 Some("its stream module is not installed")
             }
+            Peer::Nginx if task.routes > 10_000 => Some("it reads so many locations for more than five minutes"),
             Peer::Envoy if task.reloads => Some("its static configuration is read once"),
             Peer::Forwarder if task.reloads => Some("has no configuration"),
             _ => None,

@@ -46,5 +46,6 @@ fn csv(results: &[Results]) -> String {
 /// The figure that contestants are compared by.
 pub fn main_figure(results: &Results) -> Figure {
     let has = |figure| results.entries.iter().any(|entry| entry.summary(figure).is_some());
-    if has(Figure::PerConnection) { Figure::PerConnection } else { Figure::Cpu }
+    let others = [Figure::PerConnection, Figure::Nanoseconds];
+    others.into_iter().find(|figure| has(*figure)).unwrap_or(Figure::Cpu)
 }

@@ -20,6 +20,9 @@ pub fn table(results: &Results) -> String {
         let cells = figures.iter().map(|figure| cell(entry, *figure));
         rows.push([entry.label.clone()].into_iter().chain(cells).chain([ratio(results, entry)]).collect());
     }
+    if rows.iter().skip(1).all(|row| row.last().is_some_and(String::is_empty)) {
+        rows.iter_mut().for_each(|row| drop(row.pop()));
+    }
     text.push_str(&aligned(&rows));
     for entry in &results.entries {
         if let Some(problem) = &entry.problem {
@@ -39,7 +42,8 @@ fn cell(entry: &Entry, figure: Figure) -> String {
 }
 
 fn ratio(results: &Results, entry: &Entry) -> String {
-    let Some(ours) = results.entries.first().filter(|ours| ours.label != entry.label) else { return String::new() };
+    let ours = results.entries.first().filter(|ours| ours.label.starts_with("gateway") && ours.label != entry.label);
+    let Some(ours) = ours else { return String::new() };
     let ratio: Option<Summary> = ratios(&ours.samples, &entry.samples, main_figure(results));
     ratio.map_or_else(String::new, |ratio| ratio.text(2))
 }

@@ -6,7 +6,7 @@ use gateway_ebpf::abi::service::FlowKey;
 use gateway_ebpf::packet::{Packet, Shape, protocol};
 
 use super::family::Family;
-use super::{Next, drop, flow, is_all_here, pass, send, settings};
+use super::{Next, cookie, drop, flow, is_all_here, pass, send, settings};
 
 /// `otherwise` is what an earlier stage calls the packet when it is none of a service.
 #[inline(always)]
@@ -19,12 +19,15 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
         Shape::Later(_) => return Next::fragment::<A>(),
     }
     match packet.protocol {
-        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => match is_all_here(ctx, packet) {
-            true => with_ports(ctx, packet),
-            false => pass(Reason::Malformed),
-        },
+        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => {
+            if is_all_here(ctx, packet) {
+                with_ports(ctx, packet)
+            } else {
+                pass(Reason::Malformed)
+            }
+        }
         icmp if icmp == A::ICMP => Next::icmp::<A>(),
-        _ => pass(otherwise),
+        _ => cookie::or_pass(packet, otherwise),
     }
 }
 

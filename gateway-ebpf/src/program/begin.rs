@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{count, drop, drop_by, flow, is_all_here, parse, pass, send, settings};
+use super::{cookie, count, drop, drop_by, flow, is_all_here, parse, pass, send, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -72,7 +72,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     match A::service(&service) {
         // SAFETY: as above; user space replaces whole elements, by new ones.
         Some(service) => first(ctx, &packet, &key, unsafe { &*service }, now),
-        None => pass(Reason::Pass),
+        None => cookie::or_pass(&packet, Reason::Pass),
     }
 }
 
@@ -104,7 +104,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
             counts.local_packets += 1;
             counts.local_bytes += bytes;
         });
-        return pass(Reason::Local);
+        return cookie::or_pass(packet, Reason::Local);
     }
     if packet.ttl <= 1 {
         return pass(Reason::Expired);

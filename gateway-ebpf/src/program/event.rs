@@ -22,7 +22,8 @@ static DROPS_PER_TICK: Array<u32, 1> = Array::new();
 #[btf_map]
 static DROP_TALLY: PerCpuArray<Tally, 1> = PerCpuArray::new();
 
-const ACTION: u32 = 0xff;
+/// What a verdict's reason is above of.
+pub const ACTION: u32 = 0xff;
 
 /// Why a packet is dropped: the reason, and above it [`Drop::by`].
 #[inline(always)]

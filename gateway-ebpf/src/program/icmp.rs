@@ -71,7 +71,7 @@ fn reply<A: Family>(ctx: &XdpContext, packet: &Packet<A>, header: *mut u8, kind:
 
 /// Exchanges the MAC addresses.
 #[inline(always)]
-fn turn_round(ctx: &XdpContext) -> Option<()> {
+pub fn turn_round(ctx: &XdpContext) -> Option<()> {
     let words = bytes(ctx, 0, 12)?.cast::<u32>();
     // SAFETY: twelve bytes are there; BPF loads and stores at any address.
     unsafe {

@@ -1,6 +1,7 @@
 //! The program: one pass over a frame, from its addresses to a verdict.
 //!
-//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`.
+//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`. What is none
+//! of a cluster passes, but for a SYN that `cookie` answers.
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
 //! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
@@ -10,6 +11,7 @@ mod balance;
 mod ban;
 mod begin;
 mod clock;
+mod cookie;
 mod count;
 mod event;
 mod family;
@@ -52,6 +54,10 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         Next::FRAGMENT_V6 => fragment::later::<Ip6>(ctx.ctx),
         verdict => verdict,
     };
+    let verdict = match verdict & event::ACTION {
+        Next::COOKIE => cookie::answer_or_pass(ctx.ctx, verdict >> 8),
+        _ => verdict,
+    };
     event::told(&ctx, verdict)
 }
 
@@ -66,6 +72,8 @@ impl Next {
     const ICMP_V6: u32 = 19;
     const FRAGMENT_V4: u32 = 20;
     const FRAGMENT_V6: u32 = 21;
+    /// Above it, the index of the reason why the packet passes otherwise. The last stage, which others end in too.
+    const COOKIE: u32 = 22;
 
     #[inline(always)]
     const fn begin<A: Ip>() -> u32 {

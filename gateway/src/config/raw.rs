@@ -141,6 +141,10 @@ pub struct Xdp {
     /// Lines of the log for dropped packets, a few in a second. Without it, none.
     #[schemars(extend("examples" = [{"per_second": 10}]))]
     pub drop_log: Optional<DropLog>,
+    /// Answer SYNs to a listener of this box by a SYN cookie before the stack sees them, while the listener's queue
+    /// overflows. Takes effect at a start.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub syn_cookies: Optional<bool>,
 }
 }
 

@@ -293,6 +293,11 @@ impl Gateway {
         }
     }
 
+    /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
+    pub fn lacks_route(&self) -> bool {
+        self.shared.lock().xdp.as_ref().is_some_and(Xdp::lacks_route)
+    }
+
     /// Tells the kernel who serves the vips now. Workers see by themselves what the health checks say.
     pub fn share_anew(&self) -> Result<(), ReloadError> {
         match &self.current {

@@ -130,7 +130,7 @@ impl Control {
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
-                    if self.sharing_failed {
+                    if self.sharing_failed || self.gateway.lacks_route() {
                         self.share_anew();
                     }
                 }

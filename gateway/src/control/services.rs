@@ -105,7 +105,7 @@ fn step(slow_start: Duration, age: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{ClusterId, ListenerId, VipAffinity, VipProtocol};
+    use crate::config::model::{ClusterId, HealthCheck, HealthProbe, ListenerId, VipAffinity, VipProtocol};
 
     /// One vip on `target`, whose cluster starts slowly within `slow_start` seconds.
     fn config(address: &str, target: VipTarget, slow_start: u64) -> Config {
@@ -198,6 +198,35 @@ mod tests {
             let config = config("192.0.2.1:80", CLUSTER, slow_start);
             let now: Vec<_> = endpoints.iter().map(|text| endpoint(text)).collect();
             assert_eq!(shown(&services(&config, &[now])), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_endpoints_that_have_to_have_the_address_are_asked_there() {
+        let cases = [
+            (VipMode::Nat, true, CLUSTER, 0),
+            (VipMode::Dnat, true, CLUSTER, 0),
+            (VipMode::Dsr, true, CLUSTER, 1),
+            (VipMode::Ipip, true, CLUSTER, 1),
+            (VipMode::Dsr, false, CLUSTER, 0),
+            (VipMode::Dsr, true, VipTarget::Listener(ListenerId(0)), 0),
+        ];
+        for (mode, checked, target, expected) in cases {
+            let mut config = config("192.0.2.1:80", target, 0);
+            let check = HealthCheck {
+                probe: HealthProbe::Tcp,
+                port: None,
+                interval: Duration::ZERO,
+                timeout: Duration::ZERO,
+                healthy: 1,
+                unhealthy: 1,
+            };
+            config.clusters[0].health_check = checked.then_some(check);
+            config.vips[0].mode = mode;
+            // Two ports of one address.
+            config.vips.push(Vip { address: "192.0.2.1:443".parse().unwrap(), ..config.vips[0].clone() });
+            let ways = vec![("192.0.2.1".parse().unwrap(), mode); expected];
+            assert_eq!(asked_at(&config), [ways], "{mode:?} {checked}");
         }
     }
 

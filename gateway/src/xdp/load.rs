@@ -50,6 +50,7 @@ impl Loaded {
         let entries = entries(config);
         let mut loader = EbpfLoader::new();
         loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
+        loader.override_global(names::SYN_COOKIES, if config.syn_cookies { &1_u8 } else { &0 }, true);
         for (name, entries) in entries {
             loader.map_max_entries(name, entries);
         }
@@ -107,6 +108,10 @@ impl Loaded {
 
     pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
         self.services.stats()
+    }
+
+    pub fn lacks_route(&self) -> bool {
+        self.services.lacks_route()
     }
 
     pub fn service_name(&self, id: u32) -> Option<&str> {

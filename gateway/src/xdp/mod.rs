@@ -202,6 +202,12 @@ impl Xdp {
         }
     }
 
+    /// Whether a living endpoint has no flows because the kernel knew no route to it at the last
+    /// [`sync_services`](Xdp::sync_services).
+    pub fn lacks_route(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.program.lacks_route())
+    }
+
     /// How health checks ask endpoints for what they serve at these virtual addresses, in the modes `dsr` and `ipip`, in
     /// their order; each address and mode once. Endpoints have to be reached by the interfaces of the configuration.
     ///

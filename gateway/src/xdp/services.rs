@@ -37,6 +37,8 @@ pub(super) struct Services {
     /// What each service's Maglev table was made of.
     tables: BTreeMap<u32, Shares>,
     entries: BTreeMap<ServiceKey, abi::Service>,
+    /// Living backends to which the kernel has no route.
+    unreachable: BTreeSet<SocketAddr>,
     wanted: Vec<Service>,
 }
 
@@ -122,6 +124,7 @@ impl Services {
             written: BTreeMap::new(),
             tables: BTreeMap::new(),
             entries: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
             wanted: Vec::new(),
         };
         services.restore()?;
@@ -157,18 +160,26 @@ impl Services {
     pub fn sync(&mut self, wanted: &[Service]) -> Result<(), XdpError> {
         self.check(wanted)?;
         let numbered = self.number(wanted)?;
+        let unreachable_before = std::mem::take(&mut self.unreachable);
         for service in &numbered {
             for (slot, backend) in &service.backends {
                 let epoch = self.epoch(*slot, service, backend);
                 self.write_backend(*slot, service, backend, epoch)?;
             }
         }
+        self.tell_of_routes(&unreachable_before);
         self.swap_tables(&numbered)?;
         let entries = numbered.iter().map(|service| (service.key, service.entry)).collect();
         self.write_services(entries)?;
         self.bury(&numbered)?;
         self.wanted = wanted.to_vec();
         Ok(())
+    }
+
+    /// Whether a living backend has no flows for want of a route. Nobody tells of new routes: ask by another
+    /// [`sync`](Services::sync).
+    pub fn lacks_route(&self) -> bool {
+        !self.unreachable.is_empty()
     }
 
     pub fn stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
@@ -316,7 +327,7 @@ impl Services {
             _ => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         };
         if source.is_none() && backend.alive {
-            ::log::warn!("xdp: no route to {}, which gets no flows", backend.address);
+            self.unreachable.insert(backend.address);
         }
         let value = abi::Backend {
             address: convert::wide(backend.address.ip()),
@@ -328,6 +339,16 @@ impl Services {
             dead: u32::from(!backend.alive || source.is_none()),
         };
         self.set_backend(slot, value)
+    }
+
+    /// Says once that a route is missing, and that it is there again.
+    fn tell_of_routes(&self, unreachable_before: &BTreeSet<SocketAddr>) {
+        for backend in self.unreachable.difference(unreachable_before) {
+            ::log::warn!("xdp: no route to {backend}, which gets no flows until there is one");
+        }
+        for backend in unreachable_before.difference(&self.unreachable) {
+            ::log::info!("xdp: {backend} lacks no route any more");
+        }
     }
 
     fn set_backend(&mut self, slot: u32, value: abi::Backend) -> Result<(), XdpError> {

@@ -34,6 +34,7 @@ pub fn check(raw: Optional<raw::Xdp>, diagnostics: &mut Diagnostics) -> Xdp {
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
         drop_log: raw.drop_log.and_then(drop_log),
+        syn_cookies: raw.syn_cookies.map_or(default.syn_cookies, |on| on.value),
     }
 }
 

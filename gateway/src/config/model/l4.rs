@@ -33,6 +33,8 @@ pub struct Xdp {
     pub limits: XdpLimits,
     /// `drop_log`: dropped packets in the log; `None` is none of them, the default.
     pub drop_log: Option<DropLog>,
+    /// `syn_cookies`: answer SYNs to the box's own listeners in XDP while their queue overflows.
+    pub syn_cookies: bool,
 }
 
 impl Default for Xdp {
@@ -48,6 +50,7 @@ impl Default for Xdp {
             timeouts: FlowTimeouts::default(),
             limits: XdpLimits::default(),
             drop_log: None,
+            syn_cookies: false,
         }
     }
 }

@@ -368,6 +368,7 @@ fn vips_and_their_clusters_are_read_in_full() {
         pin = "off"
         snat_addresses = ["10.0.0.1", "fd00::1"]
         snat_ports = "40000-40001"
+        syn_cookies = true
         flows = { established = 2048, half_open = 1024, new_per_second = 7 }
         timeouts = { half_open = "1s", established = "2s", closing = "3s", udp = "4s" }
         [[vip]]
@@ -402,6 +403,7 @@ fn vips_and_their_clusters_are_read_in_full() {
     );
     let seconds = Duration::from_secs;
     assert_eq!((config.xdp.pin, config.xdp.snat_ports), (None, 40_000..=40_001));
+    assert!(config.xdp.syn_cookies);
     assert_eq!(config.xdp.snat_addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "fd00::1"]);
     assert_eq!(config.xdp.flows, FlowLimits { established: 2048, half_open: 1024, new_per_second: 7 });
     let timeouts =

@@ -6,7 +6,7 @@ use super::duration;
 use crate::config::model::*;
 
 pub fn view_xdp(xdp: &Xdp) -> Value {
-    let Xdp { interfaces, mode, pin, snat_addresses, snat_ports, flows, timeouts, limits, drop_log } = xdp;
+    let Xdp { interfaces, mode, pin, snat_addresses, snat_ports, flows, timeouts, limits, drop_log, syn_cookies } = xdp;
     let mode = match mode {
         XdpMode::Auto => "auto",
         XdpMode::Native => "native",
@@ -24,6 +24,7 @@ pub fn view_xdp(xdp: &Xdp) -> Value {
         "timeouts": view_timeouts(timeouts),
         "limits": view_limits(limits),
         "drop_log": drop_log.map(|DropLog { per_second }| json!({ "per_second": per_second })),
+        "syn_cookies": syn_cookies,
     })
 }
 

@@ -1,0 +1,99 @@
+//! The XDP program: what a packet costs by itself (BPF_PROG_TEST_RUN), among access lists, and on a wire against nftables.
+//!
+//! Root only, in network namespaces of its own.
+
+mod flood;
+mod lists;
+mod packets;
+mod wire;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use gateway_tests::lab;
+
+use crate::figure::{Figure, Sample};
+use crate::run::{Entry, Results};
+
+/// A scenario of this module.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum L4 {
+    /// What a packet costs, by what happens to it.
+    Packets,
+    /// What a packet costs among lists of many entries, and what it takes to load them.
+    Lists,
+    /// Packets of denied sources in a second, and of flows that are forwarded.
+    Wire,
+}
+
+impl L4 {
+    /// All of them.
+    pub const ALL: [L4; 3] = [L4::Packets, L4::Lists, L4::Wire];
+
+    /// What the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            L4::Packets => "l4-packets",
+            L4::Lists => "l4-lists",
+            L4::Wire => "l4-wire",
+        }
+    }
+
+    /// One line for people.
+    pub fn about(self) -> &'static str {
+        match self {
+            L4::Packets => "What a packet costs the XDP program, above a program that only passes it",
+            L4::Lists => "The same among access lists, and the time to compile and load them",
+            L4::Wire => "Packets a second over veth on one core, dropped and forwarded, against nftables",
+        }
+    }
+
+    /// How long its rounds take, roughly.
+    pub fn estimate(self, time: Duration, rounds: usize) -> Duration {
+        let one = match self {
+            L4::Packets => Duration::from_secs(20),
+            L4::Lists => Duration::from_secs(10),
+            L4::Wire => (time + Duration::from_secs(2)) * 4,
+        };
+        one * rounds as u32
+    }
+
+    /// Runs it. The lab panics where the system refuses something; here that is an error.
+    pub fn run(self, time: Duration, rounds: usize) -> Results {
+        let run = || match self {
+            L4::Packets => packets::run(rounds),
+            L4::Lists => lists::run(rounds),
+            L4::Wire => wire::run(time, rounds),
+        };
+        let done = check().and_then(|()| {
+            panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| bail!("the lab failed; see above"))
+        });
+        let entries = done.unwrap_or_else(|error| vec![Entry::failed("all", &error)]);
+        Results { name: self.name().into(), about: self.about().into(), rate: None, entries }
+    }
+}
+
+fn check() -> Result<()> {
+    if !lab::is_root() {
+        bail!("it needs root");
+    }
+    if !gateway::xdp::object_is_embedded() {
+        bail!("it needs the XDP object, `cargo xtask build-ebpf` builds it");
+    }
+    Ok(())
+}
+
+/// Runs in one measurement; the median of many of them is robust against interrupts.
+const MEASUREMENTS: usize = 101;
+
+/// The median of what `measure` gives, in nanoseconds.
+fn median(mut measure: impl FnMut() -> Result<u128>) -> Result<f64> {
+    let mut runs = (0..MEASUREMENTS).map(|_| measure()).collect::<Result<Vec<u128>>>()?;
+    runs.sort_unstable();
+    Ok(runs[MEASUREMENTS / 2] as f64)
+}
+
+fn nanoseconds(value: f64) -> Sample {
+    Sample::from([(Figure::Nanoseconds, value)])
+}
