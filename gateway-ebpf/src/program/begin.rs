@@ -145,9 +145,7 @@ fn begin<A: Family>(
     let scratch = A::scratch().ok_or(Reason::NoRoom)?;
     // SAFETY: the element is this CPU's own, and the program is not interrupted by itself on one CPU.
     let scratch = unsafe { &mut *scratch };
-    describe(ctx, packet, service, settings, backend, hash, scratch, now);
-    scratch.forward.backend = slot;
-    scratch.reverse.backend = slot;
+    describe(ctx, packet, service, settings, (slot, backend), hash, scratch, now);
     if flow::has_answers(&scratch.forward) {
         reserve(packet, service.mode, settings, backend, scratch, now)?;
     }
@@ -193,7 +191,7 @@ fn describe<A: Family>(
     packet: &Packet<A>,
     service: &Service,
     settings: &Settings,
-    backend: &Backend,
+    (slot, backend): (u32, &Backend),
     hash: u32,
     scratch: &mut Scratch<A>,
     now: u32,
@@ -202,48 +200,41 @@ fn describe<A: Family>(
         mode::NAT | mode::IPIP => snat(settings, backend, hash),
         _ => packet.source,
     };
-    let Scratch { forward, reverse } = scratch;
-    forward.source = source;
-    forward.destination = A::narrow(backend.address);
-    forward.ports = packet.ports;
-    forward.transport_delta = 0;
-    forward.ip_delta = 0;
-    forward.macs = [0; 3];
-    forward.interface = 0;
-    forward.service = service.id;
-    forward.epoch = backend.epoch;
-    forward.seen = now;
-    // The next hop is looked up when the flow is first used.
-    forward.resolved = now.wrapping_sub(1);
-    forward.begun = now;
-    forward.mtu = 0;
-    forward.mode = service.mode as u8;
-    forward.reverse = 0;
-    forward.spoken = heard::SPEECH;
-    forward.fin = 0;
-    // Where the answers do not come by, the client's FIN is the end.
-    forward.peer_fin = u8::from(matches!(service.mode, mode::DSR | mode::IPIP));
-    forward.reset = 0;
-
-    reverse.source = packet.destination;
-    reverse.destination = packet.source;
-    reverse.ports = packet.ports.rotate_left(16);
-    reverse.transport_delta = 0;
-    reverse.ip_delta = 0;
-    reverse.macs = returning(ctx);
-    reverse.interface = ctx.ingress_ifindex() as u32;
-    reverse.service = service.id;
-    reverse.epoch = backend.epoch;
-    reverse.seen = now;
-    reverse.resolved = now.wrapping_sub(1);
-    reverse.begun = now;
-    reverse.mtu = 0;
-    reverse.mode = service.mode as u8;
-    reverse.reverse = 1;
-    reverse.spoken = heard::SILENCE;
-    reverse.fin = 0;
-    reverse.peer_fin = 0;
-    reverse.reset = 0;
+    let silent = |source, destination, ports| Flow {
+        source,
+        destination,
+        ports,
+        transport_delta: 0,
+        ip_delta: 0,
+        macs: [0; 3],
+        interface: 0,
+        backend: slot,
+        service: service.id,
+        epoch: backend.epoch,
+        seen: now,
+        // The next hop is looked up when the flow is first used.
+        resolved: now.wrapping_sub(1),
+        begun: now,
+        mtu: 0,
+        mode: service.mode as u8,
+        reverse: 0,
+        spoken: heard::SILENCE,
+        fin: 0,
+        peer_fin: 0,
+        reset: 0,
+    };
+    scratch.forward = Flow {
+        spoken: heard::SPEECH,
+        // Where the answers do not come by, the client's FIN is the end.
+        peer_fin: u8::from(matches!(service.mode, mode::DSR | mode::IPIP)),
+        ..silent(source, A::narrow(backend.address), packet.ports)
+    };
+    scratch.reverse = Flow {
+        macs: returning(ctx),
+        interface: ctx.ingress_ifindex() as u32,
+        reverse: 1,
+        ..silent(packet.destination, packet.source, packet.ports.rotate_left(16))
+    };
 }
 
 /// The frame's MAC addresses the other way round.
