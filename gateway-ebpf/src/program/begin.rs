@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{cookie, count, drop, drop_by, flow, is_all_here, parse, pass, send, settings};
+use super::{Next, cookie, count, drop_by, flow, is_all_here, parse, pass, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -49,7 +49,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         // are read here, except single bytes.
         let half_open = unsafe { &mut *found };
         if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
-            return go_on(ctx, &packet, &key, half_open, now);
+            return go_on(&packet, &key, half_open, now);
         }
         flow::forget_half_open(&key, half_open);
     }
@@ -58,7 +58,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
             if flow::ends(&packet) {
                 flow::note_end(&key, found, packet.flags);
             }
-            return send::by_itself::<A>(ctx.ctx, found);
+            return Next::send::<A>();
         }
         // SAFETY: as above.
         flow::forget_established(&key, unsafe { &*found });
@@ -78,20 +78,15 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
 
 /// Another packet of a half-open flow.
 #[inline(always)]
-fn go_on<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
+fn go_on<A: Family>(packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
     flow::note_packet(half_open, packet.protocol, now);
     if flow::ends(packet) {
         flow::note_end(key, half_open, packet.flags);
     }
-    if !flow::establishes(half_open, packet) {
-        return send::by_itself::<A>(ctx.ctx, half_open);
+    if flow::establishes(half_open, packet) {
+        flow::establish(key, half_open);
     }
-    flow::establish(key, half_open);
-    let moved = A::established().get_ptr_mut(key).or_else(|| A::half_open().get_ptr_mut(key));
-    match moved {
-        Some(moved) => send::by_itself::<A>(ctx.ctx, moved),
-        None => drop(Reason::NoRoom),
-    }
+    Next::send::<A>()
 }
 
 /// The first packet of a flow, or one of a flow that was forgotten: a TCP connection then goes on if it gets the same
@@ -110,7 +105,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         return pass(Reason::Expired);
     }
     match begin(ctx, packet, key, service, now) {
-        Ok(flow) => send::by_itself::<A>(ctx.ctx, flow),
+        Ok(()) => Next::send::<A>(),
         Err(reason) => {
             count::service(service.id, |counts| counts.dropped += 1);
             drop_by(reason, service.id + 1)
@@ -125,7 +120,7 @@ fn begin<A: Family>(
     key: &FlowKey<A>,
     service: &Service,
     now: u32,
-) -> Result<*mut Flow<A>, Reason> {
+) -> Result<(), Reason> {
     if packet.flags & RST != 0 {
         return Err(Reason::NoFlow);
     }
@@ -151,7 +146,7 @@ fn begin<A: Family>(
     }
     A::half_open().insert(key, &scratch.forward, BPF_ANY).map_err(|_| Reason::NoRoom)?;
     count::backend(slot, |counts| counts.flows += 1);
-    A::half_open().get_ptr_mut(key).ok_or(Reason::NoRoom)
+    Ok(())
 }
 
 #[inline(always)]
