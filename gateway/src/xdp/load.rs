@@ -13,6 +13,7 @@ use gateway_ebpf::abi::{self, limit, names};
 
 use super::bans::BanTables;
 use super::drops::Drops;
+use super::flows::FlowTableUse;
 use super::limits::Limiter;
 use super::pins::Pins;
 use super::probing::{ProbeWay, Probing};
@@ -117,6 +118,10 @@ impl Loaded {
 
     pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
         self.services.stats()
+    }
+
+    pub fn flow_tables(&self) -> Result<Vec<FlowTableUse>, XdpError> {
+        self.services.flow_tables()
     }
 
     pub fn lacks_route(&self) -> bool {

@@ -40,7 +40,7 @@ use pins::Pins;
 
 pub use drops::{DropCounts, DropRing, Dropped};
 pub use error::{Refusal, XdpError};
-pub use flows::{FlowInfo, FlowState};
+pub use flows::{FlowInfo, FlowState, FlowTableUse};
 pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
@@ -234,6 +234,14 @@ impl Xdp {
     pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
         match &self.running {
             Some(running) => running.program.flows(of),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// How full the flow tables are; none while XDP is off.
+    pub fn flow_tables(&self) -> Result<Vec<FlowTableUse>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.flow_tables(),
             None => Ok(Vec::new()),
         }
     }

@@ -47,6 +47,7 @@ pub fn judge(facts: &Facts, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = kernel(facts);
     for interface in &facts.interfaces {
         findings.extend(of_interface(interface));
+        findings.extend(offloads(interface, vips));
     }
     findings.extend(pins(facts));
     findings.extend(forwarding(facts, vips));
@@ -103,16 +104,6 @@ fn of_interface(interface: &Interface) -> Vec<Finding> {
         return vec![bad(Grade::Broken, name, "there is no such interface", cost, "`ip link` lists them")];
     }
     let mut findings = vec![driver(interface)];
-    if interface.lro == Some(true) {
-        let cost = "native XDP is refused, and packets that were put together cannot be forwarded";
-        findings.push(bad(
-            Grade::Broken,
-            name,
-            "large receive offload is on",
-            cost,
-            format!("ethtool -K {name} lro off"),
-        ));
-    }
     if let Some(mtu) = interface.mtu.filter(|mtu| *mtu > 3498) {
         let cost = "some drivers have no room for native XDP at this size, and then it is generic";
         findings.push(bad(Grade::Costly, name, format!("MTU {mtu}"), cost, format!("ip link set {name} mtu 1500")));
@@ -125,6 +116,26 @@ fn of_interface(interface: &Interface) -> Vec<Finding> {
     } else {
         good(name, found)
     });
+    findings
+}
+
+/// What the card and the kernel do to packets before the program sees them.
+fn offloads(interface: &Interface, vips: &[Vip]) -> Vec<Finding> {
+    let name = interface.name.as_str();
+    let mut findings = Vec::new();
+    if interface.lro == Some(true) {
+        let cost = "native XDP is refused, and packets that were put together cannot be forwarded";
+        let fix = format!("ethtool -K {name} lro off");
+        findings.push(bad(Grade::Broken, name, "large receive offload is on", cost, fix));
+    }
+    if !vips.iter().any(|vip| matches!(vip.target, VipTarget::Cluster(_))) {
+        return findings;
+    }
+    if interface.has_vlans && interface.takes_tags_off == Some(true) {
+        let found = "VLAN tags are taken off by the card";
+        let cost = "the program takes packets of a VLAN for untagged ones, and sends them on so";
+        findings.push(bad(Grade::Broken, name, found, cost, format!("ethtool -K {name} rxvlan off")));
+    }
     findings
 }
 
@@ -265,6 +276,8 @@ mod tests {
             mtu: Some(1500),
             queues: (8, 8),
             lro: Some(false),
+            takes_tags_off: Some(true),
+            has_vlans: false,
             rp_filter: Some(0),
             accept_local: Some(true),
             attached: None,
@@ -325,7 +338,7 @@ mod tests {
     #[test]
     fn each_fault_is_found_with_its_grade() {
         type Break = fn(&mut Facts);
-        let cases: [(Break, &[&str]); 16] = [
+        let cases: [(Break, &[&str]); 17] = [
             (|facts| facts.kernel = Some((5, 15)), &["broken kernel: Linux 5.15"]),
             (
                 |facts| facts.kernel = Some((5, 10)),
@@ -340,6 +353,7 @@ mod tests {
             ),
             (|facts| facts.interfaces[0].driver = None, &["costs eth0: a virtual interface"]),
             (|facts| facts.interfaces[0].lro = Some(true), &["broken eth0: large receive offload is on"]),
+            (|facts| facts.interfaces[0].has_vlans = true, &["broken eth0: VLAN tags are taken off by the card"]),
             (|facts| facts.interfaces[0].mtu = Some(9000), &["costs eth0: MTU 9000"]),
             (|facts| facts.interfaces[0].queues = (1, 1), &["costs eth0: 1 receive and 1 transmit queues"]),
             (|facts| facts.pin = Some(("/x".into(), false)), &["costs pin: /x is in no BPF file system"]),
