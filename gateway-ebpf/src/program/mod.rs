@@ -5,7 +5,8 @@
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
 //! enough for all. Kernels before 6.9 count each function of a chain of calls in steps of 32 bytes, so a stage that needs
-//! much says which one comes [next](Next), and the entry calls that when the stack is free again. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
+//! much says which one comes [next](Next), and the entry calls that when the stack is free again. Such a function gets the
+//! context and parses again, which costs less than to pass a packet by memory.
 
 mod access;
 mod balance;
