@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::admin::Sources;
 use super::health::Checks;
@@ -322,7 +323,7 @@ impl Gateway {
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
         // Before the checks, some of which go through its programs.
-        self.sync_xdp(&snapshot.config)?;
+        self.sync_xdp(&snapshot.config).await?;
         self.follow(&snapshot);
         self.checks.settle(SETTLE).await;
         if let Err(error) = self.sync_services(&snapshot) {
@@ -410,16 +411,29 @@ impl Gateway {
         Ok(Some(Some((writer, format))))
     }
 
-    fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
+    async fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
         let unchanged =
             |current: &Arc<Snapshot>| current.config.xdp == config.xdp && current.config.access == config.access;
         if self.current.as_ref().is_some_and(unchanged) {
             return Ok(());
         }
+        let plan = self.shared.lock().xdp.as_ref().and_then(|xdp| xdp.plan_lists(&config.xdp, &config.access));
+        let new = match plan {
+            // On another thread: the admin endpoint is served by this one.
+            Some(plan) => match spawn_blocking(|| plan.make()).await {
+                Ok(made) => Some(made.map_err(ReloadError::Xdp)?),
+                Err(panicked) => resume_unwind(panicked.into_panic()),
+            },
+            None => None,
+        };
         let mut state = self.shared.lock();
         let xdp = match &mut state.xdp {
             Some(xdp) => {
-                xdp.sync(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
+                let synced = match new {
+                    Some(new) => xdp.sync_made(&config.xdp, new),
+                    None => xdp.sync(&config.xdp, &config.access),
+                };
+                synced.map_err(ReloadError::Xdp)?;
                 xdp
             }
             none => none.insert(xdp::attach(&config.xdp, &config.access).map_err(ReloadError::Xdp)?),
