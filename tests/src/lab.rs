@@ -11,10 +11,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use gateway::cli::demo::netns;
+use tempfile::TempDir;
 
 const PREFIX: &str = "gw-test";
 
@@ -112,5 +115,29 @@ pub fn connect((a, a_interface): (&Namespace, &str), (b, b_interface): (&Namespa
     // Not before: an end learns only when it comes up whether the other one takes redirected frames.
     for (namespace, interface) in ends {
         namespace.run(&["ip", "link", "set", interface, "up"]);
+    }
+}
+
+/// A BPF file system of its own, in a temporary directory.
+pub struct BpfFileSystem(TempDir);
+
+impl BpfFileSystem {
+    /// Mounts one; it goes when it is dropped.
+    pub fn mount() -> BpfFileSystem {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
+        assert!(mounted.success());
+        BpfFileSystem(directory)
+    }
+
+    /// What `pin` is.
+    pub fn root(&self) -> PathBuf {
+        self.0.path().join("gateway")
+    }
+}
+
+impl Drop for BpfFileSystem {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }

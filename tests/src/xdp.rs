@@ -1,12 +1,16 @@
 //! The L4 balancer in a namespace, packet by packet: a frame in, a verdict and a frame out, through BPF_PROG_TEST_RUN. Each
 //! checksum of each frame is verified.
 
+mod clock;
+
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use gateway::config::model::{self, AccessRule, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
 use gateway::xdp::{self, Backend, FlowState, Reason, Service, Target, Xdp};
+use gateway_ebpf::abi::VERSION;
 
-use crate::lab::{self, Namespace};
+use crate::lab::{self, BpfFileSystem, Namespace};
 use crate::packet::flags::{ACK, SYN};
 use crate::packet::{self, Build, Seen};
 
@@ -62,6 +66,13 @@ pub struct Lab {
     /// The program.
     pub xdp: Xdp,
     _peer: Namespace,
+    pins: BpfFileSystem,
+}
+
+impl Default for Lab {
+    fn default() -> Lab {
+        Lab::new()
+    }
 }
 
 impl Lab {
@@ -95,9 +106,11 @@ impl Lab {
                 std::fs::write(format!("/proc/sys/net/{path}"), "1").unwrap();
             }
         });
-        let config = model::Xdp { interfaces: vec!["lo".into()], mode: XdpMode::Generic, pin: None, ..config };
+        let pins = BpfFileSystem::mount();
+        let pin = Some(pins.root());
+        let config = model::Xdp { interfaces: vec!["lo".into()], mode: XdpMode::Generic, pin, ..config };
         let xdp = namespace.enter(|| xdp::attach(&config, access).unwrap());
-        Lab { namespace, xdp, _peer: peer }
+        Lab { namespace, xdp, _peer: peer, pins }
     }
 
     /// Makes the program serve these and no others.
@@ -141,6 +154,16 @@ impl Lab {
         let syn = self.sent(&self.first(VipProtocol::Tcp, client, a.vip));
         self.sent(&self.answer(VipProtocol::Tcp, &syn.to.to_string(), &syn.from.to_string()));
         self.sent(&self.next(VipProtocol::Tcp, client, a.vip))
+    }
+
+    /// Makes the flows as they are when nobody says anything for this long.
+    pub fn wait(&self, time: Duration) {
+        clock::advance(&self.pins.root().join(format!("v{VERSION}")), time);
+    }
+
+    /// How many flows the first service's backends have had.
+    pub fn flows_begun(&self) -> u64 {
+        self.xdp.service_stats().unwrap()[0].backends.iter().map(|backend| backend.counts.flows).sum()
     }
 
     /// The states of all flows.

@@ -5,13 +5,14 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use gateway::config::model::{self, VipAffinity, VipMode, VipProtocol};
+use gateway::config::model::{self, FlowLimits, FlowTimeouts, VipAffinity, VipMode, VipProtocol};
 use gateway::xdp::{FlowState, Reason, Service, Target};
 use gateway_tests::packet::flags::{ACK, FIN, RST};
 use gateway_tests::packet::{self, Build};
 use gateway_tests::root_or_skip;
-use gateway_tests::xdp::{BOTH, Lab, REDIRECT, V4, at, bracketed, service, with_backends};
+use gateway_tests::xdp::{Addresses, BOTH, Lab, REDIRECT, V4, at, bracketed, service, with_backends};
 
 #[test]
 fn a_draining_service_and_a_backend_without_weight_keep_their_flows() {
@@ -80,6 +81,189 @@ fn a_new_connection_from_the_port_of_one_that_ended_is_a_new_flow() {
     assert_eq!(lab.states(), [FlowState::Closing]);
 }
 
+/// Half-open, established, closing and UDP, each of a length of its own.
+fn timeouts() -> FlowTimeouts {
+    let [half_open, established, closing, udp] = [10, 3_600, 25, 60].map(Duration::from_secs);
+    FlowTimeouts { half_open, established, closing, udp }
+}
+
+fn timed_lab() -> Lab {
+    let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+    Lab::with(model::Xdp { flows, timeouts: timeouts(), ..model::Xdp::default() })
+}
+
+/// Ticks are a second long, and a packet may be at the end of one.
+const MARGIN: Duration = Duration::from_secs(4);
+
+/// How to bring a flow into a state, by the client's packets and the backend's to the flow's source.
+type Bring = fn(&Lab, &Addresses);
+
+#[test]
+fn a_silent_flow_is_remembered_as_long_as_its_state_says_and_no_longer() {
+    root_or_skip!();
+    let half_open: Bring = |lab, a| _ = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+    let answered: Bring = |lab, a| {
+        let syn = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+        lab.sent(&lab.answer(VipProtocol::Tcp, &syn.to.to_string(), &syn.from.to_string()));
+    };
+    let established: Bring = |lab, a| _ = lab.connect(a, a.client);
+    let half_closed: Bring = |lab, a| {
+        lab.connect(a, a.client);
+        lab.sent(&Build::tcp(FIN | ACK, a.client, a.vip).frame());
+    };
+    let closed: Bring = |lab, a| {
+        let flow = lab.connect(a, a.client);
+        lab.sent(&Build::tcp(FIN | ACK, &flow.to.to_string(), &flow.from.to_string()).frame());
+        lab.sent(&Build::tcp(FIN | ACK, a.client, a.vip).frame());
+    };
+    let reset: Bring = |lab, a| {
+        lab.connect(a, a.client);
+        lab.sent(&Build::tcp(RST, a.client, a.vip).frame());
+    };
+    let asked: Bring = |lab, a| _ = lab.sent(&lab.first(VipProtocol::Udp, a.client, a.vip));
+    let talking: Bring = |lab, a| {
+        let question = lab.sent(&lab.first(VipProtocol::Udp, a.client, a.vip));
+        lab.sent(&lab.answer(VipProtocol::Udp, &question.to.to_string(), &question.from.to_string()));
+        lab.sent(&lab.next(VipProtocol::Udp, a.client, a.vip));
+    };
+    let of = timeouts();
+    let (tcp, udp) = (VipProtocol::Tcp, VipProtocol::Udp);
+    let cases = [
+        ("half-open", tcp, half_open, FlowState::HalfOpen, of.half_open),
+        ("answered", tcp, answered, FlowState::HalfOpen, of.half_open),
+        ("established", tcp, established, FlowState::Established, of.established),
+        ("closed by one side", tcp, half_closed, FlowState::Established, of.established),
+        ("closed by both", tcp, closed, FlowState::Closing, of.closing),
+        ("reset", tcp, reset, FlowState::Closing, of.closing),
+        ("UDP without an answer", udp, asked, FlowState::HalfOpen, of.udp),
+        ("UDP", udp, talking, FlowState::Established, of.udp),
+    ];
+    for a in BOTH {
+        for (name, protocol, bring, state, timeout) in cases {
+            let mut lab = timed_lab();
+            lab.serve(&[service(a, protocol, VipMode::Nat, &a.backends[..1])]);
+            bring(&lab, a);
+            assert_eq!((lab.states(), lab.flows_begun()), (vec![state], 1), "{name}");
+            let source = lab.xdp.flows(None).unwrap()[0].source.to_string();
+            // Again and again: each packet starts the time anew.
+            for _ in 0..2 {
+                lab.wait(timeout - MARGIN);
+                lab.sent(&lab.next(protocol, a.client, a.vip));
+                lab.sent(&lab.next(protocol, a.backends[0], &source));
+                assert_eq!(lab.flows_begun(), 1, "{name}, before its time is over");
+            }
+            // An answer to a half-open flow, and a packet after it, have made it an established one.
+            let timeout = if state == FlowState::HalfOpen && protocol == tcp { of.established } else { timeout };
+            lab.wait(timeout + MARGIN);
+            assert_eq!(lab.refused(&lab.next(protocol, a.backends[0], &source)), Reason::Pass, "{name}: its answers");
+            lab.sent(&lab.first(protocol, a.client, a.vip));
+            assert_eq!(lab.flows_begun(), 2, "{name}, after its time is over");
+        }
+    }
+}
+
+#[test]
+fn a_half_open_flow_is_forgotten_after_its_own_time() {
+    root_or_skip!();
+    for (a, answered) in BOTH.into_iter().flat_map(|a| [(a, false), (a, true)]) {
+        let mut lab = timed_lab();
+        lab.serve(&[service(a, VipProtocol::Tcp, VipMode::Nat, &a.backends[..1])]);
+        let syn = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+        if answered {
+            lab.sent(&lab.answer(VipProtocol::Tcp, a.backends[0], &syn.from.to_string()));
+        }
+        lab.wait(timeouts().half_open + MARGIN);
+        lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+        assert_eq!((lab.flows_begun(), lab.states()), (2, vec![FlowState::HalfOpen]));
+    }
+}
+
+#[test]
+fn without_answers_the_clients_end_is_the_end() {
+    root_or_skip!();
+    for (a, mode) in BOTH.into_iter().flat_map(|a| [(a, VipMode::Dsr), (a, VipMode::Ipip)]) {
+        for end in [FIN | ACK, RST] {
+            let mut lab = timed_lab();
+            lab.serve(&[service(a, VipProtocol::Tcp, mode, &a.backends[..1])]);
+            lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+            lab.sent(&lab.next(VipProtocol::Tcp, a.client, a.vip));
+            assert_eq!(lab.states(), [FlowState::Established]);
+            lab.sent(&Build::tcp(end, a.client, a.vip).frame());
+            assert_eq!(lab.states(), [FlowState::Closing]);
+            lab.wait(timeouts().closing - MARGIN);
+            lab.sent(&lab.next(VipProtocol::Tcp, a.client, a.vip));
+            assert_eq!(lab.flows_begun(), 1);
+            lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+            assert_eq!((lab.flows_begun(), lab.states()), (2, vec![FlowState::HalfOpen]));
+        }
+    }
+}
+
+/// One source port, so that who gets it is told apart.
+#[test]
+fn the_port_of_a_flow_is_free_when_the_flow_is_over() {
+    root_or_skip!();
+    type Case = (&'static str, Bring, Duration);
+    let of = timeouts();
+    let cases: [Case; 5] = [
+        (
+            "answered, and never established",
+            |lab, a| {
+                let syn = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+                lab.sent(&lab.answer(VipProtocol::Tcp, &syn.to.to_string(), &syn.from.to_string()));
+            },
+            of.half_open,
+        ),
+        ("established", |lab, a| _ = lab.connect(a, a.client), of.established),
+        (
+            "closed by both",
+            |lab, a| {
+                let flow = lab.connect(a, a.client);
+                lab.sent(&Build::tcp(FIN | ACK, a.client, a.vip).frame());
+                lab.sent(&Build::tcp(FIN | ACK, &flow.to.to_string(), &flow.from.to_string()).frame());
+            },
+            of.closing,
+        ),
+        (
+            "reset",
+            |lab, a| {
+                let flow = lab.connect(a, a.client);
+                lab.sent(&Build::tcp(RST, &flow.to.to_string(), &flow.from.to_string()).frame());
+            },
+            of.closing,
+        ),
+        (
+            "refused",
+            |lab, a| {
+                let syn = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+                lab.sent(&Build::tcp(RST | ACK, &syn.to.to_string(), &syn.from.to_string()).frame());
+            },
+            Duration::ZERO,
+        ),
+    ];
+    for a in BOTH {
+        for (name, bring, timeout) in cases {
+            let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+            let mut lab = Lab::with(model::Xdp {
+                flows,
+                timeouts: timeouts(),
+                snat_ports: 61_000..=61_000,
+                ..model::Xdp::default()
+            });
+            lab.serve(&[service(a, VipProtocol::Tcp, VipMode::Nat, &a.backends[..1])]);
+            bring(&lab, a);
+            let other = lab.first(VipProtocol::Tcp, &a.client.replace(":40000", ":40001"), a.vip);
+            if !timeout.is_zero() {
+                assert_eq!(lab.refused(&other), Reason::NoPort, "{name}");
+                lab.wait(timeout - MARGIN);
+                assert_eq!(lab.refused(&other), Reason::NoPort, "{name}, before its time is over");
+                lab.wait(2 * MARGIN);
+            }
+            assert_eq!(lab.sent(&other).from.port(), 61_000, "{name}, after its time is over");
+        }
+    }
+}
+
 #[test]
 fn each_flow_has_a_source_port_of_its_own_and_dead_ones_give_theirs_up() {
     root_or_skip!();
@@ -118,7 +302,7 @@ fn each_flow_has_a_source_port_of_its_own_and_dead_ones_give_theirs_up() {
 #[test]
 fn a_flood_of_new_flows_evicts_no_established_one_and_is_limited() {
     root_or_skip!();
-    let flows = model::FlowLimits { established: 4_096, half_open: 4_096, ..model::FlowLimits::default() };
+    let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
     let mut lab = Lab::with(model::Xdp { flows, ..model::Xdp::default() });
     lab.serve(&[service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends)]);
     let client = |n: usize| format!("198.51.{}.{}:40000", 100 + n / 250, n % 250 + 1);
@@ -130,7 +314,7 @@ fn a_flood_of_new_flows_evicts_no_established_one_and_is_limited() {
     let lost = (0..1_000).filter(|&n| lab.sent(&lab.next(VipProtocol::Tcp, &client(n), V4.vip)).from != established[n]);
     assert_eq!(lost.count(), 0);
 
-    let flows = model::FlowLimits { new_per_second: 10, ..model::FlowLimits::default() };
+    let flows = FlowLimits { new_per_second: 10, ..FlowLimits::default() };
     let mut lab = Lab::with(model::Xdp { flows, ..model::Xdp::default() });
     lab.serve(&[service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends)]);
     for n in 0..500 {

@@ -5,14 +5,13 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use gateway::config::model::{self, AccessAction, AccessRule, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
 use gateway::xdp::{self, Backend, Detached, Reason, Service, Target, Xdp};
-use gateway_tests::lab::{self, Namespace};
+use gateway_tests::lab::{self, BpfFileSystem, Namespace};
 use gateway_tests::root_or_skip;
-use tempfile::TempDir;
 
 const DENIED: &str = "203.0.113.9";
 const GOOD: &str = "192.0.2.9";
@@ -25,14 +24,14 @@ fn a_process_that_ends_leaves_the_program_and_the_next_one_takes_over() {
     let first = attach(&gateway, &config);
     assert_eq!(lines(&first), ["xdp: eth0 native"]);
     first.probe(&v4(DENIED), 3).unwrap();
-    let (program, link) = (program_id(&gateway, "eth0").expect("attached"), bpf.files());
+    let (program, link) = (program_id(&gateway, "eth0").expect("attached"), files(&bpf));
     drop(first);
     assert_eq!(program_id(&gateway, "eth0").as_ref(), Some(&program), "the program went with the process");
 
     let second = attach(&gateway, &config);
     assert_eq!(lines(&second), ["xdp: eth0 native, taken over from the process before"]);
     assert_ne!(program_id(&gateway, "eth0").expect("attached"), program, "the old program is still there");
-    assert_eq!(bpf.files(), link, "the files are the same");
+    assert_eq!(files(&bpf), link, "the files are the same");
     second.probe(&v4(DENIED), 1).unwrap();
     assert_eq!(second.counters().unwrap().packets(Reason::DeniedV4), 4, "counters go on");
     drop(second);
@@ -41,7 +40,7 @@ fn a_process_that_ends_leaves_the_program_and_the_next_one_takes_over() {
     assert_eq!(detached.interfaces, 1);
     assert!(detached.maps >= 1);
     assert_eq!(program_id(&gateway, "eth0"), None, "detached");
-    assert!(!bpf.root().exists(), "{:?} is left", bpf.files());
+    assert!(!bpf.root().exists(), "{:?} is left", files(&bpf));
     assert_eq!(xdp::detach(&bpf.root()).unwrap(), Detached::default(), "there is nothing to detach twice");
 }
 
@@ -78,7 +77,7 @@ fn a_reload_detaches_what_it_takes_away_although_it_is_pinned() {
     assert_eq!(lines(&xdp), ["xdp: eth1 generic"]);
     gateway.enter(|| xdp.sync(&pinned(&bpf, &[], XdpMode::Auto), &access()).unwrap());
     assert_eq!(program_id(&gateway, "eth1"), None, "eth1 is still attached");
-    assert!(!bpf.files().iter().any(|name| name.starts_with("link")), "{:?}", bpf.files());
+    assert!(!files(&bpf).iter().any(|name| name.starts_with("link")), "{:?}", files(&bpf));
 }
 
 #[test]
@@ -150,44 +149,21 @@ fn without_a_bpf_file_system_it_works_and_ends_with_the_process() {
     assert_eq!(program_id(&gateway, "eth0"), None);
 }
 
-/// A BPF file system of its own, in a temporary directory.
-struct BpfFileSystem(TempDir);
-
-impl BpfFileSystem {
-    fn mount() -> BpfFileSystem {
-        let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
-        assert!(mounted.success());
-        BpfFileSystem(directory)
-    }
-
-    /// What `pin` is.
-    fn root(&self) -> PathBuf {
-        self.0.path().join("gateway")
-    }
-
-    /// The names of all files below `root`.
-    fn files(&self) -> Vec<String> {
-        fn walk(directory: &Path, names: &mut Vec<String>) {
-            for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
-                if entry.file_type().unwrap().is_dir() {
-                    walk(&entry.path(), names);
-                } else {
-                    names.push(entry.file_name().into_string().unwrap());
-                }
+/// The names of all files below the pins' directory.
+fn files(bpf: &BpfFileSystem) -> Vec<String> {
+    fn walk(directory: &Path, names: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path(), names);
+            } else {
+                names.push(entry.file_name().into_string().unwrap());
             }
         }
-        let mut names = Vec::new();
-        walk(&self.root(), &mut names);
-        names.sort();
-        names
     }
-}
-
-impl Drop for BpfFileSystem {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
+    let mut names = Vec::new();
+    walk(&bpf.root(), &mut names);
+    names.sort();
+    names
 }
 
 /// A gateway with two interfaces that lead to a namespace, which lives as long as it.

@@ -9,15 +9,20 @@
 //! Root only, and only with an object in the binary: `cargo xtask test` provides both. Elsewhere each test says that it
 //! was skipped.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use gateway::config::model::{self, VipAffinity, VipMode, VipProtocol, XdpMode};
+use gateway::config::model::{self, PacketRate, VipAffinity, VipMode, VipProtocol, XdpLimits, XdpMode};
 use gateway::xdp::{self, Backend, Reason, Service, Target, Xdp};
+use gateway_tests::curl::curl;
 use gateway_tests::lab::{self, Namespace};
+use gateway_tests::nginx::Nginx;
 use gateway_tests::root_or_skip;
+use gateway_tests::wait;
 
 /// A SYN that is lost is sent again after a second; nothing here takes longer than a few of them.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -95,6 +100,136 @@ fn the_death_of_an_endpoint_moves_only_its_connections() {
     }
 }
 
+#[test]
+fn generic_mode_carries_downloads_too() {
+    root_or_skip!();
+    // GRO is on, and would put segments together that are too large to be sent on: the kernel leaves it out.
+    let mut net = Network::two_arms();
+    net.attach_with(&["eth0", "eth1", "eth2"], model::Xdp { mode: XdpMode::Generic, ..model::Xdp::default() });
+    net.serve(VipMode::Nat, &[0, 1]);
+    for vip in VIPS {
+        net.exchange(vip, 1 << 20, 1 << 20);
+        net.ask(vip);
+    }
+}
+
+#[test]
+fn with_source_affinity_all_connections_of_a_client_meet_one_endpoint() {
+    root_or_skip!();
+    let mut net = Network::two_arms();
+    net.attach(&["eth0", "eth1", "eth2"]);
+    for mode in [VipMode::Nat, VipMode::Dnat] {
+        net.serve_with(mode, VipAffinity::Source, &[0, 1], &[0, 1]);
+        for vip in VIPS {
+            let first = net.open(vip).0;
+            assert!((0..8).all(|_| net.open(vip).0 == first), "{mode:?} {vip}");
+        }
+    }
+}
+
+/// Many connections ask all the time, over both IP versions, while endpoint 0 leaves the service and comes back.
+#[test]
+fn an_endpoint_taken_away_under_load_takes_only_its_connections_with_it() {
+    root_or_skip!();
+    let mut net = Network::two_arms();
+    net.attach(&["eth0", "eth1", "eth2"]);
+    net.serve(VipMode::Nat, &[0, 1]);
+    let connections: Vec<(usize, TcpStream)> = (0..32).map(|n| net.open(VIPS[n % 2])).collect();
+    assert!((0..2).all(|one| connections.iter().filter(|(endpoint, _)| *endpoint == one).count() > 4));
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let wait_for_more = || {
+        let before = asked.load(Relaxed);
+        wait::until_true("connections to go on", || asked.load(Relaxed) > before + 200);
+    };
+    thread::scope(|scope| {
+        let load = |(endpoint, mut stream): (usize, TcpStream)| {
+            let (stop, asked) = (&stop, &asked);
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    match request(&mut stream, 100, 1_000) {
+                        Ok(by) => assert_eq!(by, endpoint),
+                        Err(_) => return (endpoint, false),
+                    }
+                    asked.fetch_add(1, Relaxed);
+                }
+                (endpoint, true)
+            })
+        };
+        let loads: Vec<_> = connections.into_iter().map(load).collect();
+        wait_for_more();
+        net.serve_with(VipMode::Nat, VipAffinity::Flow, &[1], &[1]);
+        wait_for_more();
+        assert!(VIPS.iter().all(|vip| net.open(vip).0 == 1), "new ones go to the other");
+        net.serve(VipMode::Nat, &[0, 1]);
+        wait_for_more();
+        stop.store(true, Relaxed);
+        for load in loads {
+            let (endpoint, went_on) = load.join().unwrap();
+            assert_eq!(went_on, endpoint == 1, "a connection to endpoint {endpoint}");
+        }
+    });
+}
+
+#[test]
+fn a_client_is_limited_and_banned_before_it_meets_an_endpoint() {
+    root_or_skip!();
+    let mut net = Network::two_arms();
+    let limits = XdpLimits { syn: Some(PacketRate { per_second: 1, burst: 5 }), ..XdpLimits::default() };
+    net.attach_with(&["eth0", "eth1", "eth2"], model::Xdp { limits, ..model::Xdp::default() });
+    net.serve(VipMode::Nat, &[0, 1]);
+    for vip in VIPS {
+        let answered = (0..20).filter(|_| net.is_answered(vip)).count();
+        // The kernel sends a SYN again after a second, when there is room for one more.
+        assert!((5..=15).contains(&answered), "{vip}: {answered} of 20");
+    }
+    let config = model::Xdp { limits: XdpLimits::default(), ..net.config.clone() };
+    let later = SystemTime::now() + Duration::from_secs(3_600);
+    let xdp = net.xdp.as_mut().unwrap();
+    net.namespaces[GATEWAY].enter(|| xdp.sync(&config, &[]).unwrap());
+    for (vip, client) in VIPS.into_iter().zip(["198.51.100.2/32", "2001:db8:c::/64"]) {
+        let client = client.parse().unwrap();
+        let (_, mut open) = net.open(vip);
+        net.xdp.as_mut().unwrap().ban(client, later).unwrap();
+        assert!(!net.is_answered(vip), "{vip}");
+        open.set_read_timeout(Some(NO_ANSWER)).unwrap();
+        assert!(request(&mut open, 1, 1).is_err(), "{vip}: its open connection too");
+        net.xdp.as_mut().unwrap().unban(client, false).unwrap();
+        assert!(net.is_answered(vip), "{vip}");
+    }
+}
+
+#[test]
+fn curl_gets_pages_of_nginx_in_every_mode() {
+    root_or_skip!();
+    let cases: [(fn() -> Network, &[&str], [VipMode; 2]); 2] = [
+        (Network::two_arms, &["eth0", "eth1", "eth2"], [VipMode::Nat, VipMode::Dnat]),
+        (Network::one_arm, &["eth0"], [VipMode::Nat, VipMode::Dsr]),
+    ];
+    for (make, interfaces, modes) in cases {
+        let mut net = make();
+        let pages = [0, 1].map(|n: usize| {
+            let server = format!("location / {{ return 200 {n}; }}");
+            net.namespaces[ENDPOINTS[n]].enter(|| Nginx::start_on_all(WEB_PORT, &server))
+        });
+        net.attach(interfaces);
+        for mode in modes {
+            net.serve(mode, &[0, 1]);
+            for vip in VIPS.map(at) {
+                let url = format!("http://{}/", SocketAddr::new(vip.ip(), WEB_PORT));
+                let seen: BTreeSet<String> = (0..12).map(|_| net.namespaces[CLIENT].enter(|| curl(&[&url]))).collect();
+                assert_eq!(seen, ["0", "1"].map(String::from).into(), "{mode:?} {url}");
+            }
+        }
+        drop(pages);
+    }
+}
+
+/// Where nginx listens; a service has it on both sides.
+const WEB_PORT: u16 = 8088;
+
+/// Longer than any answer inside one machine takes.
+const NO_ANSWER: Duration = Duration::from_millis(300);
+
 const CLIENT: usize = 0;
 const GATEWAY: usize = 1;
 const ENDPOINTS: [usize; 2] = [2, 3];
@@ -106,6 +241,7 @@ type Addresses = [&'static str; 2];
 struct Network {
     namespaces: Vec<Namespace>,
     endpoints: [Addresses; 2],
+    config: model::Xdp,
     xdp: Option<Xdp>,
 }
 
@@ -176,17 +312,17 @@ impl Network {
                 namespaces[endpoint].enter(|| listen(index as u8, port));
             }
         }
-        Network { namespaces, endpoints, xdp: None }
+        Network { namespaces, endpoints, config: model::Xdp::default(), xdp: None }
     }
 
     fn attach(&mut self, interfaces: &[&str]) {
-        let config = model::Xdp {
-            interfaces: interfaces.iter().map(|name| name.to_string()).collect(),
-            mode: XdpMode::Native,
-            pin: None,
-            ..model::Xdp::default()
-        };
-        self.xdp = Some(self.namespaces[GATEWAY].enter(|| xdp::attach(&config, &[]).unwrap()));
+        self.attach_with(interfaces, model::Xdp { mode: XdpMode::Native, ..model::Xdp::default() });
+    }
+
+    fn attach_with(&mut self, interfaces: &[&str], config: model::Xdp) {
+        let interfaces = interfaces.iter().map(|name| name.to_string()).collect();
+        self.config = model::Xdp { interfaces, pin: None, ..config };
+        self.xdp = Some(self.namespaces[GATEWAY].enter(|| xdp::attach(&self.config, &[]).unwrap()));
         // The neighbours are known, as health checks would make them.
         self.namespaces[GATEWAY].enter(|| {
             for address in self.endpoints.iter().flatten() {
@@ -201,26 +337,39 @@ impl Network {
     }
 
     fn serve(&mut self, mode: VipMode, alive: &[usize]) {
+        self.serve_with(mode, VipAffinity::Flow, &[0, 1], alive);
+    }
+
+    /// With some of the endpoints, of which some are alive.
+    fn serve_with(&mut self, mode: VipMode, affinity: VipAffinity, present: &[usize], alive: &[usize]) {
         let mut services = Vec::new();
-        for (version, vip) in VIPS.into_iter().enumerate() {
+        let ports = [(at(VIPS[0]).port(), PORT), (WEB_PORT, WEB_PORT)];
+        for ((version, vip), (port, backend_port)) in
+            VIPS.into_iter().enumerate().flat_map(|vip| ports.map(|ports| (vip, ports)))
+        {
             for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
-                let backend = |(index, addresses): (usize, &Addresses)| Backend {
-                    address: (addresses[version].parse::<IpAddr>().unwrap(), PORT).into(),
+                let backend = |&index: &usize| Backend {
+                    address: (self.endpoints[index][version].parse::<IpAddr>().unwrap(), backend_port).into(),
                     weight: 1,
                     alive: alive.contains(&index),
                 };
-                let backends = self.endpoints.iter().enumerate().map(backend).collect();
+                let backends = present.iter().map(backend).collect();
                 services.push(Service {
                     name: "service".into(),
-                    address: at(vip),
+                    address: SocketAddr::new(at(vip).ip(), port),
                     protocol,
-                    target: Target::Backends { mode, affinity: VipAffinity::Flow, backends },
+                    target: Target::Backends { mode, affinity, backends },
                     drain: false,
                 });
             }
         }
         let xdp = self.xdp.as_mut().unwrap();
         self.namespaces[GATEWAY].enter(|| xdp.sync_services(&services).unwrap());
+    }
+
+    /// Whether a connection is made at once.
+    fn is_answered(&self, vip: &str) -> bool {
+        self.namespaces[CLIENT].enter(|| TcpStream::connect_timeout(&at(vip), NO_ANSWER).is_ok())
     }
 
     /// A new connection, and which endpoint has it.

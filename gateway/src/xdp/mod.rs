@@ -427,10 +427,10 @@ impl Running {
 
     fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
         let changed = *config != self.config;
-        if (&config.pin, &config.flows.established, &config.flows.half_open)
-            != (&self.config.pin, &self.config.flows.established, &self.config.flows.half_open)
-        {
-            ::log::warn!("xdp: `pin` and the sizes of `flows` change with the next start, not with a reload");
+        if fixed_at_start(config) != fixed_at_start(&self.config) {
+            ::log::warn!(
+                "xdp: `pin`, `syn_cookies` and the sizes of `flows` change with the next start, not with a reload"
+            );
         }
         self.program.services().configure(config)?;
         if self.interfaces.iter().any(|interface| interface.contradicts(config.mode)) {
@@ -486,6 +486,11 @@ impl Running {
             }
         }
     }
+}
+
+/// What a reload does not change.
+fn fixed_at_start(config: &model::Xdp) -> (Option<&Path>, u32, u32, bool) {
+    (config.pin.as_deref(), config.flows.established, config.flows.half_open, config.syn_cookies)
 }
 
 fn wants_xdp(config: &model::Xdp) -> bool {

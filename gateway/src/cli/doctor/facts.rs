@@ -22,6 +22,8 @@ pub struct Facts {
     pub accept_local: Option<bool>,
     /// `net.ipv4.conf.all.rp_filter`
     pub rp_filter: Option<u32>,
+    /// `net.ipv4.tcp_syncookies`; `None` where the kernel has no SYN cookies
+    pub syn_cookies: Option<u32>,
     /// `net.ipv4.ip_local_port_range`
     pub local_ports: Option<(u16, u16)>,
     /// `net.ipv4.ip_local_reserved_ports`, as ranges
@@ -47,6 +49,10 @@ pub struct Interface {
     pub queues: (usize, usize),
     /// Whether the card puts received segments together.
     pub lro: Option<bool>,
+    /// Whether the card takes VLAN tags off.
+    pub takes_tags_off: Option<bool>,
+    /// Whether there are VLAN interfaces on top of it.
+    pub has_vlans: bool,
     /// `net.ipv4.conf.….rp_filter`
     pub rp_filter: Option<u32>,
     /// `net.ipv4.conf.….accept_local`
@@ -69,6 +75,7 @@ impl Facts {
             forwarding: ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].map(flag),
             accept_local: flag("net/ipv4/conf/all/accept_local"),
             rp_filter: number("net/ipv4/conf/all/rp_filter"),
+            syn_cookies: number("net/ipv4/tcp_syncookies"),
             local_ports: sysctl("net/ipv4/ip_local_port_range").and_then(|text| pair(&text)),
             reserved_ports: sysctl("net/ipv4/ip_local_reserved_ports").map_or_else(Vec::new, |text| ranges(&text)),
             memlock: memlock(),
@@ -86,6 +93,7 @@ impl Interface {
         };
         let index = read("ifindex");
         let driver = fs::read_link(directory.join("device/driver")).ok();
+        let flags = offload_flags(name).ok();
         let queues = |kind: &str| {
             let entries = fs::read_dir(directory.join("queues")).into_iter().flatten().flatten();
             entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
@@ -96,7 +104,9 @@ impl Interface {
             driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
             mtu: read("mtu"),
             queues: (queues("rx-"), queues("tx-")),
-            lro: lro(name).ok(),
+            lro: flags.map(|flags| flags & ETH_FLAG_LRO != 0),
+            takes_tags_off: flags.map(|flags| flags & ETH_FLAG_RXVLAN != 0),
+            has_vlans: has_vlans(&directory),
             rp_filter: number(&format!("net/ipv4/conf/{name}/rp_filter")),
             accept_local: flag(format!("net/ipv4/conf/{name}/accept_local")),
             attached: links.iter().find(|(of, _)| Some(*of) == index).map(|(_, attached)| *attached),
@@ -151,10 +161,23 @@ fn memlock() -> Option<u64> {
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// `ethtool -k`: large-receive-offload, by the old request that every driver answers (`ETHTOOL_GFLAGS`).
-fn lro(name: &str) -> io::Result<bool> {
-    const ETHTOOL_GFLAGS: u32 = 0x25;
-    const ETH_FLAG_LRO: u32 = 1 << 15;
+/// VLAN interfaces are among those above it, as bridges and bonds are.
+fn has_vlans(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.any(|name| {
+        let uevent = |above: &str| fs::read_to_string(Path::new("/sys/class/net").join(above).join("uevent"));
+        name.strip_prefix("upper_").is_some_and(|above| uevent(above).is_ok_and(|text| text.contains("DEVTYPE=vlan")))
+    })
+}
+
+// What `ethtool -k` shows, by the old request that every driver answers (linux/ethtool.h).
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_FLAG_LRO: u32 = 1 << 15;
+
+/// Asks an interface for its flags (SIOCETHTOOL).
+fn offload_flags(name: &str) -> io::Result<u32> {
     #[repr(C)]
     struct Value {
         command: u32,
@@ -172,7 +195,7 @@ fn lro(name: &str) -> io::Result<bool> {
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: the kernel reads the name and writes into `value`, which both live until the call returns.
     match unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCETHTOOL, &mut request) } {
-        0 => Ok(value.data & ETH_FLAG_LRO != 0),
+        0 => Ok(value.data),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -196,6 +219,8 @@ mod tests {
         let facts = Facts::gather(None);
         assert!(facts.kernel.is_some() && !facts.features.is_empty());
         let missing = Interface::gather("gw-missing", &[]);
-        assert!(!missing.exists);
+        assert!(!missing.exists && !missing.has_vlans);
+        let lo = Interface::gather("lo", &[]);
+        assert!(lo.exists && lo.lro == Some(false) && lo.takes_tags_off.is_some());
     }
 }

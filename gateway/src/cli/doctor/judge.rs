@@ -47,12 +47,14 @@ pub fn judge(facts: &Facts, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = kernel(facts);
     for interface in &facts.interfaces {
         findings.extend(of_interface(interface));
+        findings.extend(offloads(interface, vips));
     }
     findings.extend(pins(facts));
     findings.extend(forwarding(facts, vips));
     findings.extend(local_packets(facts, vips));
     findings.extend(ports(facts, xdp, vips));
     findings.extend(dsr(vips));
+    findings.extend(syn_cookies(facts, xdp));
     findings
 }
 
@@ -102,16 +104,6 @@ fn of_interface(interface: &Interface) -> Vec<Finding> {
         return vec![bad(Grade::Broken, name, "there is no such interface", cost, "`ip link` lists them")];
     }
     let mut findings = vec![driver(interface)];
-    if interface.lro == Some(true) {
-        let cost = "native XDP is refused, and packets that were put together cannot be forwarded";
-        findings.push(bad(
-            Grade::Broken,
-            name,
-            "large receive offload is on",
-            cost,
-            format!("ethtool -K {name} lro off"),
-        ));
-    }
     if let Some(mtu) = interface.mtu.filter(|mtu| *mtu > 3498) {
         let cost = "some drivers have no room for native XDP at this size, and then it is generic";
         findings.push(bad(Grade::Costly, name, format!("MTU {mtu}"), cost, format!("ip link set {name} mtu 1500")));
@@ -124,6 +116,26 @@ fn of_interface(interface: &Interface) -> Vec<Finding> {
     } else {
         good(name, found)
     });
+    findings
+}
+
+/// What the card and the kernel do to packets before the program sees them.
+fn offloads(interface: &Interface, vips: &[Vip]) -> Vec<Finding> {
+    let name = interface.name.as_str();
+    let mut findings = Vec::new();
+    if interface.lro == Some(true) {
+        let cost = "native XDP is refused, and packets that were put together cannot be forwarded";
+        let fix = format!("ethtool -K {name} lro off");
+        findings.push(bad(Grade::Broken, name, "large receive offload is on", cost, fix));
+    }
+    if !vips.iter().any(|vip| matches!(vip.target, VipTarget::Cluster(_))) {
+        return findings;
+    }
+    if interface.has_vlans && interface.takes_tags_off == Some(true) {
+        let found = "VLAN tags are taken off by the card";
+        let cost = "the program takes packets of a VLAN for untagged ones, and sends them on so";
+        findings.push(bad(Grade::Broken, name, found, cost, format!("ethtool -K {name} rxvlan off")));
+    }
     findings
 }
 
@@ -219,6 +231,27 @@ fn ports(facts: &Facts, xdp: &Xdp, vips: &[Vip]) -> Option<Finding> {
     Some(bad(Grade::Broken, "snat_ports", found, cost, fix))
 }
 
+/// The kernel makes the cookies, when this setting lets it.
+fn syn_cookies(facts: &Facts, xdp: &Xdp) -> Option<Finding> {
+    const SETTING: &str = "net.ipv4.tcp_syncookies";
+    let fix = || format!("sysctl -w {SETTING}=1");
+    xdp.syn_cookies.then(|| match facts.syn_cookies {
+        Some(1) => good(SETTING, "while a queue overflows"),
+        Some(0) => {
+            let cost = "`syn_cookies` does nothing: when a listener's queue is full, it takes no connections";
+            bad(Grade::Broken, SETTING, "off", cost, fix())
+        }
+        Some(_) => {
+            let cost = "no connection to this box has window scaling or SACK, also while nobody floods it";
+            bad(Grade::Costly, SETTING, "always", cost, fix())
+        }
+        None => {
+            let cost = "`syn_cookies` does nothing";
+            bad(Grade::Broken, SETTING, "not there", cost, "a kernel with CONFIG_SYN_COOKIES")
+        }
+    })
+}
+
 /// What no look at this machine can tell.
 fn dsr(vips: &[Vip]) -> Option<Finding> {
     vips.iter().any(|vip| matches!(vip.mode, VipMode::Dsr | VipMode::Ipip)).then(|| {
@@ -243,6 +276,8 @@ mod tests {
             mtu: Some(1500),
             queues: (8, 8),
             lro: Some(false),
+            takes_tags_off: Some(true),
+            has_vlans: false,
             rp_filter: Some(0),
             accept_local: Some(true),
             attached: None,
@@ -254,6 +289,7 @@ mod tests {
             forwarding: [Some(true), Some(true)],
             accept_local: Some(false),
             rp_filter: Some(0),
+            syn_cookies: Some(1),
             local_ports: Some((32_768, 60_999)),
             reserved_ports: vec![],
             memlock: Some(65_536),
@@ -280,7 +316,11 @@ mod tests {
     }
 
     fn bad_ones(facts: &Facts, mode: VipMode) -> Vec<String> {
-        let findings = judge(facts, Some(&config(mode)));
+        bad_of(facts, &config(mode))
+    }
+
+    fn bad_of(facts: &Facts, config: &Config) -> Vec<String> {
+        let findings = judge(facts, Some(config));
         let bad = findings.into_iter().filter(|finding| finding.grade != Grade::Good);
         bad.map(|finding| {
             assert!(!finding.cost.is_empty() && !finding.fix.is_empty(), "{finding:?}");
@@ -298,7 +338,7 @@ mod tests {
     #[test]
     fn each_fault_is_found_with_its_grade() {
         type Break = fn(&mut Facts);
-        let cases: [(Break, &[&str]); 16] = [
+        let cases: [(Break, &[&str]); 17] = [
             (|facts| facts.kernel = Some((5, 15)), &["broken kernel: Linux 5.15"]),
             (
                 |facts| facts.kernel = Some((5, 10)),
@@ -313,6 +353,7 @@ mod tests {
             ),
             (|facts| facts.interfaces[0].driver = None, &["costs eth0: a virtual interface"]),
             (|facts| facts.interfaces[0].lro = Some(true), &["broken eth0: large receive offload is on"]),
+            (|facts| facts.interfaces[0].has_vlans = true, &["broken eth0: VLAN tags are taken off by the card"]),
             (|facts| facts.interfaces[0].mtu = Some(9000), &["costs eth0: MTU 9000"]),
             (|facts| facts.interfaces[0].queues = (1, 1), &["costs eth0: 1 receive and 1 transmit queues"]),
             (|facts| facts.pin = Some(("/x".into(), false)), &["costs pin: /x is in no BPF file system"]),
@@ -335,6 +376,22 @@ mod tests {
             let mut facts = machine();
             fault(&mut facts);
             assert_eq!(bad_ones(&facts, VipMode::Nat), expected, "case {at}");
+        }
+    }
+
+    #[test]
+    fn syn_cookies_want_the_kernel_to_make_some() {
+        let cases: [(bool, Option<u32>, &[&str]); 5] = [
+            (true, Some(1), &[]),
+            (true, Some(0), &["broken net.ipv4.tcp_syncookies: off"]),
+            (true, Some(2), &["costs net.ipv4.tcp_syncookies: always"]),
+            (true, None, &["broken net.ipv4.tcp_syncookies: not there"]),
+            (false, Some(0), &[]),
+        ];
+        for (wanted, setting, expected) in cases {
+            let mut config = config(VipMode::Nat);
+            config.xdp.syn_cookies = wanted;
+            assert_eq!(bad_of(&Facts { syn_cookies: setting, ..machine() }, &config), expected, "{wanted} {setting:?}");
         }
     }
 
