@@ -69,11 +69,17 @@ pub struct Lab {
     pins: BpfFileSystem,
 }
 
+impl Default for Lab {
+    fn default() -> Lab {
+        let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+        Lab::with(model::Xdp { flows, ..model::Xdp::default() })
+    }
+}
+
 impl Lab {
     /// With small tables, which the kernel makes quickly.
     pub fn new() -> Lab {
-        let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
-        Lab::with(model::Xdp { flows, ..model::Xdp::default() })
+        Lab::default()
     }
 
     /// With this `[xdp]`, of which the lab sets interfaces, mode and pin.
