@@ -219,10 +219,11 @@ fn describe<A: Family>(
     forward.mtu = 0;
     forward.mode = service.mode as u8;
     forward.reverse = 0;
-    forward.spoken = heard::SPEECH;
+    // Where the answers do not come by there is none to wait for, and the client's FIN is the end.
+    let is_unseen = matches!(service.mode, mode::DSR | mode::IPIP);
+    forward.spoken = if is_unseen { heard::ANSWER } else { heard::SPEECH };
     forward.fin = 0;
-    // Where the answers do not come by, the client's FIN is the end.
-    forward.peer_fin = u8::from(matches!(service.mode, mode::DSR | mode::IPIP));
+    forward.peer_fin = u8::from(is_unseen);
     forward.reset = 0;
 
     reverse.source = packet.destination;
