@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod core;
 pub mod figure;
+pub mod instructions;
 pub mod l4;
 pub mod load;
 pub mod machine;

@@ -54,6 +54,11 @@ pub fn describe() -> String {
     text
 }
 
+/// The compiler and its version.
+pub fn compiler() -> String {
+    said("rustc", &["--version"])
+}
+
 fn kernel() -> String {
     read("/proc/sys/kernel/osrelease")
 }

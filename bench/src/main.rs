@@ -11,7 +11,7 @@ use gateway_bench::l4::L4;
 use gateway_bench::measure::{Bench, Times};
 use gateway_bench::run::Progress;
 use gateway_bench::scenario::{self, Scenario};
-use gateway_bench::{core, machine, poll, report, run};
+use gateway_bench::{core, instructions, machine, poll, report, run};
 
 #[derive(Parser)]
 #[command(about = "Load scenarios against the gateway and its peers")]
@@ -27,9 +27,15 @@ struct Args {
     /// Seconds of each run at full speed
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Where a directory for the results is made
+    /// Where a directory for the results is made, and the baseline of instruction counts is
     #[arg(long)]
     results: PathBuf,
+    /// Count instructions instead, and compare with the baseline
+    #[arg(long)]
+    instructions: bool,
+    /// Write the baseline
+    #[arg(long, requires = "instructions")]
+    renew: bool,
     /// Say which scenarios there are
     #[arg(long)]
     list: bool,
@@ -56,6 +62,11 @@ fn bench(args: Args) -> Result<()> {
             writeln!(out, "{:<22} {}", one.name(), one.about())?;
         }
         return Ok(());
+    }
+    if args.instructions {
+        let file = args.results.join("instructions.csv");
+        let mut say = |line: &str| drop(writeln!(stdout(), "{line}"));
+        return instructions::run(&file, args.renew, &mut say);
     }
     core::pin(core::LOAD).context("a second core is needed: one for the proxy, one for load and origins")?;
     let (times, rounds) = lengths(&args);

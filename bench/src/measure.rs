@@ -65,7 +65,7 @@ impl Bench {
         let idle = server.memory();
         let measured = match load {
             Load::Http2(streams) => {
-                let once = |time| h2load::run(*streams, places.listen, time, &places.dir);
+                let once = |time| h2load::run(*streams, places.listen, h2load::Length::Time(time), &places.dir);
                 once(self.times.warm_up)?;
                 measured(&server, || once(self.times.load))?
             }

@@ -170,12 +170,12 @@ fn handshakes() -> [Scenario; 3] {
 
 fn http2() -> Vec<Scenario> {
     let to_h1 = [1, 32, 128].map(|streams| {
-        let load = Load::Http2(Streams { connections: 4, streams, message: None });
+        let load = Load::Http2(Streams { connections: 4, streams, message: None, per_second: None });
         let about = format!("HTTP/2 without TLS to HTTP/1.1, 4 connections of {streams} streams");
         scenario(&format!("h2-{streams}"), &about, H2, load)
     });
     let grpc = Task { back: Back::Http2, ..H2 };
-    let load = Load::Http2(Streams { connections: 4, streams: 32, message: Some(128) });
+    let load = Load::Http2(Streams { connections: 4, streams: 32, message: Some(128), per_second: None });
     let unary =
         scenario("grpc-unary", "gRPC calls of 128 bytes that come back, 4 connections of 32 streams", grpc, load);
     to_h1.into_iter().chain([unary]).collect()

@@ -79,6 +79,19 @@ impl Server {
         send(self.child.id(), signal);
     }
 
+    /// Asks it to end and waits until it has.
+    pub fn stop(mut self, limit: Duration) -> Result<()> {
+        self.signal(libc::SIGTERM);
+        let deadline = Instant::now() + limit;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                bail!("it does not end: {}", self.log_tail());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
     /// What it has used since it started, processes that have ended included.
     pub fn cpu(&self) -> Cpu {
         let mut all = Cpu::default();
@@ -113,6 +126,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let pids: Vec<u32> = self.processes().iter().map(|process| process.pid).collect();
         self.signal(libc::SIGTERM);
         let deadline = Instant::now() + STOP_LIMIT;

@@ -71,15 +71,15 @@ pub struct Lab {
 
 impl Default for Lab {
     fn default() -> Lab {
-        let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
-        Lab::with(model::Xdp { flows, ..model::Xdp::default() })
+        Lab::new()
     }
 }
 
 impl Lab {
     /// With small tables, which the kernel makes quickly.
     pub fn new() -> Lab {
-        Lab::default()
+        let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+        Lab::with(model::Xdp { flows, ..model::Xdp::default() })
     }
 
     /// With this `[xdp]`, of which the lab sets interfaces, mode and pin.

@@ -5,7 +5,9 @@
 //! was skipped.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use gateway::config::model::{
@@ -13,8 +15,9 @@ use gateway::config::model::{
 };
 use gateway::xdp::{self, Backend, Counters, Reason, Service, Target, Xdp};
 use gateway_tests::lab::{self, Namespace};
-use gateway_tests::{root_or_skip, wait};
-use socket2::{Domain, Protocol, Socket, Type};
+use gateway_tests::prelude::*;
+use gateway_tests::root_or_skip;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Of `net.ipv4.tcp_syncookies`.
 const OVERFLOWING: &str = "1";
@@ -49,27 +52,74 @@ fn a_listener_whose_queue_overflows_still_takes_connections() {
     let (client, gateway) = two_hosts();
     syncookies(&gateway, OVERFLOWING);
     let listener: TcpListener = gateway.enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).unwrap();
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
         socket.listen(2).unwrap();
         socket.into()
     });
     let port = listener.local_addr().unwrap().port();
     let xdp = gateway.enter(|| xdp::attach(&on("eth0", true), &[]).unwrap());
-    let flood = client.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).unwrap());
-    let to = SocketAddr::new(GATEWAY_V4.parse().unwrap(), port);
     let cookies = || xdp.counters().unwrap().packets(Reason::SynCookie);
-    let mut source_port = 1024;
-    wait::until_true("an answer to the flood", || {
-        source_port += 1;
-        // The source exists nowhere, so nobody resets what it asked for.
-        let syn = Syn { source_port, port, ..Syn::new("10.97.0.77", GATEWAY_V4) };
-        flood.send_to(&syn.packet(), &to.into()).unwrap();
-        cookies() > 0
-    });
-    let before = cookies();
-    exchange(&client, &listener, to);
-    assert_eq!(cookies(), before + 1);
+    for (source, to) in FLOODS {
+        let mut flood = Flood::new(&client, source, to, port);
+        let before = cookies();
+        wait::until_true("an answer to the flood", || {
+            flood.send(1);
+            cookies() > before
+        });
+        let before = cookies();
+        exchange(&client, &listener, SocketAddr::new(to.parse().unwrap(), port));
+        assert_eq!(cookies(), before + 1, "{to}");
+    }
+}
+
+#[test]
+fn clients_get_their_answers_during_a_flood_and_metrics_count_the_cookies() {
+    root_or_skip!();
+    let (client, machine) = two_hosts();
+    syncookies(&machine, OVERFLOWING);
+    machine.run(&["sysctl", "-qw", "net.core.somaxconn=16"]);
+    let config = Config::new()
+        .tables("[xdp]\ninterfaces = ['eth0']\npin = 'off'\nsyn_cookies = true\n")
+        .listener_at("web", "[::]:0".parse().unwrap(), "")
+        .route("all", "respond = { status = 200, body = 'served' }");
+    let gateway = machine.enter(|| Gateway::start(&config));
+    let port = gateway.addr("web").port();
+    let cookies = || {
+        let metrics = machine.enter(|| gateway.metrics());
+        metrics.sum("gateway_xdp_packets_total", &[("reason", "syn_cookie")]) as u64
+    };
+    for (source, to) in FLOODS {
+        let before = cookies();
+        let over = AtomicBool::new(false);
+        let mut flood = Flood::new(&client, source, to, port);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Not for ever, should a client have failed.
+                let end = Instant::now() + wait::DEADLINE;
+                while !over.load(Ordering::Relaxed) && Instant::now() < end {
+                    flood.send(100);
+                }
+            });
+            wait::until_true("an answer to the flood", || cookies() > before);
+            for _ in 0..20 {
+                let answer = get(&client, SocketAddr::new(to.parse().unwrap(), port));
+                assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("served"), "{answer:?}");
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(cookies() - before > 20, "{to}");
+    }
+}
+
+/// What one answer of the gateway says.
+fn get(client: &Namespace, to: SocketAddr) -> String {
+    let mut stream = client.enter(|| TcpStream::connect_timeout(&to, wait::DEADLINE).unwrap());
+    stream.set_read_timeout(Some(wait::DEADLINE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
@@ -178,6 +228,8 @@ fn what_is_no_syn_to_a_listener_of_the_box_goes_its_way() {
         ("a header longer than the frame", changed(46, 0xf0), Reason::Pass),
         ("a first fragment", changed(20, 0x20), Reason::Pass),
         ("a broadcast", changed(0, 0xff), Reason::Pass),
+        ("to another station, by its first byte", changed(0, 0x02), Reason::Pass),
+        ("to another station, by its last byte", changed(5, 0x01), Reason::Pass),
         ("IP options", with_ip_options, Reason::Pass),
     ];
     for (name, frame, expected) in cases {
@@ -229,6 +281,33 @@ const REDIRECT: u32 = 4;
 
 const GATEWAY_V4: &str = "10.97.0.1";
 const GATEWAY_V6: &str = "fd97::1";
+
+/// Sources that exist nowhere, so that nobody resets what they ask for, and whom they ask.
+const FLOODS: [(&str, &str); 2] = [("10.97.0.77", GATEWAY_V4), ("fd97::77", GATEWAY_V6)];
+
+/// SYNs of one source, each from another port.
+struct Flood {
+    socket: Socket,
+    to: SockAddr,
+    syn: Syn,
+}
+
+impl Flood {
+    fn new(from: &Namespace, source: &str, to: &str, port: u16) -> Flood {
+        let syn = Syn { source_port: 1024, port, ..Syn::new(source, to) };
+        let domain = if syn.to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = from.enter(|| Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).unwrap());
+        // The port of a raw socket's address of IPv6 is a protocol, and has to be 0.
+        Flood { socket, to: SocketAddr::new(syn.to, 0).into(), syn }
+    }
+
+    fn send(&mut self, syns: usize) {
+        for _ in 0..syns {
+            self.syn.source_port = self.syn.source_port.wrapping_add(1);
+            self.socket.send_to(&self.syn.packet(), &self.to).unwrap();
+        }
+    }
+}
 
 /// A listener on any address of a namespace, and the program there, for frames that are run through it.
 struct Lab {
@@ -288,7 +367,8 @@ impl Syn {
     }
 
     fn frame(&self) -> Vec<u8> {
-        let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
+        // To the loopback's own address: what BPF_PROG_TEST_RUN runs comes in by that interface.
+        let mut frame = vec![0, 0, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 2];
         for tag in &self.tags {
             frame.extend(tag.to_be_bytes());
             frame.extend([0, 42]);
@@ -384,7 +464,7 @@ fn exchange(client: &Namespace, listener: &TcpListener, to: SocketAddr) {
     }
     let question: Vec<u8> = (0..100_000).map(|n| (n % 251) as u8).collect();
     let mut received = vec![0; question.len()];
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| there.write_all(&question).unwrap());
         here.read_exact(&mut received).unwrap();
     });

@@ -16,8 +16,14 @@ pub struct Args {
     /// Say which scenarios there are
     #[arg(long)]
     list: bool,
+    /// Count instructions of scripted exchanges instead, and fail where they have grown by more than 3 %
+    #[arg(long)]
+    instructions: bool,
+    /// Make the counts the new baseline
+    #[arg(long, requires = "instructions")]
+    renew: bool,
     /// Run the micro-benches instead, those whose name contains an argument
-    #[arg(long, conflicts_with_all = ["quick", "list"])]
+    #[arg(long, conflicts_with_all = ["quick", "list", "instructions"])]
     micro: bool,
     /// More arguments for the scenarios (`-- --help` says which), or for the micro-benches
     #[arg(last = true)]
@@ -42,7 +48,12 @@ pub fn run(args: Args) -> Result<()> {
     }
     Cmd::cargo().args(["build", "--release", "--package", "gateway-bench", "--bins"]).run()?;
     let bench = Cmd::new(release.join("gateway-bench")).env("GATEWAY_BENCH_PROGRAM", program);
-    let flags = [("--quick", args.quick), ("--list", args.list)];
+    let flags = [
+        ("--quick", args.quick),
+        ("--list", args.list),
+        ("--instructions", args.instructions),
+        ("--renew", args.renew),
+    ];
     let flags = flags.iter().filter(|(_, given)| *given).map(|(flag, _)| flag);
     bench.args(["--results", "bench/results"]).args(flags).args(args.scenarios).args(args.more).run()
 }

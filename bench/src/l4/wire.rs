@@ -20,7 +20,7 @@ use gateway_tests::lab::{self, Namespace};
 use gateway_tests::packet::Build;
 use ipnet::IpNet;
 
-use super::flood;
+use super::{L4, flood};
 use crate::core;
 use crate::figure::{Figure, Sample};
 use crate::run::Entry;
@@ -45,16 +45,12 @@ enum Who {
     Nftables,
 }
 
-pub fn run(time: Duration, rounds: usize) -> Result<Vec<Entry>> {
+pub fn run(what: L4, time: Duration, rounds: usize) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for _ in 0..rounds {
         for (who, name) in [(Who::Gateway, "gateway"), (Who::Nftables, "nftables")] {
-            Entry::note_in(&mut entries, &format!("{name}, dropped"), dropped(who, time)?);
-        }
-    }
-    for _ in 0..rounds {
-        for (who, name) in [(Who::Gateway, "gateway"), (Who::Nftables, "nftables")] {
-            Entry::note_in(&mut entries, &format!("{name}, forwarded"), forwarded(who, time)?);
+            let sample = if what == L4::Drop { dropped(who, time)? } else { forwarded(who, time)? };
+            Entry::note_in(&mut entries, name, sample);
         }
     }
     Ok(entries)
@@ -95,13 +91,10 @@ fn forwarded(who: Who, time: Duration) -> Result<Sample> {
             Some(xdp)
         }
         Who::Nftables => {
-            let (address, port) = VIP.split_once(':').context("a port")?;
-            net.gateway.nft(&format!(
-                "table ip t {{ flowtable f {{ hook ingress priority 0; devices = {{ gw0, gw1 }}; }}
-                 chain p {{ type nat hook prerouting priority -100; ip daddr {address} udp dport {port} dnat to {BACKEND}; }}
-                 chain f {{ type filter hook forward priority 0; ct state established flow add @f; }}
-                 chain s {{ type nat hook postrouting priority 100; oifname gw1 masquerade; }}\n}}"
-            ))?;
+            // Not every kernel has flowtables.
+            if net.gateway.nft(&translation(true)?).is_err() {
+                net.gateway.nft(&translation(false)?)?;
+            }
             None
         }
     };
@@ -112,6 +105,22 @@ fn forwarded(who: Who, time: Duration) -> Result<Sample> {
         .map(|port| Build { payload: vec![0; 18], ..Build::udp(&format!("{CLIENT}:{port}"), VIP) }.frame())
         .collect();
     net.measure(&frames, time, || net.backend.nft_packets())
+}
+
+/// What nftables is told for [`forwarded`].
+fn translation(flowtable: bool) -> Result<String> {
+    let (address, port) = VIP.split_once(':').context("a port")?;
+    let short_way = if flowtable {
+        "flowtable f { hook ingress priority 0; devices = { gw0, gw1 }; }
+         chain f { type filter hook forward priority 0; ct state established flow add @f; }"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "table ip t {{\n{short_way}
+         chain p {{ type nat hook prerouting priority -100; ip daddr {address} udp dport {port} dnat to {BACKEND}; }}
+         chain s {{ type nat hook postrouting priority 100; oifname gw1 masquerade; }}\n}}"
+    ))
 }
 
 fn rule(sources: Vec<IpNet>) -> AccessRule {

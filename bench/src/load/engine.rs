@@ -73,6 +73,24 @@ impl Engine {
         Ok(std::mem::take(&mut self.outcome))
     }
 
+    /// Runs until so many exchanges are done, with a pause before each; a failure ends it.
+    pub fn run_count(&mut self, count: u64, pause: Duration) -> Result<()> {
+        self.outcome = Outcome::default();
+        let started = Instant::now();
+        while self.outcome.done < count {
+            let Outcome { done, failed, why, .. } = &self.outcome;
+            if *failed > 0 || started.elapsed() > self.plan.patience {
+                bail!("{done} of {count} exchanges done, {failed} failed in {:?}: {why:?}", started.elapsed());
+            }
+            if let Some(slot) = self.free.pop() {
+                std::thread::sleep(pause);
+                self.begin(slot, Instant::now());
+            }
+            self.step(TICK)?;
+        }
+        Ok(())
+    }
+
     fn run_closed(&mut self, end: Instant) -> Result<()> {
         while Instant::now() < end {
             while let Some(slot) = self.free.pop() {

@@ -1,16 +1,16 @@
 //! h2load: closed-loop load over HTTP/2.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::Outcome;
 use crate::certs;
 use crate::core;
-use std::net::SocketAddr;
 
 /// What it is to do.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,28 @@ pub struct Streams {
     pub streams: u32,
     /// Bytes of a gRPC message sent with each request and sent back; `None` is a GET.
     pub message: Option<u32>,
+    /// Requests in a second on each connection; `None` is as many as are answered.
+    pub per_second: Option<u32>,
 }
 
-/// Runs for `time`.
-pub fn run(what: Streams, target: SocketAddr, time: Duration, dir: &Path) -> Result<Outcome> {
+/// When it ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Length {
+    /// After a while.
+    Time(Duration),
+    /// After so many requests.
+    Requests(u64),
+}
+
+/// Runs it; what it writes goes to `dir`.
+pub fn run(what: Streams, target: SocketAddr, length: Length, dir: &Path) -> Result<Outcome> {
     let mut command = Command::new("h2load");
     command.arg(format!("--clients={}", what.connections)).arg(format!("--max-concurrent-streams={}", what.streams));
-    command.arg(format!("--duration={}ms", time.as_millis()));
+    match length {
+        Length::Time(time) => command.arg(format!("--duration={}ms", time.as_millis())),
+        Length::Requests(count) => command.arg(format!("--requests={count}")),
+    };
+    command.args(what.per_second.map(|rate| format!("--rps={rate}")));
     command.arg("--header").arg(format!(":authority: {}", certs::HOST));
     if let Some(length) = what.message {
         let file = dir.join("message");
@@ -38,12 +53,17 @@ pub fn run(what: Streams, target: SocketAddr, time: Duration, dir: &Path) -> Res
         command.args(["--header", "content-type: application/grpc", "--header", "te: trailers"]);
     }
     command.arg(format!("http://{target}{}", if what.message.is_some() { "/bench.Echo/Call" } else { "/" }));
+    let started = Instant::now();
     let output = core::pinned(command, core::LOAD).output().context("cannot start h2load")?;
+    let took = match length {
+        Length::Time(time) => time,
+        Length::Requests(_) => started.elapsed(),
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("h2load: {} {text}", String::from_utf8_lossy(&output.stderr));
     }
-    read(&text, time).with_context(|| format!("h2load said something else than expected: {text}"))
+    read(&text, took).with_context(|| format!("h2load said something else than expected: {text}"))
 }
 
 /// Reads `requests: 12 total, 13 started, 12 done, 12 succeeded, 0 failed, 0 errored, 0 timeout`, and the statuses: an

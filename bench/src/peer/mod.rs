@@ -99,8 +99,7 @@ impl Peer {
     /// Starts it for a task and waits until it listens.
     pub fn start(self, task: &Task, places: &Places) -> Result<Server> {
         let program = self.program().with_context(|| format!("{self} is not installed"))?;
-        let (file, text) = self.configuration(task, places);
-        let file = write(&places.dir, &file, &text)?;
+        let file = self.write_configuration(task, places)?;
         let mut server =
             Server::start(self.name(), self.command(&program, &file, task, places), core::PROXY, &places.dir)?;
         server.wait_for(places.listen)?;
@@ -109,8 +108,7 @@ impl Peer {
 
     /// Gives it another task while it runs. It comes back when that has been asked for, not when it is done.
     pub fn reload(self, server: &Server, task: &Task, places: &Places) -> Result<()> {
-        let (file, text) = self.configuration(task, places);
-        write(&places.dir, &file, &text)?;
+        self.write_configuration(task, places)?;
         match self {
             Peer::Gateway | Peer::Nginx => server.signal(libc::SIGHUP),
             Peer::Haproxy => server.signal(libc::SIGUSR2),
@@ -120,21 +118,20 @@ impl Peer {
         Ok(())
     }
 
-    /// The name and the text of its configuration.
-    fn configuration(self, task: &Task, places: &Places) -> (String, String) {
-        match self {
-            Peer::Gateway => ("gateway.toml".into(), gateway::config(task, places)),
-            Peer::Nginx => ("nginx.conf".into(), nginx::config(task, places)),
-            Peer::Haproxy => {
-                if task.routes > 0 {
-                    let _written = write(&places.dir, haproxy::MAP, &haproxy::map(task));
-                }
-                ("haproxy.cfg".into(), haproxy::config(task, places))
-            }
-            Peer::Envoy => ("envoy.yaml".into(), envoy::config(task, places)),
-            Peer::Caddy => ("Caddyfile".into(), caddy::config(task, places)),
-            Peer::Forwarder => ("none".into(), String::new()),
+    /// Writes the configuration for a task; gives its file.
+    pub fn write_configuration(self, task: &Task, places: &Places) -> Result<PathBuf> {
+        let (name, text) = match self {
+            Peer::Gateway => ("gateway.toml", gateway::config(task, places)),
+            Peer::Nginx => ("nginx.conf", nginx::config(task, places)),
+            Peer::Haproxy => ("haproxy.cfg", haproxy::config(task, places)),
+            Peer::Envoy => ("envoy.yaml", envoy::config(task, places)),
+            Peer::Caddy => ("Caddyfile", caddy::config(task, places)),
+            Peer::Forwarder => ("none", String::new()),
+        };
+        if self == Peer::Haproxy && task.routes > 0 {
+            write(&places.dir, haproxy::MAP, &haproxy::map(task))?;
         }
+        write(&places.dir, name, &text)
     }
 
     fn command(self, program: &Path, file: &Path, task: &Task, places: &Places) -> Command {

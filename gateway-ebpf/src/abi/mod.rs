@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod ban;
+pub mod cookie;
 pub mod event;
 pub mod limit;
 pub mod probe;
@@ -63,8 +64,6 @@ pub mod names {
     pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
     /// Constant, `u8`: 1 writes a log record for dropped packets.
     pub const LOG_DROPS: &str = "LOG_DROPS";
-    /// Constant, `u8`: 1 answers SYNs to listeners whose queue overflows.
-    pub const SYN_COOKIES: &str = "SYN_COOKIES";
 }
 
 const _: () = {

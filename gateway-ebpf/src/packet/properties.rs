@@ -306,9 +306,9 @@ fn flows_that_differ_in_one_field_are_spread_evenly_over_a_table() {
 
 #[test]
 fn neighbours_of_ipv6_are_spread_evenly_over_a_table() {
+    type Source = fn(u64) -> Ip6;
     const SOURCES: u64 = 1 << 16;
-    type Neighbours = fn(u64) -> Ip6;
-    let cases: [(&str, Neighbours); 3] = [
+    let cases: [(&str, Source); 3] = [
         ("of one network", |n| Ip6(0x0120_b80d_0000_0120, n.to_be())),
         ("of neighbouring networks", |n| Ip6((0x2001_0db8_0000_0000 + n).to_be(), 1u64.to_be())),
         ("whose halves are alike", |n| Ip6(n.to_be(), n.to_be())),

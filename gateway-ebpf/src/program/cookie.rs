@@ -5,16 +5,22 @@
 //! The listener decides: the kernel makes a cookie only for one whose queue is full (`net.ipv4.tcp_syncookies = 1`), or
 //! always (2), and it is told so, as it would refuse the handshake's last part otherwise. Flows that are balanced get
 //! none: their sequence numbers are the endpoint's.
+//!
+//! A frame to another station is left alone, as the stack does: an interface in promiscuous mode sees those too, and the
+//! address may be one that several boxes have.
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup, xdp_md};
+use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup as look_up, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
     bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
+use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::Reason;
+use gateway_ebpf::abi::cookie::{STATIONS_MAX, Station};
 use gateway_ebpf::abi::service::{Ip4, Ip6};
 use gateway_ebpf::packet::{ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Ip, Packet, RST, SYN, Shape, checksum, protocol};
 
@@ -26,6 +32,9 @@ use super::{Next, count, drop, frame, icmp, parse, pass};
 // Read-only, so the verifier removes the code that only 1 reaches.
 #[unsafe(no_mangle)]
 static SYN_COOKIES: Global<u8> = Global::new(0);
+
+#[btf_map]
+static STATIONS: HashMap<u32, Station, STATIONS_MAX> = HashMap::new();
 
 /// `BPF_F_CURRENT_NETNS`
 const OWN_NAMESPACE: u64 = u64::MAX;
@@ -74,7 +83,7 @@ pub extern "C" fn answer_or_pass(ctx: *mut xdp_md, otherwise: u32) -> u32 {
 #[inline(always)]
 fn answer<A: Family>(ctx: &XdpContext) -> Option<u32> {
     let packet = parse::<A>(ctx)?;
-    if packet.transport != packet.network + A::HEADER || !is_to_one(ctx) {
+    if packet.transport != packet.network + A::HEADER || !is_to_this_interface(ctx) {
         return None;
     }
     let cookie = cookie(ctx, &packet)?;
@@ -94,11 +103,18 @@ fn answer<A: Family>(ctx: &XdpContext) -> Option<u32> {
     })
 }
 
-/// Whether the frame is for one station. No listener answers a broadcast.
+/// Whether the frame is for the interface that it came in by. Not so are broadcasts, which no listener answers.
 #[inline(always)]
-fn is_to_one(ctx: &XdpContext) -> bool {
-    // SAFETY: the byte is there. Its lowest bit is that of groups.
-    bytes(ctx, 0, 1).is_some_and(|mac| unsafe { *mac } & 1 == 0)
+fn is_to_this_interface(ctx: &XdpContext) -> bool {
+    let interface = ctx.ingress_ifindex() as u32;
+    let Some(to) = bytes(ctx, 0, 6) else { return false };
+    let Some(own) = STATIONS.get_ptr(&interface) else { return false };
+    // SAFETY: six bytes are there; BPF loads from any address. An element of a map stays memory of the map while the
+    // program runs.
+    unsafe {
+        let to = (*to.cast::<u32>(), *to.add(4).cast::<u16>());
+        to == ((*own).first, (*own).last)
+    }
 }
 
 /// Whether the stack would not send the packet on: a listener on any address takes no connection that only goes through

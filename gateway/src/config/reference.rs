@@ -8,7 +8,7 @@ type Object = Map<String, Value>;
 
 const INTRODUCTION: &str = r#"# Configuration reference
 
-<!-- Written by `config::reference` from the JSON Schema; change the text in `gateway/src/config/raw.rs`. -->
+<!-- Written by `config::reference` from the JSON Schema; change the text in `gateway/src/config/raw`. -->
 
 One TOML file, and those it includes. `gateway check FILE` reports everything that is wrong with it, with line and
 column; `gateway schema` prints its JSON Schema, which editors use to complete and check it as you type. Samples

@@ -28,11 +28,11 @@ use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
-use crate::metrics::render::{EndpointHealth, Extra, VipCounts, VipEndpointCounts};
+use crate::metrics::render::{EndpointHealth, Extra, FlowTableCounts, VipCounts, VipEndpointCounts};
 use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, BackendStats, Dropped, ProbeWay, ServiceStats, Xdp, XdpError};
+use crate::xdp::{self, BackendStats, Dropped, FlowState, FlowTableUse, ProbeWay, ServiceStats, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -546,6 +546,7 @@ impl Shared {
             xdp_interfaces: state.xdp.as_ref().map(xdp_interfaces).unwrap_or_default(),
             vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, vips),
             xdp_rules: state.xdp.as_ref().map(xdp_rules).unwrap_or_default(),
+            flow_tables: state.xdp.as_ref().map(flow_tables).unwrap_or_default(),
             xdp_drop_log: state.xdp.as_ref().and_then(xdp_drop_log),
             bans: self.bans.count() as u64,
         }
@@ -686,6 +687,16 @@ fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
 fn xdp_rules(xdp: &Xdp) -> Vec<(String, u64)> {
     let Ok(rules) = xdp.rules() else { return Vec::new() };
     rules.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect()
+}
+
+fn flow_tables(xdp: &Xdp) -> Vec<FlowTableCounts> {
+    let counts = |flows: FlowTableUse| FlowTableCounts {
+        table: if flows.state == FlowState::HalfOpen { "half_open" } else { "established" },
+        ip: if flows.is_v6 { "6" } else { "4" },
+        entries: [flows.live, flows.over],
+        max: flows.max,
+    };
+    xdp.flow_tables().unwrap_or_default().into_iter().map(counts).collect()
 }
 
 fn xdp_drop_log(xdp: &Xdp) -> Option<[u64; 2]> {

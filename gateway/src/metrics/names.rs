@@ -127,6 +127,10 @@ families! {
         "Packets that would have begun a flow and were dropped: no endpoint, draining, too many flows, no source port."
     XDP_RULE_PACKETS = Counter "gateway_xdp_rule_packets_total" ["rule"]
         "Packets an access rule decided on in the XDP program."
+    XDP_FLOW_ENTRIES = Gauge "gateway_xdp_flow_entries" ["table", "ip", "state"]
+        "Entries of the kernel's flow tables, estimated from a sample; those whose time is over stay until their place is needed."
+    XDP_FLOW_ENTRIES_MAX = Gauge "gateway_xdp_flow_entries_max" ["table", "ip"]
+        "Entries that the kernel's flow tables have room for: two for a flow whose answers come by, else one."
     XDP_DROP_LOG = Counter "gateway_xdp_drop_log_packets_total" ["result"]
         "Dropped packets while there is a `drop_log`: written to the log, or omitted because there were too many."
     BANS = Gauge "gateway_bans_active" []

@@ -36,10 +36,25 @@ pub struct Extra {
     pub vips: Vec<VipCounts>,
     /// Packets that access rules decided on in XDP, by rule; empty when it is off.
     pub xdp_rules: Vec<(String, u64)>,
+    /// The kernel's flow tables; empty when XDP is off.
+    pub flow_tables: Vec<FlowTableCounts>,
     /// Dropped packets that got a line of the log, and those that did not; `None` when XDP is off.
     pub xdp_drop_log: Option<[u64; 2]>,
     /// Sources that are banned now.
     pub bans: u64,
+}
+
+/// How full one of the kernel's flow tables is.
+#[derive(Clone, Debug, Default)]
+pub struct FlowTableCounts {
+    /// `half_open` or `established`.
+    pub table: &'static str,
+    /// The IP version.
+    pub ip: &'static str,
+    /// Entries whose flows go on, and those whose time is over.
+    pub entries: [u64; 2],
+    /// Entries that it has room for.
+    pub max: u64,
 }
 
 /// What the kernel counted for a virtual address.
@@ -202,6 +217,14 @@ fn kernel(extra: &Extra, page: &mut Page<'_>) {
     of_vips(&names::VIP_DROPPED, |vip| vip.dropped);
     page.family(&names::XDP_RULE_PACKETS, |family| {
         extra.xdp_rules.iter().for_each(|(rule, packets)| family.sample(&[rule], packets));
+    });
+    page.family(&names::XDP_FLOW_ENTRIES, |family| {
+        for FlowTableCounts { table, ip, entries, .. } in &extra.flow_tables {
+            ["live", "over"].iter().zip(entries).for_each(|(state, count)| family.sample(&[table, ip, state], count));
+        }
+    });
+    page.family(&names::XDP_FLOW_ENTRIES_MAX, |family| {
+        extra.flow_tables.iter().for_each(|flows| family.sample(&[flows.table, flows.ip], flows.max));
     });
     page.family(&names::XDP_DROP_LOG, |family| {
         let counts = extra.xdp_drop_log.iter().flatten();

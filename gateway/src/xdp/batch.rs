@@ -19,6 +19,7 @@ const ENTRIES_PER_CALL: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
     fd: OwnedFd,
+    entries_max: u32,
     of: PhantomData<fn(K, V)>,
 }
 
@@ -67,7 +68,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
             unsafe { libbpf_sys::bpf_map_create(kind.map_type(), std::ptr::null(), key, value, entries_max, &options) };
         succeeded(fd)?;
         // SAFETY: the kernel has just opened this descriptor for nobody else.
-        Ok(Table { fd: unsafe { OwnedFd::from_raw_fd(fd) }, of: PhantomData })
+        Ok(Table { fd: unsafe { OwnedFd::from_raw_fd(fd) }, entries_max, of: PhantomData })
     }
 
     /// A map that exists, whatever made it. Refused when its keys or values are of another size, so that no call reads
@@ -86,7 +87,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 size_of::<V>()
             )));
         }
-        Ok(Table { fd: map.try_clone_to_owned()?, of: PhantomData })
+        Ok(Table { fd: map.try_clone_to_owned()?, entries_max: info.max_entries, of: PhantomData })
     }
 
     /// Adds these entries, or gives those that are there these values. After an error, some are done.
@@ -149,6 +150,49 @@ impl<K: Pod, V: Pod> Table<K, V> {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// How many entries there may be.
+    pub fn entries_max(&self) -> u32 {
+        self.entries_max
+    }
+
+    /// What lies in up to so many buckets of a hash table, and which part of the table they are. Entries are spread by a hash
+    /// with a random seed, so the sample is a fair one whatever the keys are.
+    ///
+    /// The kernel reads on through empty buckets, so it is asked for the last ones. That a batch begins at the number of a
+    /// bucket, and that there are as many as the next power of two of the entries, is so since batches exist (Linux 5.6),
+    /// and promised nowhere.
+    pub fn sample(&self, buckets: u32) -> io::Result<(Vec<(K, V)>, f64)> {
+        let all = self.entries_max.next_power_of_two();
+        let first = all.saturating_sub(buckets);
+        // There are no more entries than buckets, so many more than these are not in them.
+        let room = 2 * (all - first) as usize + 64;
+        let mut keys = vec![std::mem::MaybeUninit::<K>::zeroed(); room];
+        let mut values = vec![std::mem::MaybeUninit::<V>::zeroed(); room];
+        let (mut from, mut next, mut count) = (first, 0_u32, room as u32);
+        // SAFETY: both vectors have room for `count` elements of the sizes the map has, as `create` and `open` saw to, and
+        // the places in a hash table are four bytes.
+        let result = succeeded(unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                self.fd.as_raw_fd(),
+                (&raw mut from).cast(),
+                (&raw mut next).cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &mut count,
+                &OPTIONS,
+            )
+        });
+        match result {
+            // At the end of the table.
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+            _ => {}
+        }
+        let entries = keys.iter().zip(&values).take(count as usize);
+        // SAFETY: every byte is initialised, by zero or by the kernel, and every bit pattern of a `Pod` is a value.
+        let entries = entries.map(|(key, value)| unsafe { (key.assume_init(), value.assume_init()) }).collect();
+        Ok((entries, f64::from(next.clamp(first, all) - first) / f64::from(all)))
     }
 
     /// The values of an array with so many places.

@@ -1,16 +1,19 @@
 //! The kernel's flow tables, for people who look at them.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use gateway_ebpf::abi::names;
-use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, TICK_SHIFT, mode};
+use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, TICK_SHIFT, Timeouts, mode};
+use gateway_ebpf::packet::protocol;
 
-use super::XdpError;
+use super::batch::Table;
 use super::convert::{self, Address};
 use super::services::typed;
+use super::{XdpError, tables};
 use crate::config::model::{VipMode, VipProtocol};
 
 /// A connection or UDP conversation that the program remembers.
@@ -47,18 +50,89 @@ pub enum FlowState {
     Closing,
 }
 
+/// How full a flow table is. A flow is two entries where the box sees its answers, else one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTableUse {
+    /// Half-open or established flows.
+    pub state: FlowState,
+    /// Of IPv6, not IPv4.
+    pub is_v6: bool,
+    /// Entries whose flows go on. An estimate, from a sample.
+    pub live: u64,
+    /// Entries whose flows have been silent for too long. They stay until their place is needed. An estimate too.
+    pub over: u64,
+    /// Entries that it has room for.
+    pub max: u64,
+}
+
+/// Buckets of a table that are looked at to see how full it is: at 4096 the standard error of the estimate is at most 1.6 %
+/// of the table's room, and the four tables together take about a millisecond.
+const SAMPLE: u32 = 4096;
+
 /// The four tables.
 pub(super) struct FlowTables {
-    v4: [HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>; 2],
-    v6: [HashMap<MapData, FlowKey<Ip6>, Flow<Ip6>>; 2],
+    v4: [FlowTable<Ip4>; 2],
+    v6: [FlowTable<Ip6>; 2],
+}
+
+struct FlowTable<A>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    map: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    table: Table<FlowKey<A>, Flow<A>>,
+}
+
+impl<A: Address + 'static> FlowTable<A>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    fn open(map: Map) -> Result<FlowTable<A>, XdpError> {
+        Ok(FlowTable { table: tables::table(&map)?, map: typed(map)? })
+    }
+
+    fn usage(&self, state: FlowState, is_v6: bool, timeouts: &Timeouts) -> io::Result<FlowTableUse> {
+        let (entries, part) = self.table.sample(SAMPLE)?;
+        let now = tick();
+        let over = entries.iter().filter(|(key, flow)| is_over(key, flow, state, timeouts, now)).count();
+        let max = u64::from(self.table.entries_max());
+        let of_all = |count: usize| if part > 0.0 { ((count as f64 / part).round() as u64).min(max) } else { 0 };
+        Ok(FlowTableUse { state, is_v6, live: of_all(entries.len() - over), over: of_all(over), max })
+    }
+}
+
+/// As the program sees it.
+fn is_over<A>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, timeouts: &Timeouts, now: u32) -> bool {
+    let timeout = match state {
+        _ if key.protocol == protocol::UDP => timeouts.udp,
+        FlowState::HalfOpen => timeouts.half_open,
+        _ if is_closing(flow) => timeouts.closing,
+        _ => timeouts.established,
+    };
+    let is_refused = state == FlowState::HalfOpen && flow.reset != 0;
+    is_refused || now.saturating_sub(flow.seen) > timeout
+}
+
+fn is_closing<A>(flow: &Flow<A>) -> bool {
+    flow.reset | (flow.fin & flow.peer_fin) != 0
 }
 
 impl FlowTables {
     pub fn open(take: &mut impl FnMut(&'static str) -> Result<Map, XdpError>) -> Result<FlowTables, XdpError> {
         Ok(FlowTables {
-            v4: [typed(take(names::HALF_OPEN_V4)?)?, typed(take(names::ESTABLISHED_V4)?)?],
-            v6: [typed(take(names::HALF_OPEN_V6)?)?, typed(take(names::ESTABLISHED_V6)?)?],
+            v4: [FlowTable::open(take(names::HALF_OPEN_V4)?)?, FlowTable::open(take(names::ESTABLISHED_V4)?)?],
+            v6: [FlowTable::open(take(names::HALF_OPEN_V6)?)?, FlowTable::open(take(names::ESTABLISHED_V6)?)?],
         })
+    }
+
+    /// How full each table is.
+    pub fn usage(&self, timeouts: &Timeouts) -> Result<Vec<FlowTableUse>, XdpError> {
+        let states = [FlowState::HalfOpen, FlowState::Established].into_iter();
+        let v4 = states.clone().zip(&self.v4).map(|(state, table)| table.usage(state, false, timeouts));
+        let v6 = states.zip(&self.v6).map(|(state, table)| table.usage(state, true, timeouts));
+        v4.chain(v6).collect::<io::Result<_>>().map_err(|error| XdpError::map("sample the flows", &error))
     }
 
     /// Flows whose client or backend is `of`; of everybody if it is `None`. Packets come meanwhile, so one that begins or
@@ -69,8 +143,8 @@ impl FlowTables {
         for (v4, v6, state) in
             [(&self.v4[0], &self.v6[0], FlowState::HalfOpen), (&self.v4[1], &self.v6[1], FlowState::Established)]
         {
-            collect(v4, state, now, of, &mut flows).map_err(|error| XdpError::map("read the flows", &error))?;
-            collect(v6, state, now, of, &mut flows).map_err(|error| XdpError::map("read the flows", &error))?;
+            collect(&v4.map, state, now, of, &mut flows).map_err(|error| XdpError::map("read the flows", &error))?;
+            collect(&v6.map, state, now, of, &mut flows).map_err(|error| XdpError::map("read the flows", &error))?;
         }
         Ok(flows)
     }
@@ -108,7 +182,6 @@ where
 fn info<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, now: u32) -> FlowInfo {
     let (client, vip) = convert::ends(key.source, key.destination, key.ports);
     let (source, backend) = convert::ends(flow.source, flow.destination, flow.ports);
-    let is_closing = flow.reset | (flow.fin & flow.peer_fin) != 0;
     let since = |then: u32| convert::from_ticks(now.saturating_sub(then));
     FlowInfo {
         protocol: convert::vip_protocol(key.protocol),
@@ -122,7 +195,7 @@ fn info<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, now: u32
             mode::IPIP => VipMode::Ipip,
             _ => VipMode::Nat,
         },
-        state: if is_closing { FlowState::Closing } else { state },
+        state: if is_closing(flow) { FlowState::Closing } else { state },
         age: since(flow.begun),
         idle: since(flow.seen),
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use aya::programs::ProgramError;
@@ -65,6 +66,7 @@ impl Interface {
     ) -> Result<Interface, XdpError> {
         let mut interface = Interface { name: name.into(), index: index(name), link: None, refusal: None };
         let index = interface.index;
+        interface.tell_station(program);
         for pin in pinned.iter().filter(|pin| pin.index == index) {
             if interface.link.is_none() && hooks(mode).contains(&pin.attached) {
                 interface.take_over(program, pin);
@@ -141,6 +143,15 @@ impl Interface {
     fn open_again(&self, attached: Attached, pin: Option<PathBuf>, taken_over: bool) -> Option<Link> {
         let link = FdLink::from(PinnedLink::from_pin(pin.as_ref()?).ok()?);
         Some(Link { attached, link: link.try_into().ok()?, pin, taken_over })
+    }
+
+    /// Without it the program leaves SYNs to the stack, so this is no reason not to attach.
+    fn tell_station(&self, program: &mut Loaded) {
+        if let Some(mac) = mac_address(&self.name)
+            && let Err(error) = program.set_station(self.index, mac)
+        {
+            ::log::warn!("xdp: {}: no SYN cookies: {error}", self.name);
+        }
     }
 
     /// Replaces the program of a pinned link.
@@ -224,4 +235,21 @@ fn index(name: &str) -> u32 {
     let Ok(name) = CString::new(name) else { return 0 };
     // SAFETY: the string ends in a zero byte and lives until the call returns.
     unsafe { libc::if_nametoindex(name.as_ptr()) }
+}
+
+fn mac_address(name: &str) -> Option<[u8; 6]> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // SAFETY: all zeros are a value of this struct: integers, arrays and a null pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the kernel reads the name, which ends in a zero byte, and writes into the request, which lives until the
+    // call returns.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) } != 0 {
+        return None;
+    }
+    // SAFETY: the kernel has written an address into this field of the union.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+    Some(std::array::from_fn(|at| address.sa_data[at] as u8))
 }

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
+use gateway_ebpf::abi::cookie::{self, Station};
 use gateway_ebpf::abi::{self, limit, names};
 
 use super::bans::BanTables;
 use super::drops::Drops;
+use super::flows::FlowTableUse;
 use super::limits::Limiter;
 use super::pins::Pins;
 use super::probing::{ProbeWay, Probing};
@@ -36,6 +38,7 @@ pub(super) struct Loaded {
     pub drops: Drops,
     probing: Probing,
     packets: PerCpuArray<MapData, u64>,
+    stations: HashMap<MapData, u32, Station>,
     services: Services,
     log: Option<DropLog>,
 }
@@ -50,7 +53,7 @@ impl Loaded {
         let entries = entries(config);
         let mut loader = EbpfLoader::new();
         loader.override_global(names::LOG_DROPS, if log_drops { &1_u8 } else { &0 }, true);
-        loader.override_global(names::SYN_COOKIES, if config.syn_cookies { &1_u8 } else { &0 }, true);
+        loader.override_global(cookie::SYN_COOKIES, if config.syn_cookies { &1_u8 } else { &0 }, true);
         for (name, entries) in entries {
             loader.map_max_entries(name, entries);
         }
@@ -68,10 +71,17 @@ impl Loaded {
             drops: Drops::new(&mut ebpf, config.drop_log)?,
             probing: Probing::new(&ebpf)?,
             packets: map(&mut ebpf, names::PACKETS)?,
+            stations: map(&mut ebpf, cookie::STATIONS)?,
             services,
             log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
             ebpf,
         })
+    }
+
+    /// Tells the program the MAC address of an interface, without which it answers no SYN there.
+    pub fn set_station(&mut self, index: u32, mac: [u8; 6]) -> Result<(), XdpError> {
+        let told = self.stations.insert(index, Station::new(mac), 0);
+        told.map_err(|error| XdpError::map("take an interface's MAC address", &error))
     }
 
     /// Attaches to the interface of this index. Dropping the link detaches.
@@ -108,6 +118,10 @@ impl Loaded {
 
     pub fn service_stats(&self) -> Result<Vec<ServiceStats>, XdpError> {
         self.services.stats()
+    }
+
+    pub fn flow_tables(&self) -> Result<Vec<FlowTableUse>, XdpError> {
+        self.services.flow_tables()
     }
 
     pub fn lacks_route(&self) -> bool {

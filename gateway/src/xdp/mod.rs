@@ -40,7 +40,7 @@ use pins::Pins;
 
 pub use drops::{DropCounts, DropRing, Dropped};
 pub use error::{Refusal, XdpError};
-pub use flows::{FlowInfo, FlowState};
+pub use flows::{FlowInfo, FlowState, FlowTableUse};
 pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
@@ -238,6 +238,14 @@ impl Xdp {
         }
     }
 
+    /// How full the flow tables are; none while XDP is off.
+    pub fn flow_tables(&self) -> Result<Vec<FlowTableUse>, XdpError> {
+        match &self.running {
+            Some(running) => running.program.flow_tables(),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Packets by reason; all zero while XDP is off.
     pub fn counters(&self) -> Result<Counters, XdpError> {
         match &self.running {
@@ -393,10 +401,10 @@ impl Running {
 
     fn sync_interfaces(&mut self, config: &model::Xdp) -> Result<(), XdpError> {
         let changed = *config != self.config;
-        if (&config.pin, &config.flows.established, &config.flows.half_open)
-            != (&self.config.pin, &self.config.flows.established, &self.config.flows.half_open)
-        {
-            ::log::warn!("xdp: `pin` and the sizes of `flows` change with the next start, not with a reload");
+        if fixed_at_start(config) != fixed_at_start(&self.config) {
+            ::log::warn!(
+                "xdp: `pin`, `syn_cookies` and the sizes of `flows` change with the next start, not with a reload"
+            );
         }
         self.program.services().configure(config)?;
         if self.interfaces.iter().any(|interface| interface.contradicts(config.mode)) {
@@ -452,6 +460,11 @@ impl Running {
             }
         }
     }
+}
+
+/// What a reload does not change.
+fn fixed_at_start(config: &model::Xdp) -> (Option<&Path>, u32, u32, bool) {
+    (config.pin.as_deref(), config.flows.established, config.flows.half_open, config.syn_cookies)
 }
 
 fn wants_xdp(config: &model::Xdp) -> bool {

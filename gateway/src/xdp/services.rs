@@ -19,7 +19,7 @@ use gateway_ebpf::abi::{names, service::mode};
 
 use super::batch::{Kind, Table};
 use super::convert::{self, Address, Ports};
-use super::flows::{FlowInfo, FlowTables};
+use super::flows::{FlowInfo, FlowTableUse, FlowTables};
 use super::slots::Slots;
 use super::tables::table;
 use super::{Backend, Service, Target, XdpError};
@@ -195,6 +195,12 @@ impl Services {
     /// Flows whose client or backend is `of`; of everybody if it is `None`.
     pub fn flows(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
         self.maps.flows.read(of)
+    }
+
+    /// How full the flow tables are.
+    pub fn flow_tables(&self) -> Result<Vec<FlowTableUse>, XdpError> {
+        let settings = self.maps.settings.get(&0, 0).map_err(failed("read the settings of [xdp]"))?;
+        self.maps.flows.usage(&settings.timeouts)
     }
 
     /// The same for what the kernel has, whoever told it. It knows no names and weights.

@@ -22,6 +22,8 @@ pub struct Facts {
     pub accept_local: Option<bool>,
     /// `net.ipv4.conf.all.rp_filter`
     pub rp_filter: Option<u32>,
+    /// `net.ipv4.tcp_syncookies`; `None` where the kernel has no SYN cookies
+    pub syn_cookies: Option<u32>,
     /// `net.ipv4.ip_local_port_range`
     pub local_ports: Option<(u16, u16)>,
     /// `net.ipv4.ip_local_reserved_ports`, as ranges
@@ -73,6 +75,7 @@ impl Facts {
             forwarding: ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].map(flag),
             accept_local: flag("net/ipv4/conf/all/accept_local"),
             rp_filter: number("net/ipv4/conf/all/rp_filter"),
+            syn_cookies: number("net/ipv4/tcp_syncookies"),
             local_ports: sysctl("net/ipv4/ip_local_port_range").and_then(|text| pair(&text)),
             reserved_ports: sysctl("net/ipv4/ip_local_reserved_ports").map_or_else(Vec::new, |text| ranges(&text)),
             memlock: memlock(),

@@ -54,6 +54,7 @@ pub fn judge(facts: &Facts, config: Option<&Config>) -> Vec<Finding> {
     findings.extend(local_packets(facts, vips));
     findings.extend(ports(facts, xdp, vips));
     findings.extend(dsr(vips));
+    findings.extend(syn_cookies(facts, xdp));
     findings
 }
 
@@ -230,6 +231,27 @@ fn ports(facts: &Facts, xdp: &Xdp, vips: &[Vip]) -> Option<Finding> {
     Some(bad(Grade::Broken, "snat_ports", found, cost, fix))
 }
 
+/// The kernel makes the cookies, when this setting lets it.
+fn syn_cookies(facts: &Facts, xdp: &Xdp) -> Option<Finding> {
+    const SETTING: &str = "net.ipv4.tcp_syncookies";
+    let fix = || format!("sysctl -w {SETTING}=1");
+    xdp.syn_cookies.then(|| match facts.syn_cookies {
+        Some(1) => good(SETTING, "while a queue overflows"),
+        Some(0) => {
+            let cost = "`syn_cookies` does nothing: when a listener's queue is full, it takes no connections";
+            bad(Grade::Broken, SETTING, "off", cost, fix())
+        }
+        Some(_) => {
+            let cost = "no connection to this box has window scaling or SACK, also while nobody floods it";
+            bad(Grade::Costly, SETTING, "always", cost, fix())
+        }
+        None => {
+            let cost = "`syn_cookies` does nothing";
+            bad(Grade::Broken, SETTING, "not there", cost, "a kernel with CONFIG_SYN_COOKIES")
+        }
+    })
+}
+
 /// What no look at this machine can tell.
 fn dsr(vips: &[Vip]) -> Option<Finding> {
     vips.iter().any(|vip| matches!(vip.mode, VipMode::Dsr | VipMode::Ipip)).then(|| {
@@ -267,6 +289,7 @@ mod tests {
             forwarding: [Some(true), Some(true)],
             accept_local: Some(false),
             rp_filter: Some(0),
+            syn_cookies: Some(1),
             local_ports: Some((32_768, 60_999)),
             reserved_ports: vec![],
             memlock: Some(65_536),
@@ -293,7 +316,11 @@ mod tests {
     }
 
     fn bad_ones(facts: &Facts, mode: VipMode) -> Vec<String> {
-        let findings = judge(facts, Some(&config(mode)));
+        bad_of(facts, &config(mode))
+    }
+
+    fn bad_of(facts: &Facts, config: &Config) -> Vec<String> {
+        let findings = judge(facts, Some(config));
         let bad = findings.into_iter().filter(|finding| finding.grade != Grade::Good);
         bad.map(|finding| {
             assert!(!finding.cost.is_empty() && !finding.fix.is_empty(), "{finding:?}");
@@ -349,6 +376,22 @@ mod tests {
             let mut facts = machine();
             fault(&mut facts);
             assert_eq!(bad_ones(&facts, VipMode::Nat), expected, "case {at}");
+        }
+    }
+
+    #[test]
+    fn syn_cookies_want_the_kernel_to_make_some() {
+        let cases: [(bool, Option<u32>, &[&str]); 5] = [
+            (true, Some(1), &[]),
+            (true, Some(0), &["broken net.ipv4.tcp_syncookies: off"]),
+            (true, Some(2), &["costs net.ipv4.tcp_syncookies: always"]),
+            (true, None, &["broken net.ipv4.tcp_syncookies: not there"]),
+            (false, Some(0), &[]),
+        ];
+        for (wanted, setting, expected) in cases {
+            let mut config = config(VipMode::Nat);
+            config.xdp.syn_cookies = wanted;
+            assert_eq!(bad_of(&Facts { syn_cookies: setting, ..machine() }, &config), expected, "{wanted} {setting:?}");
         }
     }
 

@@ -38,6 +38,7 @@ fn full_page() -> String {
             }],
         }],
         xdp_rules: vec![("bad-actors".into(), 7)],
+        flow_tables: vec![FlowTableCounts { table: "half_open", ip: "6", entries: [13, 14], max: 15 }],
         xdp_drop_log: Some([4, 9]),
         bans: 3,
         ..Extra::default()
@@ -92,6 +93,9 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_cluster_endpoint_healthy{cluster="c",endpoint="[::1]:80"}"#, 1.0),
         (r#"gateway_cluster_endpoint_health_changes_total{cluster="c",endpoint="[::1]:80"}"#, 2.0),
         (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
+        (r#"gateway_xdp_flow_entries{table="half_open",ip="6",state="live"}"#, 13.0),
+        (r#"gateway_xdp_flow_entries{table="half_open",ip="6",state="over"}"#, 14.0),
+        (r#"gateway_xdp_flow_entries_max{table="half_open",ip="6"}"#, 15.0),
         (r#"gateway_xdp_drop_log_packets_total{result="written"}"#, 4.0),
         (r#"gateway_xdp_drop_log_packets_total{result="omitted"}"#, 9.0),
         (r#"gateway_xdp_interface_mode{interface="eth0",mode="native"}"#, 0.0),
