@@ -8,13 +8,8 @@ use std::time::SystemTime;
 use crate::peer::Peer;
 
 /// Programs beside the proxies whose version matters.
-const TOOLS: &[(&str, &str)] = &[
-    ("rustc", "--version"),
-    ("h2load", "--version"),
-    ("nghttpd", "--version"),
-    ("nft", "--version"),
-    ("valgrind", "--version"),
-];
+const TOOLS: &[(&str, &str)] =
+    &[("rustc", "--version"), ("h2load", "--version"), ("nft", "--version"), ("valgrind", "--version")];
 
 /// `DATE-KERNEL-CPU`, for a directory.
 pub fn name() -> String {
@@ -32,7 +27,7 @@ pub fn name() -> String {
 pub fn describe() -> String {
     let mut text = String::new();
     let memory = field("/proc/meminfo", "MemTotal");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cores = read("/sys/devices/system/cpu/online");
     let _ = writeln!(text, "date: {}", humantime::format_rfc3339_seconds(SystemTime::now()));
     let _ = writeln!(text, "kernel: {}", kernel());
     let _ = writeln!(text, "cpu: {}\ncores: {cores}\nmemory: {memory}", cpu_model());

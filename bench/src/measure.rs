@@ -4,15 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::certs;
 use crate::figure::{Figure, Sample};
 use crate::load::answer::Frames;
 use crate::load::engine::Engine;
-use crate::load::{Exchange, Life, Outcome, Pace, Plan, h2load};
+use crate::load::{Exchange, Life, Outcome, Pace, Plan, grpc, h2load};
 use crate::origin::Origin;
-use crate::origin::nghttpd::Nghttpd;
 use crate::scenario::{Contestant, Load, Unit};
 use crate::server::{Cpu, Server};
 use crate::task::{Back, Front, Places, Task};
@@ -44,7 +43,6 @@ pub struct Bench {
     /// Certificates and the directories of runs.
     pub dir: tempfile::TempDir,
     origin: Origin,
-    h2_origin: Option<Nghttpd>,
     descriptors: u64,
     /// How long runs are.
     pub times: Times,
@@ -55,8 +53,7 @@ impl Bench {
     pub fn new(times: Times, descriptors: u64) -> Result<Bench> {
         let dir = tempfile::tempdir()?;
         let origin = Origin::start()?;
-        let h2_origin = Nghttpd::start(dir.path()).ok();
-        Ok(Bench { dir, origin, h2_origin, descriptors, times })
+        Ok(Bench { dir, origin, descriptors, times })
     }
 
     /// One run at full speed.
@@ -68,6 +65,10 @@ impl Bench {
                 let once = |time| h2load::run(*streams, places.listen, h2load::Length::Time(time), &places.dir);
                 once(self.times.warm_up)?;
                 measured(&server, || once(self.times.load))?
+            }
+            Load::Calls(streams) => {
+                grpc::run(*streams, places.listen, self.times.warm_up)?;
+                measured(&server, || grpc::run(*streams, places.listen, self.times.load))?
             }
             Load::Idle => {
                 let mut engine = Engine::new(self.plan(contestant, load, &places)?)?;
@@ -152,7 +153,7 @@ impl Bench {
         let origin = match task.back {
             Back::Http1 | Back::Own => self.origin.http,
             Back::Tcp => self.origin.tcp,
-            Back::Http2 => self.h2_origin.as_ref().context("nghttpd is not installed")?.addr,
+            Back::Http2 => self.origin.grpc,
         };
         let run = self.dir.path().join(peer.name());
         let _none_before = std::fs::remove_dir_all(&run);

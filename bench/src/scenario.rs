@@ -35,6 +35,8 @@ pub enum Load {
     Requests(Requests),
     /// The same with h2load.
     Http2(Streams),
+    /// Streaming gRPC calls: messages that come back, one at a time on each stream.
+    Calls(Streams),
     /// Messages that come back, one at a time on each connection.
     Echo {
         /// Bytes.
@@ -175,10 +177,12 @@ fn http2() -> Vec<Scenario> {
         scenario(&format!("h2-{streams}"), &about, H2, load)
     });
     let grpc = Task { back: Back::Http2, ..H2 };
-    let load = Load::Http2(Streams { connections: 4, streams: 32, message: Some(128), per_second: None });
-    let unary =
-        scenario("grpc-unary", "gRPC calls of 128 bytes that come back, 4 connections of 32 streams", grpc, load);
-    to_h1.into_iter().chain([unary]).collect()
+    let streams = Streams { connections: 4, streams: 32, message: Some(128), per_second: None };
+    let about = "gRPC calls of 128 bytes that come back, 4 connections of 32 streams";
+    let unary = scenario("grpc-unary", about, grpc, Load::Http2(streams));
+    let about = "messages of 128 bytes in streaming gRPC calls of 100, 4 connections of 32 streams";
+    let stream = scenario("grpc-stream", about, grpc, Load::Calls(streams));
+    to_h1.into_iter().chain([unary, stream]).collect()
 }
 
 fn bodies() -> Vec<Scenario> {

@@ -454,7 +454,8 @@ fn v4(tags: &[u16], source: &str) -> Vec<u8> {
 fn v6(tags: &[u16], source: &str) -> Vec<u8> {
     let IpAddr::V6(source) = source.parse().unwrap() else { panic!("{source} is not IPv6") };
     let mut packet = [0; 60];
-    (packet[0], packet[5]) = (0x60, 20);
+    packet[0] = 0x60;
+    packet[5] = 20;
     packet[6] = 17;
     packet[8..24].copy_from_slice(&source.octets());
     ethernet(tags, 0x86dd, &packet)

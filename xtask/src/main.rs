@@ -32,7 +32,7 @@ enum Task {
     Tidy,
     /// Run the fuzz targets of tests/fuzz
     Fuzz(fuzz::Args),
-    /// Run the micro-benches
+    /// Compare with other proxies under load, count instructions, or run the micro-benches
     Bench(bench::Args),
     /// Pack a release tarball into dist/
     Dist(dist::Args),

@@ -73,7 +73,6 @@ const PEERS: &[Need] = &[
 
 const BENCH: &[Need] = &[
     Need { probe: "h2load", debian: "nghttp2-client", elsewhere: "nghttp2 with its programs" },
-    Need { probe: "nghttpd", debian: "nghttp2-server", elsewhere: "nghttp2 with its programs" },
     Need { probe: "nft", debian: "nftables", elsewhere: "nftables" },
     Need { probe: "valgrind", debian: "valgrind", elsewhere: "valgrind" },
 ];

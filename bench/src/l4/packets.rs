@@ -2,20 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result};
-use gateway::config::model::{self, VipAffinity, VipMode, VipProtocol, XdpMode};
-use gateway::xdp::{self, Backend, Service, Target, Xdp};
+use anyhow::{Context, Result, ensure};
+use gateway::config::model::{self, VipAffinity, VipMode, VipProtocol};
+use gateway::xdp::{Backend, Service, Target};
 use gateway_tests::empty_xdp::EmptyXdp;
-use gateway_tests::lab::{self, Namespace};
 use gateway_tests::packet::Build;
 use gateway_tests::packet::flags::{ACK, SYN};
+use gateway_tests::xdp::{Lab, REDIRECT};
 
 use super::{median, nanoseconds};
 use crate::run::Entry;
 
 /// Runs of the same frame in one measurement.
 const REPEAT: u32 = 200;
-const REDIRECT: u32 = 4;
 
 /// One IP version's addresses. The backend has the virtual address, and the client's is the source of mode `nat`: so a
 /// packet becomes what it was, except for its TTL, and the next run of the same frame takes the same way.
@@ -53,12 +52,12 @@ pub fn run(rounds: usize) -> Result<Vec<Entry>> {
 
 /// What each kind of packet costs in one mode.
 fn costs(empty: &EmptyXdp, a: &Addresses, mode: VipMode) -> Result<Vec<(String, f64)>> {
-    let lab = Lab::new(a, mode)?;
+    let lab = lab(a, mode);
     let mut costs = Vec::new();
     let label = |what: &str| format!("{}, {what}", a.version);
     let moded = |what: &str| format!("{}, {}, {what}", a.version, format!("{mode:?}").to_lowercase());
     let net = |frame: &[u8], repeat: u32| -> Result<f64> {
-        let ours = lab.inside(|| median(|| lab.nanoseconds(frame, repeat)))?;
+        let ours = lab.namespace.enter(|| median(|| nanoseconds_of(&lab, frame, repeat)))?;
         Ok(ours - median(|| Ok(empty.nanoseconds(frame, repeat)?))?)
     };
     if mode == MODES[0] {
@@ -67,7 +66,7 @@ fn costs(empty: &EmptyXdp, a: &Addresses, mode: VipMode) -> Result<Vec<(String, 
     }
     for (name, flags, protocol) in [("TCP", ACK, VipProtocol::Tcp), ("UDP", 0, VipProtocol::Udp)] {
         let frame = build(protocol, flags, a.client, a.vip).frame();
-        lab.begin(protocol, a)?;
+        begin(&lab, protocol, a)?;
         // A packet inside another one is a longer packet each time: one run of many frames, not many of one.
         let repeat = if mode == VipMode::Ipip { 1 } else { REPEAT };
         costs.push((moded(&format!("established {name}")), net(&frame, repeat)?));
@@ -84,74 +83,32 @@ fn new_flow(lab: &Lab, empty: &EmptyXdp, a: &Addresses) -> Result<f64> {
         let client = SocketAddr::new(at(a.client).ip(), port).to_string();
         build(VipProtocol::Tcp, SYN, &client, a.vip).frame()
     };
-    let ours = lab.inside(|| median(|| lab.nanoseconds(&next(), 1)))?;
+    let ours = lab.namespace.enter(|| median(|| nanoseconds_of(lab, &next(), 1)))?;
     Ok(ours - median(|| Ok(empty.nanoseconds(&next(), 1)?))?)
 }
 
-/// A namespace with the program, and with one backend that never goes.
-struct Lab {
-    namespace: Namespace,
-    _peer: Namespace,
-    xdp: Xdp,
+/// A lab whose backend has the virtual address and never goes.
+fn lab(a: &Addresses, mode: VipMode) -> Lab {
+    let mut lab = Lab::with(model::Xdp { snat_addresses: vec![at(a.client).ip()], ..model::Xdp::default() });
+    let vip = at(a.vip).ip().to_string();
+    lab.namespace.run(&["ip", "route", "add", &vip, "dev", "eth0"]);
+    lab.namespace.run(&["ip", "neigh", "add", &vip, "lladdr", "02:00:00:00:00:0e", "dev", "eth0"]);
+    lab.serve(&[VipProtocol::Tcp, VipProtocol::Udp].map(|protocol| service(a, protocol, mode)));
+    lab
 }
 
-impl Lab {
-    fn new(a: &Addresses, mode: VipMode) -> Result<Lab> {
-        let (namespace, peer) = (Namespace::new("gateway"), Namespace::new("peer"));
-        lab::connect((&namespace, "eth0"), (&peer, "eth0"));
-        for (address, length) in [("10.0.0.1", 24), ("fd00::1", 64)] {
-            namespace.add_address("eth0", address.parse()?, length);
-        }
-        let vip = at(a.vip).ip();
-        namespace.run(&["ip", "route", "add", &vip.to_string(), "dev", "eth0"]);
-        namespace.run(&["ip", "neigh", "add", &vip.to_string(), "lladdr", "02:00:00:00:00:0e", "dev", "eth0"]);
-        let config = model::Xdp {
-            interfaces: vec!["lo".into()],
-            mode: XdpMode::Generic,
-            pin: None,
-            snat_addresses: vec![at(a.client).ip()],
-            ..model::Xdp::default()
-        };
-        let services = [VipProtocol::Tcp, VipProtocol::Udp].map(|protocol| service(a, protocol, mode));
-        let xdp = namespace.enter(|| -> Result<Xdp> {
-            for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-                std::fs::write(format!("/proc/sys/net/{path}"), "1")?;
-            }
-            let mut xdp = xdp::attach(&config, &[])?;
-            xdp.sync_services(&services)?;
-            Ok(xdp)
-        })?;
-        Ok(Lab { namespace, _peer: peer, xdp })
-    }
+/// Has both sides of the flow speak.
+fn begin(lab: &Lab, protocol: VipProtocol, a: &Addresses) -> Result<()> {
+    let (first, last) = (build(protocol, SYN, a.client, a.vip), build(protocol, ACK, a.client, a.vip));
+    // Where answers do not come through the box, this one is of no flow.
+    let answer = build(protocol, SYN | ACK, a.vip, a.client);
+    let actions = [first, answer, last].map(|packet| lab.run(&packet.frame()).0);
+    ensure!(actions[0] == REDIRECT && actions[2] == REDIRECT, "the packets of a flow are not sent on: {actions:?}");
+    Ok(())
+}
 
-    /// Has both sides of the flow speak.
-    fn begin(&self, protocol: VipProtocol, a: &Addresses) -> Result<()> {
-        self.inside(|| {
-            self.send(&build(protocol, SYN, a.client, a.vip).frame())?;
-            // Where answers do not come through the box, this one is of no flow.
-            self.probe(&build(protocol, SYN | ACK, a.vip, a.client).frame(), 1)?;
-            self.send(&build(protocol, ACK, a.client, a.vip).frame())
-        })
-    }
-
-    /// Where the interfaces are that frames go to.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.namespace.enter(work)
-    }
-
-    fn send(&self, frame: &[u8]) -> Result<()> {
-        let action = self.probe(frame, 1)?.action;
-        anyhow::ensure!(action == REDIRECT, "a packet of the flow is not sent on: action {action}");
-        Ok(())
-    }
-
-    fn nanoseconds(&self, frame: &[u8], repeat: u32) -> Result<u128> {
-        Ok(self.probe(frame, repeat)?.per_packet.as_nanos())
-    }
-
-    fn probe(&self, frame: &[u8], repeat: u32) -> Result<xdp::Probe> {
-        self.xdp.probe(frame, repeat)?.context("XDP is off")
-    }
+fn nanoseconds_of(lab: &Lab, frame: &[u8], repeat: u32) -> Result<u128> {
+    Ok(lab.xdp.probe(frame, repeat)?.context("XDP is off")?.per_packet.as_nanos())
 }
 
 fn build(protocol: VipProtocol, flags: u8, from: &str, to: &str) -> Build {

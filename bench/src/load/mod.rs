@@ -1,8 +1,9 @@
-//! Load generators: our own for HTTP/1.1, TLS and byte streams, h2load for HTTP/2.
+//! Load generators: our own for HTTP/1.1, TLS and byte streams, h2load and the h2 crate for HTTP/2.
 
 pub mod answer;
 pub mod conn;
 pub mod engine;
+pub mod grpc;
 pub mod h2load;
 pub mod link;
 

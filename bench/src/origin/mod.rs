@@ -1,9 +1,9 @@
-//! What the proxies are in front of: HTTP/1.1, WebSockets and TCP that comes back, all on one thread; nghttpd for HTTP/2.
+//! What the proxies are in front of: HTTP/1.1, WebSockets and TCP that comes back, all on one thread; gRPC on another.
 //!
 //! `GET /bytes/N` is answered with N bytes, any other request with [`SMALL`] of them when all of its body is there.
 
 mod conn;
-pub mod nghttpd;
+mod grpc;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -33,6 +33,8 @@ pub struct Origin {
     pub http: SocketAddr,
     /// Where it sends back what comes.
     pub tcp: SocketAddr,
+    /// Where it speaks gRPC.
+    pub grpc: SocketAddr,
 }
 
 impl Origin {
@@ -44,7 +46,7 @@ impl Origin {
             io::Result::Ok(listener)
         };
         let (http, tcp) = (listen()?, listen()?);
-        let origin = Origin { http: http.local_addr()?, tcp: tcp.local_addr()? };
+        let origin = Origin { http: http.local_addr()?, tcp: tcp.local_addr()?, grpc: grpc::start()? };
         let poll = Poll::new()?;
         poll.add(http.as_raw_fd(), HTTP)?;
         poll.add(tcp.as_raw_fd(), TCP)?;

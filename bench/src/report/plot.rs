@@ -38,7 +38,8 @@ pub fn cpu(file: &Path, results: &Results) -> Result<()> {
     let drawn = || -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
         area.fill(&WHITE)?;
         let text = ("sans-serif", 15).into_font();
-        let title = format!("{}: {}", results.name, figure.name());
+        let parts = if figure == Figure::Cpu { ", in the program (dark) and in the kernel" } else { "" };
+        let title = format!("{}: {}{parts}", results.name, figure.name());
         area.draw_text(&title, &("sans-serif", 18).into_font().into_text_style(&area), (MARGIN, MARGIN))?;
         let (left, scale) = (180, f64::from(WIDTH - 180 - 110) / longest);
         for (number, (entry, value)) in entries.iter().enumerate() {

@@ -218,10 +218,11 @@ fn describe<A: Family>(
         peer_fin: 0,
         reset: 0,
     };
+    // Where the answers do not come by there is none to wait for, and the client's FIN is the end.
+    let is_unseen = matches!(service.mode, mode::DSR | mode::IPIP);
     scratch.forward = Flow {
-        spoken: heard::SPEECH,
-        // Where the answers do not come by, the client's FIN is the end.
-        peer_fin: u8::from(matches!(service.mode, mode::DSR | mode::IPIP)),
+        spoken: if is_unseen { heard::ANSWER } else { heard::SPEECH },
+        peer_fin: u8::from(is_unseen),
         ..silent(source, A::narrow(backend.address), packet.ports)
     };
     scratch.reverse = Flow {
