@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use gateway::cli::demo;
 use gateway::config::model::{self, AccessAction, AccessRule, XdpMode};
@@ -267,6 +267,27 @@ fn the_demos_bad_client_is_dropped_and_its_good_client_is_not() {
     assert_eq!(links.lines().count(), 1, "only the loopback is left: {links}");
 }
 
+#[test]
+fn the_verifier_has_room_left() {
+    // It gives up at a million instructions, and other kernels follow more ways through the same program.
+    const VERIFIED_MAX: u64 = 300_000;
+    root_or_skip!();
+    let gateway = Namespace::new("gateway");
+    let config = model::Xdp { syn_cookies: true, ..on(&["lo"], XdpMode::Auto) };
+    let _xdp = gateway.enter(|| xdp::attach(&config, &[]).unwrap());
+    // The descriptors of this process; those that other tests close meanwhile cannot be read.
+    let descriptors = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    let texts = descriptors.filter_map(|descriptor| fs::read_to_string(descriptor.path()).ok());
+    let verified: Vec<u64> = texts.filter_map(|text| verified_instructions(&text)).collect();
+    let most = verified.into_iter().max().expect("the program has a descriptor");
+    assert!((1_000..VERIFIED_MAX).contains(&most), "{most} verifier instructions");
+}
+
+/// What the kernel says of a descriptor, if it is one of a BPF program.
+fn verified_instructions(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("verified_insns:"))?.trim().parse().ok()
+}
+
 /// Prints what a packet and a start cost: `cargo test -p gateway-tests --test xdp_chain -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "a measurement"]
@@ -434,6 +455,7 @@ fn v6(tags: &[u16], source: &str) -> Vec<u8> {
     let IpAddr::V6(source) = source.parse().unwrap() else { panic!("{source} is not IPv6") };
     let mut packet = [0; 60];
     packet[0] = 0x60;
+    packet[5] = 20;
     packet[6] = 17;
     packet[8..24].copy_from_slice(&source.octets());
     ethernet(tags, 0x86dd, &packet)

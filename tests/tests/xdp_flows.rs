@@ -179,6 +179,21 @@ fn a_half_open_flow_is_forgotten_after_its_own_time() {
 }
 
 #[test]
+fn without_answers_the_clients_second_packet_establishes_a_flow() {
+    root_or_skip!();
+    for (a, mode) in BOTH.into_iter().flat_map(|a| [(a, VipMode::Dsr), (a, VipMode::Ipip)]) {
+        for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
+            let mut lab = Lab::new();
+            lab.serve(&[service(a, protocol, mode, &a.backends[..1])]);
+            lab.sent(&lab.first(protocol, a.client, a.vip));
+            assert_eq!(lab.states(), [FlowState::HalfOpen]);
+            lab.sent(&lab.next(protocol, a.client, a.vip));
+            assert_eq!(lab.states(), [FlowState::Established]);
+        }
+    }
+}
+
+#[test]
 fn without_answers_the_clients_end_is_the_end() {
     root_or_skip!();
     for (a, mode) in BOTH.into_iter().flat_map(|a| [(a, VipMode::Dsr), (a, VipMode::Ipip)]) {

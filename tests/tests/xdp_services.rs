@@ -201,7 +201,8 @@ fn a_client_is_limited_and_banned_before_it_meets_an_endpoint() {
 #[test]
 fn curl_gets_pages_of_nginx_in_every_mode() {
     root_or_skip!();
-    let cases: [(fn() -> Network, &[&str], [VipMode; 2]); 2] = [
+    type Topology = (fn() -> Network, &'static [&'static str], [VipMode; 2]);
+    let cases: [Topology; 2] = [
         (Network::two_arms, &["eth0", "eth1", "eth2"], [VipMode::Nat, VipMode::Dnat]),
         (Network::one_arm, &["eth0"], [VipMode::Nat, VipMode::Dsr]),
     ];

@@ -50,7 +50,7 @@ pub mod heard {
     pub const SILENCE: u8 = 0;
     /// It has had one.
     pub const SPEECH: u8 = 1;
-    /// And so has the other. Only the client's direction is told.
+    /// And so has the other, or nobody will see whether it has. Only the client's direction is told.
     pub const ANSWER: u8 = 2;
 }
 

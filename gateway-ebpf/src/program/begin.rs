@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{cookie, count, drop, drop_by, flow, is_all_here, parse, pass, send, settings};
+use super::{Next, cookie, count, drop_by, flow, is_all_here, parse, pass, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -49,7 +49,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         // are read here, except single bytes.
         let half_open = unsafe { &mut *found };
         if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
-            return go_on(ctx, &packet, &key, half_open, now);
+            return go_on(&packet, &key, half_open, now);
         }
         flow::forget_half_open(&key, half_open);
     }
@@ -58,7 +58,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
             if flow::ends(&packet) {
                 flow::note_end(&key, found, packet.flags);
             }
-            return send::by_itself::<A>(ctx.ctx, found);
+            return Next::send::<A>();
         }
         // SAFETY: as above.
         flow::forget_established(&key, unsafe { &*found });
@@ -78,20 +78,15 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
 
 /// Another packet of a half-open flow.
 #[inline(always)]
-fn go_on<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
+fn go_on<A: Family>(packet: &Packet<A>, key: &FlowKey<A>, half_open: &mut Flow<A>, now: u32) -> u32 {
     flow::note_packet(half_open, packet.protocol, now);
     if flow::ends(packet) {
         flow::note_end(key, half_open, packet.flags);
     }
-    if !flow::establishes(half_open, packet) {
-        return send::by_itself::<A>(ctx.ctx, half_open);
+    if flow::establishes(half_open, packet) {
+        flow::establish(key, half_open);
     }
-    flow::establish(key, half_open);
-    let moved = A::established().get_ptr_mut(key).or_else(|| A::half_open().get_ptr_mut(key));
-    match moved {
-        Some(moved) => send::by_itself::<A>(ctx.ctx, moved),
-        None => drop(Reason::NoRoom),
-    }
+    Next::send::<A>()
 }
 
 /// The first packet of a flow, or one of a flow that was forgotten: a TCP connection then goes on if it gets the same
@@ -110,7 +105,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         return pass(Reason::Expired);
     }
     match begin(ctx, packet, key, service, now) {
-        Ok(flow) => send::by_itself::<A>(ctx.ctx, flow),
+        Ok(()) => Next::send::<A>(),
         Err(reason) => {
             count::service(service.id, |counts| counts.dropped += 1);
             drop_by(reason, service.id + 1)
@@ -125,7 +120,7 @@ fn begin<A: Family>(
     key: &FlowKey<A>,
     service: &Service,
     now: u32,
-) -> Result<*mut Flow<A>, Reason> {
+) -> Result<(), Reason> {
     if packet.flags & RST != 0 {
         return Err(Reason::NoFlow);
     }
@@ -145,15 +140,13 @@ fn begin<A: Family>(
     let scratch = A::scratch().ok_or(Reason::NoRoom)?;
     // SAFETY: the element is this CPU's own, and the program is not interrupted by itself on one CPU.
     let scratch = unsafe { &mut *scratch };
-    describe(ctx, packet, service, settings, backend, hash, scratch, now);
-    scratch.forward.backend = slot;
-    scratch.reverse.backend = slot;
+    describe(ctx, packet, service, settings, (slot, backend), hash, scratch, now);
     if flow::has_answers(&scratch.forward) {
         reserve(packet, service.mode, settings, backend, scratch, now)?;
     }
     A::half_open().insert(key, &scratch.forward, BPF_ANY).map_err(|_| Reason::NoRoom)?;
     count::backend(slot, |counts| counts.flows += 1);
-    A::half_open().get_ptr_mut(key).ok_or(Reason::NoRoom)
+    Ok(())
 }
 
 #[inline(always)]
@@ -193,7 +186,7 @@ fn describe<A: Family>(
     packet: &Packet<A>,
     service: &Service,
     settings: &Settings,
-    backend: &Backend,
+    (slot, backend): (u32, &Backend),
     hash: u32,
     scratch: &mut Scratch<A>,
     now: u32,
@@ -202,48 +195,42 @@ fn describe<A: Family>(
         mode::NAT | mode::IPIP => snat(settings, backend, hash),
         _ => packet.source,
     };
-    let Scratch { forward, reverse } = scratch;
-    forward.source = source;
-    forward.destination = A::narrow(backend.address);
-    forward.ports = packet.ports;
-    forward.transport_delta = 0;
-    forward.ip_delta = 0;
-    forward.macs = [0; 3];
-    forward.interface = 0;
-    forward.service = service.id;
-    forward.epoch = backend.epoch;
-    forward.seen = now;
-    // The next hop is looked up when the flow is first used.
-    forward.resolved = now.wrapping_sub(1);
-    forward.begun = now;
-    forward.mtu = 0;
-    forward.mode = service.mode as u8;
-    forward.reverse = 0;
-    forward.spoken = heard::SPEECH;
-    forward.fin = 0;
-    // Where the answers do not come by, the client's FIN is the end.
-    forward.peer_fin = u8::from(matches!(service.mode, mode::DSR | mode::IPIP));
-    forward.reset = 0;
-
-    reverse.source = packet.destination;
-    reverse.destination = packet.source;
-    reverse.ports = packet.ports.rotate_left(16);
-    reverse.transport_delta = 0;
-    reverse.ip_delta = 0;
-    reverse.macs = returning(ctx);
-    reverse.interface = ctx.ingress_ifindex() as u32;
-    reverse.service = service.id;
-    reverse.epoch = backend.epoch;
-    reverse.seen = now;
-    reverse.resolved = now.wrapping_sub(1);
-    reverse.begun = now;
-    reverse.mtu = 0;
-    reverse.mode = service.mode as u8;
-    reverse.reverse = 1;
-    reverse.spoken = heard::SILENCE;
-    reverse.fin = 0;
-    reverse.peer_fin = 0;
-    reverse.reset = 0;
+    let silent = |source, destination, ports| Flow {
+        source,
+        destination,
+        ports,
+        transport_delta: 0,
+        ip_delta: 0,
+        macs: [0; 3],
+        interface: 0,
+        backend: slot,
+        service: service.id,
+        epoch: backend.epoch,
+        seen: now,
+        // The next hop is looked up when the flow is first used.
+        resolved: now.wrapping_sub(1),
+        begun: now,
+        mtu: 0,
+        mode: service.mode as u8,
+        reverse: 0,
+        spoken: heard::SILENCE,
+        fin: 0,
+        peer_fin: 0,
+        reset: 0,
+    };
+    // Where the answers do not come by there is none to wait for, and the client's FIN is the end.
+    let is_unseen = matches!(service.mode, mode::DSR | mode::IPIP);
+    scratch.forward = Flow {
+        spoken: if is_unseen { heard::ANSWER } else { heard::SPEECH },
+        peer_fin: u8::from(is_unseen),
+        ..silent(source, A::narrow(backend.address), packet.ports)
+    };
+    scratch.reverse = Flow {
+        macs: returning(ctx),
+        interface: ctx.ingress_ifindex() as u32,
+        reverse: 1,
+        ..silent(packet.destination, packet.source, packet.ports.rotate_left(16))
+    };
 }
 
 /// The frame's MAC addresses the other way round.

@@ -169,10 +169,7 @@ fn note_answer<A: Family>(answer: &Flow<A>, transport: u32) -> u32 {
 /// Whether this packet of a half-open flow's client makes it an established one.
 #[inline(always)]
 pub fn establishes<A: Family>(flow: &Flow<A>, packet: &Packet<A>) -> bool {
-    if flow.reverse != 0 || packet.flags & SYN != 0 {
-        return false;
-    }
-    !has_answers(flow) || flow.spoken == heard::ANSWER
+    flow.reverse == 0 && packet.flags & SYN == 0 && flow.spoken == heard::ANSWER
 }
 
 /// Moves both directions. They are in both tables for a moment, never in none.

@@ -4,7 +4,9 @@
 //! of a cluster passes, but for a SYN that `cookie` answers.
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
-//! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
+//! enough for all. Kernels before 6.9 count each function of a chain of calls in steps of 32 bytes, so a stage that needs
+//! much says which one comes [next](Next), and the entry calls that when the stack is free again. Such a function gets the
+//! context and parses again, which costs less than to pass a packet by memory.
 
 mod access;
 mod balance;
@@ -55,6 +57,8 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         verdict => verdict,
     };
     let verdict = match verdict & event::ACTION {
+        Next::SEND_V4 => send::begun::<Ip4>(ctx.ctx),
+        Next::SEND_V6 => send::begun::<Ip6>(ctx.ctx),
         Next::COOKIE => cookie::answer_or_pass(ctx.ctx, verdict >> 8),
         _ => verdict,
     };
@@ -72,12 +76,20 @@ impl Next {
     const ICMP_V6: u32 = 19;
     const FRAGMENT_V4: u32 = 20;
     const FRAGMENT_V6: u32 = 21;
-    /// Above it, the index of the reason why the packet passes otherwise. The last stage, which others end in too.
+    /// These and the next one come last, and others end in them too.
+    const SEND_V4: u32 = 23;
+    const SEND_V6: u32 = 24;
+    /// Above it, the index of the reason why the packet passes otherwise.
     const COOKIE: u32 = 22;
 
     #[inline(always)]
     const fn begin<A: Ip>() -> u32 {
         if A::V6 { Next::BEGIN_V6 } else { Next::BEGIN_V4 }
+    }
+
+    #[inline(always)]
+    const fn send<A: Ip>() -> u32 {
+        if A::V6 { Next::SEND_V6 } else { Next::SEND_V4 }
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use gateway_ebpf::Reason;
 use gateway_ebpf::abi::service::{Flow, mode};
 use gateway_ebpf::packet::{ETHERNET_HEADER, Packet, Shape, VLAN_TAGS_MAX, checksum, protocol};
 
+use super::balance::flow_key;
 use super::family::Family;
 use super::{count, drop, fragment, icmp, next_hop, parse, pass, settings};
 
@@ -22,11 +23,15 @@ const TCP_CHECKSUM: usize = 16;
 const UDP_REACH: usize = 8;
 const UDP_CHECKSUM: usize = 6;
 
-/// [`packet`] in a function of its own, for the slow paths.
+/// Sends a packet of which `begin` has found, moved or made the flow.
 #[inline(never)]
-pub fn by_itself<A: Family>(ctx: *mut xdp_md, flow: *mut Flow<A>) -> u32 {
+pub fn begun<A: Family>(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(parsed) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
+    let key = flow_key(&parsed);
+    // In the order in which `begin` looks.
+    let found = A::half_open().get_ptr_mut(&key).or_else(|| A::established().get_ptr_mut(&key));
+    let Some(flow) = found else { return drop(Reason::NoRoom) };
     if let Shape::First(id) = parsed.shape {
         // SAFETY: an element of a map stays memory of the map while the program runs.
         fragment::remember(&parsed, id, unsafe { &*flow });

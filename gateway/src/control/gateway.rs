@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,23 +17,23 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::admin::Sources;
 use super::health::Checks;
 use super::log_writer::{self, LogWriter};
-use super::{drop_log, resolve, services};
-use crate::config::model::{Cluster, Config, Listener, ListenerProtocol, VipMode};
+use super::{counts, drop_log, resolve, services};
+use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
 use crate::config::{self, Files, Loaded, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
-use crate::metrics::render::{EndpointHealth, Extra, FlowTableCounts, VipCounts, VipEndpointCounts};
+use crate::metrics::render::Extra;
 use crate::net::{self, Transport};
-use crate::snapshot::{BuildError, Builder, ClusterView, Resolved, Snapshot};
+use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, BackendStats, Dropped, FlowState, FlowTableUse, ProbeWay, ServiceStats, Xdp, XdpError};
+use crate::xdp::{self, Dropped, ProbeWay, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -322,7 +323,7 @@ impl Gateway {
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
         // Before the checks, some of which go through its programs.
-        self.sync_xdp(&snapshot.config)?;
+        self.sync_xdp(&snapshot.config).await?;
         self.follow(&snapshot);
         self.checks.settle(SETTLE).await;
         if let Err(error) = self.sync_services(&snapshot) {
@@ -410,16 +411,29 @@ impl Gateway {
         Ok(Some(Some((writer, format))))
     }
 
-    fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
+    async fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
         let unchanged =
             |current: &Arc<Snapshot>| current.config.xdp == config.xdp && current.config.access == config.access;
         if self.current.as_ref().is_some_and(unchanged) {
             return Ok(());
         }
+        let plan = self.shared.lock().xdp.as_ref().and_then(|xdp| xdp.plan_lists(&config.xdp, &config.access));
+        let new = match plan {
+            // On another thread: the admin endpoint is served by this one.
+            Some(plan) => match spawn_blocking(|| plan.make()).await {
+                Ok(made) => Some(made.map_err(ReloadError::Xdp)?),
+                Err(panicked) => resume_unwind(panicked.into_panic()),
+            },
+            None => None,
+        };
         let mut state = self.shared.lock();
         let xdp = match &mut state.xdp {
             Some(xdp) => {
-                xdp.sync(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
+                let synced = match new {
+                    Some(new) => xdp.sync_made(&config.xdp, new),
+                    None => xdp.sync(&config.xdp, &config.access),
+                };
+                synced.map_err(ReloadError::Xdp)?;
                 xdp
             }
             none => none.insert(xdp::attach(&config.xdp, &config.access).map_err(ReloadError::Xdp)?),
@@ -541,13 +555,13 @@ impl Shared {
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
             log_write_errors: self.log_errors.load(Relaxed),
-            endpoints: state.current.as_deref().map(endpoints).unwrap_or_default(),
-            xdp_packets: state.xdp.as_ref().map(xdp_packets).unwrap_or_default(),
-            xdp_interfaces: state.xdp.as_ref().map(xdp_interfaces).unwrap_or_default(),
-            vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, vips),
-            xdp_rules: state.xdp.as_ref().map(xdp_rules).unwrap_or_default(),
-            flow_tables: state.xdp.as_ref().map(flow_tables).unwrap_or_default(),
-            xdp_drop_log: state.xdp.as_ref().and_then(xdp_drop_log),
+            endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
+            xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),
+            xdp_interfaces: state.xdp.as_ref().map(counts::xdp_interfaces).unwrap_or_default(),
+            vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, counts::vips),
+            xdp_rules: state.xdp.as_ref().map(counts::xdp_rules).unwrap_or_default(),
+            flow_tables: state.xdp.as_ref().map(counts::flow_tables).unwrap_or_default(),
+            xdp_drop_log: state.xdp.as_ref().and_then(counts::xdp_drop_log),
             bans: self.bans.count() as u64,
         }
     }
@@ -640,68 +654,6 @@ fn bind_admin(address: SocketAddr, port_is_ours: bool) -> io::Result<(TcpListene
     socket.set_nonblocking(true)?;
     let actual = socket.local_addr()?;
     Ok((TcpListener::from_std(socket)?, actual))
-}
-
-fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
-    let of_cluster = |(cluster, view): (&Cluster, &ClusterView)| {
-        let name = cluster.name.clone();
-        view.endpoints
-            .iter()
-            .map(|endpoint| EndpointHealth {
-                cluster: name.clone(),
-                endpoint: endpoint.address.to_string(),
-                healthy: endpoint.is_up(),
-                changes: endpoint.health.changes(),
-            })
-            .collect::<Vec<_>>()
-    };
-    snapshot.config.clusters.iter().zip(&snapshot.clusters).flat_map(of_cluster).collect()
-}
-
-fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
-    let Ok(counters) = xdp.counters() else { return Vec::new() };
-    counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()
-}
-
-fn xdp_interfaces(xdp: &Xdp) -> Vec<(String, &'static str)> {
-    let mode = |interface: &xdp::Interface| interface.attached().map_or("off", xdp::Attached::name);
-    xdp.interfaces().iter().map(|interface| (interface.name().to_owned(), mode(interface))).collect()
-}
-
-fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
-    let endpoint = |backend: &BackendStats| VipEndpointCounts {
-        address: backend.address.to_string(),
-        flows: backend.counts.flows,
-        packets: [backend.counts.packets, backend.counts.answer_packets],
-        bytes: [backend.counts.bytes, backend.counts.answer_bytes],
-    };
-    let vip = |service: ServiceStats| VipCounts {
-        endpoints: service.backends.iter().map(endpoint).collect(),
-        name: service.name,
-        local: [service.local_packets, service.local_bytes],
-        dropped: service.dropped,
-    };
-    services.into_iter().map(vip).collect()
-}
-
-fn xdp_rules(xdp: &Xdp) -> Vec<(String, u64)> {
-    let Ok(rules) = xdp.rules() else { return Vec::new() };
-    rules.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect()
-}
-
-fn flow_tables(xdp: &Xdp) -> Vec<FlowTableCounts> {
-    let counts = |flows: FlowTableUse| FlowTableCounts {
-        table: if flows.state == FlowState::HalfOpen { "half_open" } else { "established" },
-        ip: if flows.is_v6 { "6" } else { "4" },
-        entries: [flows.live, flows.over],
-        max: flows.max,
-    };
-    xdp.flow_tables().unwrap_or_default().into_iter().map(counts).collect()
-}
-
-fn xdp_drop_log(xdp: &Xdp) -> Option<[u64; 2]> {
-    let counts = xdp.drop_counts().ok()??;
-    Some([counts.logged, counts.omitted])
 }
 
 /// What the kernel does not take is refused when a connection is accepted, still.

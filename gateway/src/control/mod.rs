@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod config_view;
+mod counts;
 mod drop_log;
 pub mod gateway;
 pub mod health;

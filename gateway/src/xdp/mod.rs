@@ -18,6 +18,7 @@ mod lists;
 mod load;
 mod log;
 mod pins;
+mod plan;
 mod probe;
 mod probing;
 mod service;
@@ -29,6 +30,7 @@ mod view;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::{self, AccessRule, VipMode, XdpMode};
@@ -37,6 +39,7 @@ use ipnet::IpNet;
 use lists::{Lists, RuleNumbers};
 use load::Loaded;
 use pins::Pins;
+use tables::Change;
 
 pub use drops::{DropCounts, DropRing, Dropped};
 pub use error::{Refusal, XdpError};
@@ -46,6 +49,7 @@ pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
 pub use log::DropLog;
 pub use pins::{Detached, detach};
+pub use plan::{ListsPlan, NewLists};
 pub use probe::{can_be_pinned_in, features, pinned_links};
 pub use probing::ProbeWay;
 pub use service::{Backend, Service, Target};
@@ -126,15 +130,29 @@ impl Xdp {
     /// All or nothing: after an error the old configuration is in force. The report is empty when XDP was turned on
     /// or off.
     pub fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
-        match &mut self.running {
-            Some(running) if wants_xdp(config) => running.sync(config, access),
-            Some(_) | None => {
+        match self.plan_lists(config, access) {
+            Some(plan) => self.sync_made(config, plan.make()?),
+            None => {
                 if let Some(running) = self.running.take() {
                     running.interfaces.into_iter().for_each(Interface::detach);
                 }
                 *self = attach(config, access)?;
                 Ok(SyncReport::default())
             }
+        }
+    }
+
+    /// The part of a [`sync`](Xdp::sync) that takes long, for whoever does not want to have this value busy with it;
+    /// [`sync_made`](Xdp::sync_made) is the rest. `None` when it takes XDP on or off.
+    pub fn plan_lists(&self, config: &model::Xdp, access: &[AccessRule]) -> Option<ListsPlan> {
+        self.running.as_ref().filter(|_| wants_xdp(config)).map(|running| running.plan(access))
+    }
+
+    /// [`sync`](Xdp::sync) with lists that were made before, of a plan for this configuration.
+    pub fn sync_made(&mut self, config: &model::Xdp, new: NewLists) -> Result<SyncReport, XdpError> {
+        match &mut self.running {
+            Some(running) if wants_xdp(config) => running.sync(config, new),
+            Some(_) | None => self.sync(config, &new.plan.access),
         }
     }
 
@@ -301,7 +319,7 @@ impl Xdp {
 struct Running {
     interfaces: Vec<Interface>,
     program: Loaded,
-    lists: Lists,
+    lists: Arc<Lists>,
     rules: RuleNumbers,
     pins: Option<Pins>,
     config: model::Xdp,
@@ -315,7 +333,7 @@ impl Running {
         }
         let pins = open_pins(config.pin.as_deref());
         let program = Loaded::new(config, pins.as_ref())?;
-        let (lists, rules) = (Lists::default(), RuleNumbers::default());
+        let (lists, rules) = (Arc::default(), RuleNumbers::default());
         let mut running = Running { interfaces: Vec::new(), program, lists, rules, pins, config: config.clone() };
         running.sync_lists(access)?;
         running.interfaces = attach_all(&mut running.program, &config.interfaces, config.mode, running.pins.as_ref())?;
@@ -326,13 +344,14 @@ impl Running {
         Ok(Some(running))
     }
 
-    fn sync(&mut self, config: &model::Xdp, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
+    fn sync(&mut self, config: &model::Xdp, new: NewLists) -> Result<SyncReport, XdpError> {
         let old = (self.lists.clone(), self.rules.clone());
-        let report = self.sync_lists(access)?;
+        let report = self.put(new)?;
         let synced = self.tell_program(config).and_then(|()| self.sync_interfaces(config));
         if let Err(error) = synced {
             let (lists, rules) = old;
-            self.program.tables.change(&self.lists, &lists)?;
+            let back = Change::between(&self.lists, &lists)?;
+            self.program.tables.change(&self.lists, &lists, back)?;
             (self.lists, self.rules) = (lists, rules);
             self.tell_program(&self.config.clone())?;
             return Err(error);
@@ -348,20 +367,27 @@ impl Running {
 
     /// Compiles the rules anew, for this moment, and puts what is different into the kernel.
     fn sync_lists(&mut self, access: &[AccessRule]) -> Result<SyncReport, XdpError> {
-        let names: Vec<&str> = access.iter().map(|rule| rule.name.as_str()).collect();
-        let (mut rules, new) = self.rules.assign(&names)?;
-        for rule in new {
+        self.put(self.plan(access).make()?)
+    }
+
+    fn plan(&self, access: &[AccessRule]) -> ListsPlan {
+        ListsPlan { access: access.to_vec(), old: self.lists.clone(), rules: self.rules.clone() }
+    }
+
+    /// Puts new lists into force.
+    fn put(&mut self, new: NewLists) -> Result<SyncReport, XdpError> {
+        // Others were put into force meanwhile.
+        if !Arc::ptr_eq(&new.plan.old, &self.lists) {
+            return self.sync_lists(&new.plan.access);
+        }
+        let NewLists { plan, lists, mut rules, begun, change } = new;
+        for rule in begun {
             self.program.tables.reset_rule(rule)?;
         }
-        let now = lists::unix_s(SystemTime::now());
-        let lists = match Lists::compile(access, &rules, &self.lists.conditions, now) {
-            // Those of rules that are gone may have taken the places.
-            Err(XdpError::TooManyConditions) => Lists::compile(access, &rules, &[], now)?,
-            compiled => compiled?,
-        };
-        let (added, removed) = self.program.tables.change(&self.lists, &lists)?;
+        let (added, removed) = self.program.tables.change(&self.lists, &lists, change)?;
+        let names: Vec<&str> = plan.access.iter().map(|rule| rule.name.as_str()).collect();
         rules.keep_only(&names);
-        (self.lists, self.rules) = (lists, rules);
+        (self.lists, self.rules) = (Arc::new(lists), rules);
         Ok(SyncReport { added, removed })
     }
 

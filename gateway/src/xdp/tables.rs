@@ -61,6 +61,13 @@ struct Difference {
     v6: Changes<u128>,
 }
 
+/// The way from one list to another.
+pub(super) struct Change {
+    difference: Difference,
+    /// The new list's maps, where they take the place of the old ones.
+    filled: Option<Inner>,
+}
+
 impl Tables {
     pub fn new(ebpf: &mut Ebpf) -> Result<Tables, XdpError> {
         Ok(Tables {
@@ -80,15 +87,18 @@ impl Tables {
         })
     }
 
-    /// Puts `new` into force, which `old` is. All or nothing: after an error `old` is in force. Says how many entries came
-    /// and went.
-    pub fn change(&mut self, old: &Lists, new: &Lists) -> Result<(usize, usize), XdpError> {
-        let difference = Difference { v4: Changes::between(&old.v4, &new.v4), v6: Changes::between(&old.v6, &new.v6) };
+    /// Puts `new` into force, which `old` is, by the way between them. All or nothing: after an error `old` is in force. Says
+    /// how many entries came and went.
+    pub fn change(&mut self, old: &Lists, new: &Lists, change: Change) -> Result<(usize, usize), XdpError> {
+        let Change { difference, filled } = change;
         let report = (difference.v4.added + difference.v6.added, difference.v4.gone.len() + difference.v6.gone.len());
-        if self.change_in_place(old, new, &difference).is_ok() {
-            return Ok(report);
-        }
-        self.exchange(new).inspect_err(|_| self.restore(old))?;
+        let filled = match filled {
+            Some(filled) => filled,
+            None if self.change_in_place(old, new, &difference).is_ok() => return Ok(report),
+            // Some entry had no room.
+            None => Inner::filled(new).map_err(not_taken).inspect_err(|_| self.restore(old))?,
+        };
+        self.exchange(new, filled).inspect_err(|_| self.restore(old))?;
         Ok(report)
     }
 
@@ -131,39 +141,33 @@ impl Tables {
     }
 
     fn restore(&mut self, old: &Lists) {
-        if let Err(error) = self.exchange(old) {
+        let restored = Inner::filled(old).map_err(not_taken).and_then(|filled| self.exchange(old, filled));
+        if let Err(error) = restored {
             ::log::error!("xdp: the lists in force are a mixture of the old and the new ones: {error}");
         }
     }
 
-    /// Fails when there are too many differences, or the maps have no room.
+    /// Fails when there is no map for a new entry, or no room in it.
     fn change_in_place(&mut self, old: &Lists, new: &Lists, difference: &Difference) -> Result<(), InPlace> {
         let Difference { v4, v6 } = difference;
-        let count = v4.put.len() + v4.gone.len() + v6.put.len() + v6.gone.len();
-        let keeps_conditions = new.conditions.starts_with(&old.conditions);
-        if count > CHANGES_IN_PLACE || !keeps_conditions {
-            return Err(InPlace::TooMuch);
-        }
         self.write_conditions(self.slot, old.conditions.len(), new)?;
         if !v4.put.is_empty() || !v4.gone.is_empty() {
-            self.inner.v4.as_ref().ok_or(InPlace::TooMuch)?.change(v4)?;
+            self.inner.v4.as_ref().ok_or(InPlace::NoMap)?.change(v4)?;
         }
         self.inner.change_v6(v6)
     }
 
-    /// Fills the other slot and makes it the one in force. Nothing of the old list is taken away before no packet is under
-    /// way that met it.
-    fn exchange(&mut self, lists: &Lists) -> Result<(), XdpError> {
-        let failed = |error: io::Error| XdpError::map("take the [[access]] lists", &error);
-        let inner = Inner::filled(lists).map_err(failed)?;
+    /// Puts the maps of `lists` into the other slot and makes it the one in force. Nothing of the old list is taken away
+    /// before no packet is under way that met it.
+    fn exchange(&mut self, lists: &Lists, inner: Inner) -> Result<(), XdpError> {
         let slot = self.slot ^ SLOT;
-        self.write_conditions(slot, 0, lists).map_err(failed)?;
-        self.outer.set(slot, &inner).map_err(failed)?;
+        self.write_conditions(slot, 0, lists).map_err(not_taken)?;
+        self.outer.set(slot, &inner).map_err(not_taken)?;
         let (old_slot, old_inner) = (self.slot, std::mem::replace(&mut self.inner, inner));
         self.slot = slot;
         if let Err(error) = self.publish() {
             (self.slot, self.inner) = (old_slot, old_inner);
-            return Err(failed(error));
+            return Err(not_taken(error));
         }
         let waited = self.outer.wait(slot, &self.inner);
         if let Err(error) = waited.and_then(|()| self.outer.clear(old_slot, &old_inner)) {
@@ -190,9 +194,25 @@ impl Tables {
     }
 }
 
+impl Change {
+    /// Fills the maps of `new` where the difference is large: that takes long, and nobody has to wait for it.
+    pub fn between(old: &Lists, new: &Lists) -> Result<Change, XdpError> {
+        let (v4, v6) = (Changes::between(&old.v4, &new.v4), Changes::between(&old.v6, &new.v6));
+        let count = v4.put.len() + v4.gone.len() + v6.put.len() + v6.gone.len();
+        let is_small = count <= CHANGES_IN_PLACE && new.conditions.starts_with(&old.conditions);
+        let filled = if is_small { None } else { Some(Inner::filled(new).map_err(not_taken)?) };
+        Ok(Change { difference: Difference { v4, v6 }, filled })
+    }
+}
+
+fn not_taken(error: io::Error) -> XdpError {
+    XdpError::map("take the [[access]] lists", &error)
+}
+
 /// Why a table is not changed in place.
 enum InPlace {
-    TooMuch,
+    /// The list in force has no map for a new entry.
+    NoMap,
     /// A map is full, or the kernel has no memory. Which one, the exchange that follows says.
     Failed,
 }
@@ -248,14 +268,14 @@ impl Inner {
     fn change_v6(&self, changes: &Changes<u128>) -> Result<(), InPlace> {
         for row in in_order(&changes.put, Order::LongestFirst) {
             match row.is_single() {
-                true => put(self.single_v6.as_ref().ok_or(InPlace::TooMuch)?, key_v6(row), row)?,
-                false => put(self.prefix_v6.as_ref().ok_or(InPlace::TooMuch)?, prefix_v6(row), row)?,
+                true => put(self.single_v6.as_ref().ok_or(InPlace::NoMap)?, key_v6(row), row)?,
+                false => put(self.prefix_v6.as_ref().ok_or(InPlace::NoMap)?, prefix_v6(row), row)?,
             }
         }
         for row in in_order(&changes.gone, Order::ShortestFirst) {
             match row.is_single() {
-                true => self.single_v6.as_ref().ok_or(InPlace::TooMuch)?.remove(&[key_v6(row)])?,
-                false => self.prefix_v6.as_ref().ok_or(InPlace::TooMuch)?.remove(&[prefix_v6(row)])?,
+                true => self.single_v6.as_ref().ok_or(InPlace::NoMap)?.remove(&[key_v6(row)])?,
+                false => self.prefix_v6.as_ref().ok_or(InPlace::NoMap)?.remove(&[prefix_v6(row)])?,
             }
         }
         Ok(())

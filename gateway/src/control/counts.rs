@@ -1,0 +1,68 @@
+//! What the metrics page says of the endpoints and of the kernel's side. What cannot be read is left out.
+
+use crate::config::model::Cluster;
+use crate::metrics::render::{EndpointHealth, FlowTableCounts, VipCounts, VipEndpointCounts};
+use crate::snapshot::{ClusterView, Snapshot};
+use crate::xdp::{self, BackendStats, FlowState, FlowTableUse, ServiceStats, Xdp};
+
+pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
+    let of_cluster = |(cluster, view): (&Cluster, &ClusterView)| {
+        let name = cluster.name.clone();
+        view.endpoints
+            .iter()
+            .map(|endpoint| EndpointHealth {
+                cluster: name.clone(),
+                endpoint: endpoint.address.to_string(),
+                healthy: endpoint.is_up(),
+                changes: endpoint.health.changes(),
+            })
+            .collect::<Vec<_>>()
+    };
+    snapshot.config.clusters.iter().zip(&snapshot.clusters).flat_map(of_cluster).collect()
+}
+
+pub fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
+    let Ok(counters) = xdp.counters() else { return Vec::new() };
+    counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()
+}
+
+pub fn xdp_interfaces(xdp: &Xdp) -> Vec<(String, &'static str)> {
+    let mode = |interface: &xdp::Interface| interface.attached().map_or("off", xdp::Attached::name);
+    xdp.interfaces().iter().map(|interface| (interface.name().to_owned(), mode(interface))).collect()
+}
+
+pub fn vips(services: Vec<ServiceStats>) -> Vec<VipCounts> {
+    let endpoint = |backend: &BackendStats| VipEndpointCounts {
+        address: backend.address.to_string(),
+        flows: backend.counts.flows,
+        packets: [backend.counts.packets, backend.counts.answer_packets],
+        bytes: [backend.counts.bytes, backend.counts.answer_bytes],
+    };
+    let vip = |service: ServiceStats| VipCounts {
+        endpoints: service.backends.iter().map(endpoint).collect(),
+        name: service.name,
+        local: [service.local_packets, service.local_bytes],
+        dropped: service.dropped,
+    };
+    services.into_iter().map(vip).collect()
+}
+
+pub fn xdp_rules(xdp: &Xdp) -> Vec<(String, u64)> {
+    let Ok(rules) = xdp.rules() else { return Vec::new() };
+    rules.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect()
+}
+
+pub fn flow_tables(xdp: &Xdp) -> Vec<FlowTableCounts> {
+    let counts = |flows: FlowTableUse| FlowTableCounts {
+        table: if flows.state == FlowState::HalfOpen { "half_open" } else { "established" },
+        ip: if flows.is_v6 { "6" } else { "4" },
+        entries: [flows.live, flows.over],
+        max: flows.max,
+    };
+    xdp.flow_tables().unwrap_or_default().into_iter().map(counts).collect()
+}
+
+pub fn xdp_drop_log(xdp: &Xdp) -> Option<[u64; 2]> {
+    let counts = xdp.drop_counts().ok()??;
+    Some([counts.logged, counts.omitted])
+}
