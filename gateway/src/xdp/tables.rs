@@ -229,7 +229,7 @@ impl Outer {
     }
 
     fn clear(&self, slot: u32, inner: &Inner) -> io::Result<()> {
-        self.of(inner).iter().try_for_each(|(outer, _)| outer.remove(&[slot]))
+        self.of(inner).iter().try_for_each(|(outer, _)| outer.remove_one(&slot))
     }
 
     /// Returns when no packet is under way that met another list. The kernel returns from a change of a map of maps when
