@@ -17,6 +17,7 @@ mod limits;
 mod lists;
 mod load;
 mod log;
+mod maglev;
 mod pins;
 mod plan;
 mod probe;

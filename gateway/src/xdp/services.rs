@@ -6,24 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::thread;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use gateway_ebpf::abi::service::{
-    self as abi, BACKENDS_MAX, Ip4, Ip6, MAGLEV_SIZE, PORT_WORDS, PortBits, SERVICES_MAX,
-};
+use gateway_ebpf::abi::service::{self as abi, BACKENDS_MAX, Ip4, Ip6, PORT_WORDS, PortBits, SERVICES_MAX};
 use gateway_ebpf::abi::{names, service::mode};
 
-use super::batch::{Kind, Table};
+use super::batch::Table;
 use super::convert::{self, Address, Ports};
 use super::flows::{FlowInfo, FlowTableUse, FlowTables};
+use super::maglev::{self, Shares};
 use super::slots::Slots;
 use super::tables::table;
 use super::{Backend, Service, Target, XdpError};
-use crate::balance::maglev::{self, Share};
+use crate::balance::maglev::Share;
 use crate::config::model::{self, VipAffinity, VipMode, VipProtocol};
 
 /// The maps of the L4 balancer, and who has which number in them.
@@ -47,8 +43,6 @@ type ServiceKey = (SocketAddr, VipProtocolKey);
 type BackendKey = (u32, SocketAddr);
 /// `IPPROTO_…`, which can be ordered.
 type VipProtocolKey = u16;
-/// Who gets new flows, and the slots they are in.
-type Shares = Vec<(Share, u32)>;
 
 /// What a configuration says about the addresses that mode `nat` uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -379,7 +373,7 @@ impl Services {
         if changed.is_empty() {
             return Ok(());
         }
-        let made = maglev_tables(&changed).map_err(|error| XdpError::map("take a Maglev table", &error))?;
+        let made = maglev::tables(&changed).map_err(|error| XdpError::map("take a Maglev table", &error))?;
         let ids: Vec<u32> = changed.iter().map(|(id, _)| *id).collect();
         let descriptors: Vec<u32> = made.iter().map(Table::descriptor).collect();
         let swapped = self.maps.maglev.update(&ids, &descriptors);
@@ -446,31 +440,6 @@ impl Numbered {
         let share = |backend: &Backend| Share { address: backend.address, weight: weight(backend) };
         self.backends.iter().map(|(slot, backend)| (share(backend), *slot)).collect()
     }
-}
-
-/// The tables in the order of `services`, made by all cores: one takes about a millisecond, and there may be hundreds.
-fn maglev_tables(services: &[(u32, Shares)]) -> io::Result<Vec<Table<u32, abi::Table>>> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let make = |part: &[(u32, Shares)]| part.iter().map(|(_, shares)| maglev_table(shares)).collect();
-    thread::scope(|scope| {
-        let parts = services.chunks(services.len().div_ceil(cores).max(1));
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || make(part))).collect();
-        let made: io::Result<Vec<Vec<_>>> =
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
-        Ok(made?.into_iter().flatten().collect())
-    })
-}
-
-fn maglev_table(shares: &Shares) -> io::Result<Table<u32, abi::Table>> {
-    let alone: Vec<Share> = shares.iter().map(|(share, _)| *share).collect();
-    let mut places = maglev::table(&alone, MAGLEV_SIZE);
-    for place in &mut places {
-        // Slots are below `NO_BACKEND`, as the ABI asserts.
-        *place = shares.get(usize::from(*place)).map_or(abi::NO_BACKEND, |(_, slot)| *slot as u16);
-    }
-    let table = Table::create(Kind::Array, 1)?;
-    table.update(&[0], &[convert::table(&places)])?;
-    Ok(table)
 }
 
 impl Maps {
