@@ -35,6 +35,9 @@ pub(super) struct Services {
     entries: BTreeMap<ServiceKey, abi::Service>,
     /// Living backends to which the kernel has no route.
     unreachable: BTreeSet<SocketAddr>,
+    /// Ports that matter whoever is served: those of a map that was taken over, and each range of source ports since. A flow
+    /// goes on with the port it has when a reload takes the range away; another bit costs a look-up for some packets.
+    kept_ports: Box<PortBits>,
     wanted: Vec<Service>,
 }
 
@@ -119,6 +122,7 @@ impl Services {
             tables: BTreeMap::new(),
             entries: BTreeMap::new(),
             unreachable: BTreeSet::new(),
+            kept_ports: Box::new(PortBits([0; 4 * PORT_WORDS])),
             wanted: Vec::new(),
         };
         services.restore()?;
@@ -142,9 +146,12 @@ impl Services {
                 self.maps.snat.set(at, convert::wide(*address), 0).map_err(failed("take a source address"))?;
             }
         }
-        self.maps.settings.set(0, convert::settings(config), 0).map_err(failed("take the settings of [xdp]"))?;
         self.config = pool;
-        Ok(())
+        self.keep_pool();
+        let now = self.maps.ports.get(&0, 0).map_err(failed("read the ports of [[vip]]s"))?;
+        // Before the first flow that has a port of a new range.
+        self.write_ports(now)?;
+        self.maps.settings.set(0, convert::settings(config), 0).map_err(failed("take the settings of [xdp]"))
     }
 
     /// Makes the program serve these and no others.
@@ -252,6 +259,7 @@ impl Services {
 
     /// Learns the numbers in use from the kernel.
     fn restore(&mut self) -> Result<(), XdpError> {
+        *self.kept_ports = self.maps.ports.get(&0, 0).map_err(failed("read the ports of [[vip]]s"))?;
         self.maps.v4.restore(&mut self.services, &mut self.entries)?;
         self.maps.v6.restore(&mut self.services, &mut self.entries)?;
         let versions: BTreeMap<u32, bool> =
@@ -417,7 +425,26 @@ impl Services {
                 self.set_backend(slot, abi::Backend { dead: GONE, ..old })?;
             }
         }
-        let bits = PortBits(port_bits(numbered, &self.config));
+        self.keep_pool();
+        self.write_ports(PortBits(port_bits(numbered)))
+    }
+
+    /// Mode `nat` may have given these ports to flows.
+    fn keep_pool(&mut self) {
+        for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
+            let transport = convert::transport(protocol);
+            if self.entries.iter().any(|(key, entry)| key.1 == transport && entry.mode == mode::NAT) {
+                let pool = self.config.first_port..=self.config.last_port;
+                for port in pool {
+                    Ports::To(protocol).set(&mut self.kept_ports.0, port);
+                }
+            }
+        }
+    }
+
+    /// These and those that are kept.
+    fn write_ports(&mut self, mut bits: PortBits) -> Result<(), XdpError> {
+        bits.0.iter_mut().zip(&self.kept_ports.0).for_each(|(word, kept)| *word |= kept);
         self.maps.ports.set(0, bits, 0).map_err(failed("take the ports of [[vip]]s"))
     }
 }
@@ -528,19 +555,14 @@ fn is_same(old: &abi::Backend, service: &Numbered, backend: &Backend) -> bool {
         && old.protocol == service.key.1
 }
 
-fn port_bits(numbered: &[Numbered], pool: &Pool) -> [u64; 4 * PORT_WORDS] {
+/// Of the services and their backends.
+fn port_bits(numbered: &[Numbered]) -> [u64; 4 * PORT_WORDS] {
     let mut bits = [0; 4 * PORT_WORDS];
     for service in numbered {
         Ports::To(service.protocol).set(&mut bits, service.key.0.port());
-        match service.entry.mode {
-            mode::NAT => {
-                (pool.first_port..=pool.last_port).for_each(|port| Ports::To(service.protocol).set(&mut bits, port));
-            }
-            mode::DNAT => {
-                let ports = service.backends.iter().map(|(_, backend)| backend.address.port());
-                ports.for_each(|port| Ports::From(service.protocol).set(&mut bits, port));
-            }
-            _ => {}
+        if service.entry.mode == mode::DNAT {
+            let ports = service.backends.iter().map(|(_, backend)| backend.address.port());
+            ports.for_each(|port| Ports::From(service.protocol).set(&mut bits, port));
         }
     }
     bits
