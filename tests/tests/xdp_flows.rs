@@ -315,6 +315,47 @@ fn each_flow_has_a_source_port_of_its_own_and_dead_ones_give_theirs_up() {
 }
 
 #[test]
+fn a_flow_keeps_its_source_port_when_the_range_is_another_one() {
+    root_or_skip!();
+    let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+    let mut lab = Lab::with(model::Xdp { snat_ports: 61_000..=61_063, flows, ..model::Xdp::default() });
+    let tcp = service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends[..1]);
+    lab.serve(std::slice::from_ref(&tcp));
+    let old = lab.connect(&V4, V4.client);
+    lab.reload(|xdp| xdp.snat_ports = 50_000..=50_063);
+    let new = lab.connect(&V4, "198.51.100.8:40000");
+    assert!((50_000..=50_063).contains(&new.from.port()), "before the next look at the services: {new:?}");
+    lab.serve(std::slice::from_ref(&tcp));
+    for flow in [old, new] {
+        lab.sent(&lab.next(VipProtocol::Tcp, &flow.to.to_string(), &flow.from.to_string()));
+    }
+}
+
+#[test]
+fn a_service_in_the_place_of_another_has_neither_its_flows_nor_its_counts() {
+    root_or_skip!();
+    let mut lab = Lab::new();
+    let first = service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends[..1]);
+    let other = Service { address: "203.0.113.1:81".parse().unwrap(), ..first.clone() };
+    let counts = |lab: &Lab| {
+        let stats = lab.xdp.service_stats().unwrap();
+        (stats[0].dropped, stats[0].backends[0].counts)
+    };
+    lab.serve(std::slice::from_ref(&first));
+    let none = counts(&lab);
+    let flow = lab.connect(&V4, V4.client);
+    lab.serve(&[Service { drain: true, ..first.clone() }]);
+    lab.refused(&lab.first(VipProtocol::Tcp, "198.51.100.8:1", V4.vip));
+    assert_ne!(counts(&lab), none);
+    for now in [&other, &first, &other] {
+        lab.serve(std::slice::from_ref(now));
+        assert_eq!(counts(&lab), none, "{now:?}");
+        let answer = lab.next(VipProtocol::Tcp, &flow.to.to_string(), &flow.from.to_string());
+        assert_ne!(lab.run(&answer).0, REDIRECT, "the flow goes on");
+    }
+}
+
+#[test]
 fn a_flood_of_new_flows_evicts_no_established_one_and_is_limited() {
     root_or_skip!();
     let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
