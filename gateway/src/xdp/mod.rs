@@ -35,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::{self, AccessRule, VipMode, XdpMode};
 use drops::By;
+use gateway_ebpf::abi::service::{BACKENDS_MAX, SERVICES_MAX};
 use ipnet::IpNet;
 use lists::{Lists, RuleNumbers};
 use load::Loaded;
@@ -56,6 +57,9 @@ pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
 pub use view::{FlowRoom, Pinned};
+
+// What the configuration takes fits.
+const _: () = assert!(model::VIPS_MAX <= SERVICES_MAX && model::VIP_ENDPOINTS_MAX <= BACKENDS_MAX);
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
 /// interface to the log.
@@ -349,7 +353,8 @@ impl Running {
         let report = self.put(new)?;
         let synced = self.tell_program(config).and_then(|()| self.sync_interfaces(config));
         if let Err(error) = synced {
-            self.go_back(old).unwrap_or_else(|error| ::log::error!("xdp: a refused reload is partly in force: {error}"));
+            self.go_back(old)
+                .unwrap_or_else(|error| ::log::error!("xdp: a refused reload is partly in force: {error}"));
             return Err(error);
         }
         Ok(report)
