@@ -463,6 +463,8 @@ impl Gateway {
         if let Some(drops) = xdp.take_drops() {
             self.reader = JoinSet::new();
             self.reader.spawn(drop_log::write(drops, self.shared.clone()));
+            self.shared.bans.repeat_all();
+            ban(xdp, &self.shared.bans);
         }
         if let Some(log) = xdp.take_log() {
             self.reader.spawn(async { drop(log.run().await) });
