@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use gateway::config::model::{self, AccessAction, AccessRule, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
-use gateway::xdp::{self, Backend, Detached, Reason, Service, Target, Xdp};
+use gateway::xdp::{self, Attached, Backend, Detached, Interface, Reason, Service, Target, Xdp};
 use gateway_tests::lab::{self, BpfFileSystem, Namespace};
 use gateway_tests::root_or_skip;
 
@@ -49,8 +49,13 @@ fn detach_works_while_the_process_runs() {
     root_or_skip!();
     let (bpf, gateway) = (BpfFileSystem::mount(), lab());
     let running = attach(&gateway, &pinned(&bpf, &["eth0", "eth1"], XdpMode::Generic));
+    let modes = || gateway.enter(|| running.interfaces().iter().map(Interface::running).collect::<Vec<_>>());
+    assert_eq!(modes(), [Some(Attached::Generic); 2]);
+    gateway.run(&["ip", "link", "delete", "eth1"]);
+    assert_eq!(modes(), [Some(Attached::Generic), None], "eth1 is gone");
     assert_eq!(xdp::detach(&bpf.root()).unwrap().interfaces, 2);
-    assert_eq!((program_id(&gateway, "eth0"), program_id(&gateway, "eth1")), (None, None));
+    assert_eq!(program_id(&gateway, "eth0"), None);
+    assert_eq!(modes(), [None; 2], "eth0 was detached");
     drop(running);
 }
 

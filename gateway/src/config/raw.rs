@@ -43,7 +43,8 @@ pub struct File {
     /// A rule on the address a connection comes from.
     #[schemars(default)]
     pub access: List<Access>,
-    /// An address and port whose packets are balanced in the kernel, over the endpoints of a cluster.
+    /// An address and port whose packets are balanced in the kernel, over the endpoints of a cluster. At most 512, with
+    /// 16384 endpoints together.
     #[schemars(default)]
     pub vip: List<Vip>,
     /// A certificate with its private key.

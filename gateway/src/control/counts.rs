@@ -27,7 +27,7 @@ pub fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
 }
 
 pub fn xdp_interfaces(xdp: &Xdp) -> Vec<(String, &'static str)> {
-    let mode = |interface: &xdp::Interface| interface.attached().map_or("off", xdp::Attached::name);
+    let mode = |interface: &xdp::Interface| interface.running().map_or("off", xdp::Attached::name);
     xdp.interfaces().iter().map(|interface| (interface.name().to_owned(), mode(interface))).collect()
 }
 

@@ -139,6 +139,8 @@ pub struct Gateway {
     admin_socket: AdminSocket,
     resolved: Resolved,
     checks: Checks,
+    /// The kernel's tables may not be what the running configuration says: a refused one is partly in them.
+    in_doubt: bool,
     log: Option<LogWriter>,
     watched: Vec<PathBuf>,
     shared: Arc<Shared>,
@@ -192,6 +194,7 @@ impl Gateway {
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
             checks: Checks::default(),
+            in_doubt: false,
             log: None,
             watched: Vec::new(),
             shared: Arc::new(Shared { registry, bans, state: Mutex::new(state), log_errors: Arc::default() }),
@@ -271,9 +274,7 @@ impl Gateway {
         }
         let config = self.config().clone();
         let snapshot = self.build(config, &resolved)?;
-        self.follow(&snapshot);
-        self.checks.settle(SETTLE).await;
-        self.sync_services(&snapshot)?;
+        self.sync_kernel(&snapshot).await?;
         self.commit(snapshot, resolved, Vec::new(), None).await
     }
 
@@ -312,6 +313,7 @@ impl Gateway {
         self.watched = files;
         if let Some(current) = &self.current
             && current.config == config
+            && !self.in_doubt
         {
             return Ok(Reloaded { generation: current.generation, changed: false, warnings });
         }
@@ -322,16 +324,7 @@ impl Gateway {
         let prepared = self.prepare(&snapshot.config)?;
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
         let log = self.prepare_log(&snapshot.config)?;
-        // Before the checks, some of which go through its programs.
-        self.sync_xdp(&snapshot.config).await?;
-        self.follow(&snapshot);
-        self.checks.settle(SETTLE).await;
-        if let Err(error) = self.sync_services(&snapshot) {
-            if let Some(current) = self.current.clone() {
-                self.follow(&current);
-            }
-            return Err(error);
-        }
+        self.sync_kernel(&snapshot).await?;
         let generation = snapshot.generation;
         self.shared.bans.set_trusted(&bans::trusted(&snapshot.config));
         self.commit(snapshot, resolved, prepared, log).await?;
@@ -411,10 +404,38 @@ impl Gateway {
         Ok(Some(Some((writer, format))))
     }
 
+    /// Puts the kernel's side of a generation into force, or after an error that of the current one again.
+    async fn sync_kernel(&mut self, snapshot: &Snapshot) -> Result<(), ReloadError> {
+        let synced = self.try_kernel(snapshot).await;
+        if synced.is_err()
+            && let Some(current) = self.current.clone()
+        {
+            self.in_doubt = true;
+            // Its checks have their answers.
+            self.follow(&current);
+            let restored = self.sync_xdp(&current.config).await.and_then(|()| self.sync_services(&current));
+            match restored {
+                Ok(()) => self.in_doubt = false,
+                Err(error) => log::error!("a part of the refused configuration is in force, until a reload: {error}"),
+            }
+        }
+        synced
+    }
+
+    async fn try_kernel(&mut self, snapshot: &Snapshot) -> Result<(), ReloadError> {
+        // Before the checks, some of which go through its programs.
+        self.sync_xdp(&snapshot.config).await?;
+        self.follow(snapshot);
+        self.checks.settle(SETTLE).await;
+        self.sync_services(snapshot)?;
+        self.in_doubt = false;
+        Ok(())
+    }
+
     async fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
         let unchanged =
             |current: &Arc<Snapshot>| current.config.xdp == config.xdp && current.config.access == config.access;
-        if self.current.as_ref().is_some_and(unchanged) {
+        if !self.in_doubt && self.current.as_ref().is_some_and(unchanged) {
             return Ok(());
         }
         let plan = self.shared.lock().xdp.as_ref().and_then(|xdp| xdp.plan_lists(&config.xdp, &config.access));
@@ -442,6 +463,8 @@ impl Gateway {
         if let Some(drops) = xdp.take_drops() {
             self.reader = JoinSet::new();
             self.reader.spawn(drop_log::write(drops, self.shared.clone()));
+            self.shared.bans.repeat_all();
+            ban(xdp, &self.shared.bans);
         }
         if let Some(log) = xdp.take_log() {
             self.reader.spawn(async { drop(log.run().await) });

@@ -65,7 +65,7 @@ pub struct BanChange {
 /// Why there is no ban.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanError {
-    /// A trusted proxy, or whom an access rule allows.
+    /// The network has a trusted proxy, or somebody whom an access rule allows.
     Trusted,
     /// There are [`BANS_MAX`] already.
     Full,
@@ -76,7 +76,9 @@ pub enum BanError {
 impl fmt::Display for BanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BanError::Trusted => f.write_str("it is a trusted proxy, or an access rule allows it"),
+            BanError::Trusted => f.write_str(
+                "it is a trusted proxy or an access rule allows it, or another of its IPv6 network of 64 bits",
+            ),
             BanError::Full => write!(f, "there are {BANS_MAX} bans already; end some, or write an access rule"),
             BanError::Ttl => write!(f, "a ban lasts from a second to {} days", TTL_MAX.as_secs() / 86_400),
         }
@@ -117,7 +119,8 @@ impl Bans {
         }
         let network = network_of(source.0);
         let mut table = self.lock();
-        if table.never.as_ref().is_some_and(|never| never.contains(source.0)) {
+        // The program drops the packets of the whole network.
+        if table.never.as_ref().is_some_and(|never| never.overlaps(network)) {
             return Err(BanError::Trusted);
         }
         if table.bans.len() >= BANS_MAX && !table.bans.contains_key(&network) {
@@ -176,11 +179,12 @@ impl Bans {
         self.any.store(!table.bans.is_empty(), Relaxed);
     }
 
-    /// Nobody of these networks is banned from now on, and who is, no longer. See [`trusted`].
+    /// Nobody of these networks is banned from now on, nor anybody in one IPv6 network of 64 bits with them, and who is, no
+    /// longer. See [`trusted`].
     pub fn set_trusted(&self, never: &[IpNet]) {
         let never = IpSet::of(never);
         let mut table = self.lock();
-        let freed: Vec<IpNet> = table.bans.keys().filter(|network| never.contains(network.addr())).copied().collect();
+        let freed: Vec<IpNet> = table.bans.keys().filter(|network| never.overlaps(**network)).copied().collect();
         for network in freed {
             table.bans.remove(&network);
             table.changed.insert(network, None);
@@ -298,6 +302,32 @@ mod tests {
         assert_eq!(add(&bans, "10.0.0.9"), Err(BanError::Trusted));
         assert_eq!(add(&bans, "10.2.0.9"), Err(BanError::Trusted));
         assert!(add(&bans, "10.4.0.9").is_ok());
+    }
+
+    #[test]
+    fn who_shares_an_ipv6_network_with_a_trusted_proxy_is_not_banned() {
+        let proxy = "2001:db8::1/128".parse().unwrap();
+        let bans = Bans::default();
+        add(&bans, "2001:db8::66").unwrap();
+        add(&bans, "2001:db8:0:1::66").unwrap();
+        bans.set_trusted(&[proxy]);
+        let left: Vec<String> = bans.list().iter().map(|ban| ban.network.to_string()).collect();
+        assert_eq!(left, ["2001:db8:0:1::/64"]);
+        assert_eq!(add(&bans, "2001:db8::66"), Err(BanError::Trusted));
+    }
+
+    #[test]
+    fn all_bans_are_told_again_to_new_tables() {
+        let bans = Bans::default();
+        add(&bans, "192.0.2.1").unwrap();
+        add(&bans, "192.0.2.2").unwrap();
+        bans.take_changes();
+        bans.undo("192.0.2.2".parse().unwrap());
+        bans.repeat_all();
+        let (mut changes, any) = bans.take_changes();
+        changes.sort_by_key(|change| change.network);
+        let told: Vec<_> = changes.iter().map(|change| (change.network.to_string(), change.until)).collect();
+        assert_eq!((told, any), (vec![("192.0.2.1/32".into(), Some(NOW + HOUR)), ("192.0.2.2/32".into(), None)], true));
     }
 
     #[test]

@@ -50,6 +50,19 @@ impl IpSet {
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.get(ip).is_some()
     }
+
+    /// Whether any address of the network is in one of them.
+    pub fn overlaps(&self, network: IpNet) -> bool {
+        let network = canonical(network);
+        let (first, last) = (bits(network.network()), bits(network.broadcast()));
+        let borders = if network.addr().is_ipv4() { &self.v4 } else { &self.v6 };
+        let (after, end) = (
+            borders.partition_point(|&(start, _)| start <= first),
+            borders.partition_point(|&(start, _)| start <= last),
+        );
+        // The last border before it says what its first address has.
+        borders[after.saturating_sub(1)..end].iter().any(|(_, value)| value.is_some())
+    }
 }
 
 fn canonical(network: IpNet) -> IpNet {
@@ -145,6 +158,31 @@ mod tests {
         assert_eq!(map.get("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()), Some(1));
         assert_eq!(map.get("10.0.0.1".parse().unwrap()), None);
         assert_eq!(map.get("::ffff:10.0.0.1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_network_overlaps_with_those_inside_of_it_and_around_it() {
+        let set =
+            IpSet::of(&["2001:db8::1/128", "10.1.0.0/16", "::ffff:192.0.2.1/128"].map(|net| net.parse().unwrap()));
+        let cases = [
+            ("2001:db8::/64", true),
+            ("2001:db8::1/128", true),
+            ("2001:db8::/128", false),
+            ("2001:db8::2/127", false),
+            ("2001:db8:0:1::/64", false),
+            ("2001:db7:ffff:ffff::/64", false),
+            ("::/0", true),
+            ("10.1.2.3/32", true),
+            ("10.0.0.0/8", true),
+            ("10.0.0.0/16", false),
+            ("10.2.0.0/16", false),
+            ("192.0.2.0/24", true),
+            ("::ffff:10.1.0.0/112", true),
+        ];
+        for (network, expected) in cases {
+            assert_eq!(set.overlaps(network.parse().unwrap()), expected, "{network}");
+        }
+        assert!(!IpSet::of(&[]).overlaps("::/0".parse().unwrap()));
     }
 
     proptest! {

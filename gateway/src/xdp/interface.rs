@@ -39,6 +39,8 @@ impl Attached {
 pub struct Interface {
     name: String,
     index: u32,
+    /// The kernel's number of the program, which the interface has while it runs there.
+    program: u32,
     link: Option<Link>,
     /// Why it is not attached, or not natively.
     refusal: Option<Refusal>,
@@ -64,7 +66,8 @@ impl Interface {
         mode: XdpMode,
         pinned: &[LinkPin],
     ) -> Result<Interface, XdpError> {
-        let mut interface = Interface { name: name.into(), index: index(name), link: None, refusal: None };
+        let mut interface =
+            Interface { name: name.into(), index: index(name), program: program.id()?, link: None, refusal: None };
         let index = interface.index;
         interface.tell_station(program);
         for pin in pinned.iter().filter(|pin| pin.index == index) {
@@ -99,9 +102,15 @@ impl Interface {
         &self.name
     }
 
-    /// How the program is attached; `None` is not at all.
+    /// How the program was attached; `None` is not at all.
     pub fn attached(&self) -> Option<Attached> {
         self.link.as_ref().map(|link| link.attached)
+    }
+
+    /// How the kernel runs the program there now: `None` too when somebody has detached it, another process has taken it
+    /// over, or the interface was removed. Asks in the calling thread's network namespace.
+    pub fn running(&self) -> Option<Attached> {
+        self.attached().filter(|attached| self.is_alive() && runs(self.index, *attached, self.program))
     }
 
     /// The kernel's number of the interface; 0 is none.
@@ -173,8 +182,8 @@ impl Interface {
         self.attached().is_some_and(|attached| !hooks(mode).contains(&attached))
     }
 
-    /// Whether it is attached still. An interface that was removed and made again has another index, and the kernel
-    /// detached the program from the old one.
+    /// Whether it is attached still, unless somebody has detached it: `gateway xdp detach` is for good. An interface that was
+    /// removed and made again has another index, and the kernel detached the program from the old one.
     pub(super) fn is_alive(&self) -> bool {
         self.link.is_some() && self.index == index(&self.name)
     }
@@ -235,6 +244,18 @@ fn index(name: &str) -> u32 {
     let Ok(name) = CString::new(name) else { return 0 };
     // SAFETY: the string ends in a zero byte and lives until the call returns.
     unsafe { libc::if_nametoindex(name.as_ptr()) }
+}
+
+/// Whether the interface has this program. Where the kernel does not say, nothing speaks against it.
+fn runs(index: u32, attached: Attached, program: u32) -> bool {
+    let mode = match attached {
+        Attached::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
+        Attached::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
+    };
+    let mut found = 0;
+    // SAFETY: the kernel's answer is written into `found`, which lives until the call returns.
+    let failed = unsafe { libbpf_sys::bpf_xdp_query_id(index as libc::c_int, mode as libc::c_int, &mut found) } != 0;
+    failed || found == program
 }
 
 fn mac_address(name: &str) -> Option<[u8; 6]> {

@@ -84,6 +84,12 @@ impl Loaded {
         told.map_err(|error| XdpError::map("take an interface's MAC address", &error))
     }
 
+    /// The kernel's number of the program.
+    pub fn id(&mut self) -> Result<u32, XdpError> {
+        let info = program(&mut self.ebpf)?.info();
+        info.map(|info| info.id()).map_err(|error| XdpError::map("tell the program's number", &error))
+    }
+
     /// Attaches to the interface of this index. Dropping the link detaches.
     pub fn attach(&mut self, index: u32, mode: XdpMode) -> Result<XdpLink, ProgramError> {
         let program: &mut Program = self.ebpf.program_mut(abi::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;

@@ -38,6 +38,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::{self, AccessRule, VipMode, XdpMode};
 use drops::By;
+use gateway_ebpf::abi::service::{BACKENDS_MAX, SERVICES_MAX};
 use ipnet::IpNet;
 use lists::{Lists, RuleNumbers};
 use load::Loaded;
@@ -59,6 +60,9 @@ pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
 pub use stats::Counters;
 pub use view::{FlowRoom, Pinned};
+
+// What the configuration takes fits.
+const _: () = assert!(model::VIPS_MAX <= SERVICES_MAX && model::VIP_ENDPOINTS_MAX <= BACKENDS_MAX);
 
 /// Loads the program and attaches it as `config` says, dropping what `access` denies. Writes one line for each
 /// interface to the log.
@@ -352,14 +356,22 @@ impl Running {
         let report = self.put(new)?;
         let synced = self.tell_program(config).and_then(|()| self.sync_interfaces(config));
         if let Err(error) = synced {
-            let (lists, rules) = old;
-            let back = Change::between(&self.lists, &lists)?;
-            self.program.tables.change(&self.lists, &lists, back)?;
-            (self.lists, self.rules) = (lists, rules);
-            self.tell_program(&self.config.clone())?;
+            self.go_back(old)
+                .unwrap_or_else(|error| ::log::error!("xdp: a refused reload is partly in force: {error}"));
             return Err(error);
         }
         Ok(report)
+    }
+
+    /// Takes a reload back whose interfaces could not be had: what the program was told, and then the lists.
+    fn go_back(&mut self, (lists, rules): (Arc<Lists>, RuleNumbers)) -> Result<(), XdpError> {
+        let config = self.config.clone();
+        self.tell_program(&config)?;
+        self.program.services().configure(&config)?;
+        let back = Change::between(&self.lists, &lists)?;
+        self.program.tables.change(&self.lists, &lists, back)?;
+        (self.lists, self.rules) = (lists, rules);
+        Ok(())
     }
 
     /// What the program reads anew for each packet.

@@ -16,6 +16,7 @@ use gateway_ebpf::abi::probe::{self, MARK, TARGETS_MAX, Target};
 use gateway_ebpf::abi::service::mode;
 
 use super::batch::Table;
+use super::slots::{self, Slots};
 use super::{XdpError, convert};
 use crate::config::model::{VipMode, VipProtocol};
 
@@ -23,6 +24,8 @@ use crate::config::model::{VipMode, VipProtocol};
 pub(super) struct Probing {
     targets: Table<u32, Target>,
     probes: Arc<Table<u32, probe::Probe>>,
+    /// Who has which place in `targets`. One that stays keeps it, so that its checks go on.
+    numbers: Slots<(IpAddr, u32)>,
     loaded: bool,
     /// By the interface's name, with its number.
     links: Vec<(String, u32, [SchedClassifierLink; 2])>,
@@ -80,26 +83,24 @@ impl Probing {
         Ok(Probing {
             targets: super::tables::of_object(ebpf, probe::PROBE_TARGETS)?,
             probes: Arc::new(super::tables::of_object(ebpf, probe::PROBES)?),
+            numbers: Slots::new(TARGETS_MAX),
             loaded: false,
             links: Vec::new(),
         })
     }
 
-    /// Makes these ways and no others, on these interfaces. The numbers of ways that stay may change.
+    /// Makes these ways and no others, on these interfaces.
     pub fn sync(
         &mut self,
         ebpf: &mut Ebpf,
         interfaces: &[(String, u32)],
         wanted: &[(IpAddr, VipMode)],
     ) -> Result<Vec<ProbeWay>, XdpError> {
+        let numbers = numbers(&mut self.numbers, wanted)?;
         if wanted.is_empty() {
             self.links.clear();
             return Ok(Vec::new());
         }
-        if wanted.len() > TARGETS_MAX {
-            return Err(XdpError::TooMany { what: "[[vip]] addresses with health checks", limit: TARGETS_MAX });
-        }
-        let numbers: Vec<u32> = (0..wanted.len() as u32).collect();
         let targets: Vec<Target> = wanted.iter().map(|&(vip, mode)| target(vip, mode)).collect();
         let written = self.targets.update(&numbers, &targets);
         written.map_err(|error| XdpError::map("take the targets of health checks", &error))?;
@@ -129,6 +130,18 @@ impl Probing {
     }
 }
 
+fn numbers(slots: &mut Slots<(IpAddr, u32)>, wanted: &[(IpAddr, VipMode)]) -> Result<Vec<u32>, XdpError> {
+    let keys: Vec<(IpAddr, u32)> = wanted.iter().map(|&(vip, how)| (vip, kernel_mode(how))).collect();
+    slots.retain(|key| keys.contains(key));
+    let places = keys.iter().map(|key| slots.place(key));
+    let places: Result<_, slots::Full> = places.collect();
+    places.map_err(|_| XdpError::TooMany { what: "[[vip]] addresses with health checks", limit: TARGETS_MAX })
+}
+
+fn kernel_mode(how: VipMode) -> u32 {
+    if how == VipMode::Ipip { mode::IPIP } else { mode::DSR }
+}
+
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, ProgramError> {
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
@@ -149,9 +162,29 @@ fn key(protocol: VipProtocol, port: u16) -> u32 {
 }
 
 fn target(vip: IpAddr, how: VipMode) -> Target {
-    Target {
-        vip: convert::wide(vip),
-        mode: if how == VipMode::Ipip { mode::IPIP } else { mode::DSR },
-        version: if vip.is_ipv4() { 4 } else { 6 },
+    Target { vip: convert::wide(vip), mode: kernel_mode(how), version: if vip.is_ipv4() { 4 } else { 6 } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_keeps_its_number_when_others_come_and_go() {
+        let way = |address: &str, mode| (address.parse().unwrap(), mode);
+        let (a, b) = (way("192.0.2.1", VipMode::Dsr), way("192.0.2.2", VipMode::Dsr));
+        let (tunnelled, c) = (way("192.0.2.1", VipMode::Ipip), way("192.0.2.3", VipMode::Dsr));
+        let mut slots = Slots::new(3);
+        let cases = [
+            (vec![b], Ok(vec![0])),
+            (vec![a, b], Ok(vec![1, 0])),
+            (vec![a, tunnelled, b], Ok(vec![1, 2, 0])),
+            (vec![a, tunnelled, b, c], Err(())),
+            (vec![tunnelled, c], Ok(vec![2, 0])),
+            (vec![], Ok(vec![])),
+        ];
+        for (wanted, expected) in cases {
+            assert_eq!(numbers(&mut slots, &wanted).map_err(drop), expected, "{wanted:?}");
+        }
     }
 }

@@ -52,7 +52,11 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
     let around = vip::Surroundings { xdp: &xdp, listeners: listeners.as_deref(), clusters: clusters.as_deref() };
     let mut taken = vip::Taken::default();
+    let vip_spans: Vec<Span> = raw.vip.iter().map(|vip| vip.span).collect();
     let vips = each(raw.vip, |vip| vip::check(vip, &names, &around, &mut taken, &mut loader.diagnostics));
+    if let (Some(vips), Some(clusters)) = (&vips, &clusters) {
+        vip::check_numbers(vips, &vip_spans, clusters, &mut loader.diagnostics);
+    }
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
         gateway,

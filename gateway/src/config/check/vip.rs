@@ -1,12 +1,12 @@
 //! `[[vip]]`
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Tables, only_one};
 use crate::config::model::{
-    Cluster, ClusterId, EndpointAddress, Listener, ListenerId, ListenerProtocol, Vip, VipMode, VipProtocol, VipTarget,
-    Xdp, XdpMode,
+    Cluster, ClusterId, EndpointAddress, Listener, ListenerId, ListenerProtocol, VIP_ENDPOINTS_MAX, VIPS_MAX, Vip,
+    VipMode, VipProtocol, VipTarget, Xdp, XdpMode,
 };
 use crate::config::raw;
 use crate::config::report::Diagnostics;
@@ -80,6 +80,39 @@ pub fn check(
         affinity: raw.affinity.map_or_else(Default::default, |affinity| affinity.value),
         drain: raw.drain.is_some_and(|drain| drain.value),
     })
+}
+
+/// Reports the vip with which there are more than the kernel's tables hold. Names count when they are resolved.
+pub fn check_numbers(vips: &[Vip], spans: &[Span], clusters: &[Cluster], diagnostics: &mut Diagnostics) {
+    let addresses = |vip: &Vip| match vip.target {
+        VipTarget::Cluster(id) => socket_addresses(&clusters[id.index()]),
+        VipTarget::Listener(_) => 0,
+    };
+    let mut endpoints = 0;
+    for ((number, vip), span) in (1..).zip(vips).zip(spans) {
+        endpoints += addresses(vip);
+        let (what, limit) = if number > VIPS_MAX {
+            ("vips", VIPS_MAX)
+        } else if endpoints > VIP_ENDPOINTS_MAX {
+            ("endpoints of vips", VIP_ENDPOINTS_MAX)
+        } else {
+            continue;
+        };
+        let message =
+            format!("with `{}` there are more than {limit} {what}, which is all the kernel's tables hold", vip.name);
+        diagnostics.error(*span, message).help("serve the rest by another gateway, or by listeners and routes");
+        return;
+    }
+}
+
+/// An address that is there twice is one endpoint.
+fn socket_addresses(cluster: &Cluster) -> usize {
+    let address = |address: &EndpointAddress| match address {
+        EndpointAddress::Socket(address) => Some(*address),
+        EndpointAddress::Name(..) => None,
+    };
+    let addresses: BTreeSet<_> = cluster.endpoints.iter().filter_map(|endpoint| address(&endpoint.address)).collect();
+    addresses.len()
 }
 
 fn check_address(

@@ -9,6 +9,12 @@ use ipnet::IpNet;
 
 use super::{ClusterId, ListenerId};
 
+/// Vips at once: as many as the kernel's tables hold. Each has a table of 128 KiB there.
+pub const VIPS_MAX: usize = 512;
+
+/// Endpoints of all vips together, each as often as it has vips: as many as the kernel's tables hold.
+pub const VIP_ENDPOINTS_MAX: usize = 16_384;
+
 /// `[xdp]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Xdp {

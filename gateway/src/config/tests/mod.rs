@@ -2,4 +2,5 @@ mod bad;
 mod certificates;
 mod files;
 mod good;
+mod numbers;
 mod robust;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +38,8 @@ async fn connect(address: SocketAddr, way: Option<&ProbeWay>) -> Result<TcpStrea
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         SockRef::from(&socket).set_mark(way.mark())?;
+        // Ends by RST: in TIME-WAIT it would keep its port from all others for a minute.
+        SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
         // A port of its own, by which the answers of endpoints are told apart: they all come from the virtual address.
         socket.bind(any_port(address))?;
         let port = socket.local_addr()?.port();
