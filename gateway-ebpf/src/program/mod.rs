@@ -170,6 +170,14 @@ fn is_all_here<A>(ctx: &XdpContext, packet: &Packet<A>) -> bool {
     ctx.data() + end <= ctx.data_end() || unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize >= end
 }
 
+/// Whether all of the frame may be read directly. Of a large one the stack reads on where the parser has to end.
+#[inline(always)]
+fn is_all_in_sight(ctx: &XdpContext) -> bool {
+    // SAFETY: the kernel's context.
+    let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+    length as usize <= ctx.data_end() - ctx.data()
+}
+
 #[inline(always)]
 fn frame(ctx: &XdpContext) -> Frame {
     // SAFETY: the kernel hands over readable bytes from `data` to `data_end`, nobody else writes them meanwhile, no frame
