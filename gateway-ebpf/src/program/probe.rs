@@ -12,12 +12,13 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
-use gateway_ebpf::abi::probe::{MARK, MARK_NUMBER, PROBES_MAX, Probe, TARGETS_MAX, Target, key};
+use gateway_ebpf::abi::probe::{ANSWERS_FOR, MARK, MARK_NUMBER, PROBES_MAX, Probe, TARGETS_MAX, Target, key};
 use gateway_ebpf::abi::service::{Ip4, Ip6, mode};
 use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Parsed, Shape, extensions, protocol};
 
 use super::family::Family;
 use super::send::{ATOMIC, IPPROTO_IPIP, IPPROTO_IPV6, OUTER_TTL, write_header};
+use super::settings;
 
 #[btf_map]
 static PROBE_TARGETS: Array<Target, TARGETS_MAX> = Array::new();
@@ -73,20 +74,28 @@ pub fn probe_in(ctx: TcContext) -> i32 {
 fn send<A: Family>(skb: *mut __sk_buff, offset: usize, target: &Target) -> Option<()> {
     let packet = parse::<A>(skb, offset)?;
     let key = key(packet.protocol, packet.ports as u16);
-    let probe = Probe { endpoint: packet.destination.widen(), vip: target.vip };
+    let probe = Probe {
+        endpoint: packet.destination.widen(),
+        vip: target.vip,
+        source: packet.source.widen(),
+        sent: settings::tick(),
+        unused: 0,
+    };
     PROBES.insert(&key, &probe, 0).ok()?;
     replace(skb, &packet, Field::Destination, packet.destination, A::narrow(target.vip))?;
     if target.mode == mode::IPIP { encapsulate(skb, &packet) } else { Some(()) }
 }
 
-/// Takes an answer of the virtual address as one of the endpoint that was asked.
+/// Takes an answer of the virtual address as one of the endpoint that was asked. Answers to clients, which come by here
+/// where this box routes them or is their bridge, have the same source, and maybe the port of a check.
 #[inline(always)]
 fn take<A: Family>(skb: *mut __sk_buff, offset: usize) -> Option<()> {
     let packet = parse::<A>(skb, offset)?;
     let probe = PROBES.get_ptr(&key(packet.protocol, (packet.ports >> 16) as u16))?;
     // SAFETY: the kernel's pointer to an entry, which stays readable until the program ends.
     let probe = unsafe { *probe };
-    if packet.source != A::narrow(probe.vip) {
+    let is_answer = packet.source == A::narrow(probe.vip) && packet.destination == A::narrow(probe.source);
+    if !is_answer || settings::tick().saturating_sub(probe.sent) > ANSWERS_FOR {
         return None;
     }
     replace(skb, &packet, Field::Source, packet.source, A::narrow(probe.endpoint))
