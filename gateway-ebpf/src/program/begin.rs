@@ -48,12 +48,14 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         // SAFETY: an element of a map stays memory of the map while the program runs, and nobody writes the fields that
         // are read here, except single bytes.
         let half_open = unsafe { &mut *found };
+        flow::revive_half_open(found, packet.protocol, now);
         if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
             return go_on(&packet, &key, half_open, now);
         }
         flow::forget_half_open(&key, half_open);
     }
     if let Some(found) = A::established().get_ptr_mut(&key) {
+        flow::revive(found, packet.protocol, now);
         if flow::usable(found, &packet, now) {
             if flow::ends(&packet) {
                 flow::note_end(&key, found, packet.flags);
@@ -310,7 +312,8 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
         let Some(holder) = A::half_open().get_ptr(key) else { return false };
         // SAFETY: an element of a map stays memory of the map while the program runs.
         let holder = unsafe { &*holder };
-        let is_dead = flow::half_open_is_over(holder, key.protocol, now);
+        let is_dead = flow::half_open_is_over(holder, key.protocol, now)
+            && flow::half_open_is_over_the_other_way(holder, key.protocol, now);
         if !is_dead && !(steal && holder.spoken == heard::SILENCE) {
             return false;
         }
@@ -322,18 +325,10 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
     let Some(holder) = A::established().get_ptr(key) else { return true };
     // SAFETY: as above.
     let holder = unsafe { &*holder };
-    if flow::is_over(holder, key.protocol, now) && is_over_the_other_way(holder, key.protocol, now) {
+    if flow::is_over(holder, key.protocol, now) && flow::is_over_the_other_way(holder, key.protocol, now) {
         flow::forget_established(key, holder);
         return true;
     }
     let _ = A::half_open().remove(key);
     false
-}
-
-/// A backend that is silent does not make a flow of which the client speaks a dead one.
-#[inline(always)]
-fn is_over_the_other_way<A: Family>(entry: &Flow<A>, transport: u32, now: u32) -> bool {
-    let other = FlowKey::answering(entry, transport);
-    // SAFETY: as in `take`.
-    A::established().get_ptr(&other).is_none_or(|other| flow::is_over(unsafe { &*other }, transport, now))
 }

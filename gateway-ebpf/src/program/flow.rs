@@ -57,6 +57,45 @@ pub fn is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
     silent_for(flow, now) > timeout(flow, transport, &settings.timeouts)
 }
 
+/// Whether the other direction of an established flow has been silent for too long, or is none. A flow of which one side
+/// only listens is alive.
+#[inline(always)]
+pub fn is_over_the_other_way<A: Family>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    let other = A::established().get_ptr(&FlowKey::answering(flow, transport));
+    // SAFETY: as in `usable`.
+    other.is_none_or(|other| is_over(unsafe { &*other }, transport, now))
+}
+
+/// The same for a half-open flow.
+#[inline(always)]
+pub fn half_open_is_over_the_other_way<A: Family>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    let other = A::half_open().get_ptr(&FlowKey::answering(flow, transport));
+    // SAFETY: as in `usable`.
+    other.is_none_or(|other| half_open_is_over(unsafe { &*other }, transport, now))
+}
+
+/// Makes a direction of an established flow that has been silent go on, if the other one has not.
+#[inline(never)]
+pub fn revive<A: Family>(flow: *mut Flow<A>, transport: u32, now: u32) -> u32 {
+    // SAFETY: as in `usable`.
+    let flow = unsafe { &mut *flow };
+    if is_over(flow, transport, now) && !is_over_the_other_way(flow, transport, now) {
+        flow.seen = now;
+    }
+    0
+}
+
+/// The same for a half-open flow.
+#[inline(never)]
+pub fn revive_half_open<A: Family>(flow: *mut Flow<A>, transport: u32, now: u32) -> u32 {
+    // SAFETY: as in `usable`.
+    let flow = unsafe { &mut *flow };
+    if half_open_is_over(flow, transport, now) && !half_open_is_over_the_other_way(flow, transport, now) {
+        flow.seen = now;
+    }
+    0
+}
+
 /// The clocks of two CPUs may be a tick apart.
 #[inline(always)]
 fn silent_for<A>(flow: &Flow<A>, now: u32) -> u32 {
