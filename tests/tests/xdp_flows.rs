@@ -203,6 +203,26 @@ fn a_flow_of_which_one_side_only_listens_is_alive() {
 }
 
 #[test]
+fn a_later_fragment_is_not_sent_to_a_backend_that_has_died() {
+    root_or_skip!();
+    for a in BOTH {
+        let mut lab = timed_lab();
+        let udp = service(a, VipProtocol::Udp, VipMode::Nat, &a.backends[..1]);
+        lab.serve(std::slice::from_ref(&udp));
+        let large = Build { payload: vec![9; 1_001], ..Build::udp(a.client, a.vip) };
+        let [first, later] = packet::fragments(&large, 512);
+        for frame in [&first, &later, &later] {
+            assert_eq!(lab.run(frame).0, REDIRECT);
+        }
+        lab.serve(&[with_backends(&udp, |backend| backend.alive = false)]);
+        assert_eq!(lab.refused(&later), Reason::Fragment);
+        lab.serve(std::slice::from_ref(&udp));
+        assert_eq!(lab.run(&first).0, REDIRECT);
+        assert_eq!(lab.run(&later).0, REDIRECT);
+    }
+}
+
+#[test]
 fn a_half_open_flow_is_forgotten_after_its_own_time() {
     root_or_skip!();
     for (a, answered) in BOTH.into_iter().flat_map(|a| [(a, false), (a, true)]) {

@@ -96,6 +96,18 @@ pub fn revive_half_open<A: Family>(flow: *mut Flow<A>, transport: u32, now: u32)
     0
 }
 
+/// Whether the note of a first fragment may be followed: no other packet has had its identification since, and its
+/// backend is alive.
+#[inline(always)]
+pub fn note_is_usable<A>(note: *mut Flow<A>, now: u32) -> bool {
+    /// Receivers wait for 30 to 60 s (RFC 1122 §3.3.2, RFC 8200 §4.5), but fragments come together, and the
+    /// identifications of IPv4 begin again soon (RFC 6864 §4).
+    const NOTED_FOR: u32 = 28;
+    // SAFETY: as in `usable`.
+    let note = unsafe { &*note };
+    silent_for(note, now) <= NOTED_FOR && (note.reverse != 0 || backend_is_alive(note))
+}
+
 /// The clocks of two CPUs may be a tick apart.
 #[inline(always)]
 fn silent_for<A>(flow: &Flow<A>, now: u32) -> u32 {
