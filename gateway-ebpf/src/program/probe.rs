@@ -25,6 +25,10 @@ static PROBE_TARGETS: Array<Target, TARGETS_MAX> = Array::new();
 #[btf_map]
 static PROBES: LruHashMap<u32, Probe, PROBES_MAX> = LruHashMap::new();
 
+/// `BPF_F_IPV6`: the sum that a card has made of the whole packet (`CHECKSUM_COMPLETE`) stays as it is, for in IPv6 the
+/// change of the address and that of the checksum make up for each other.
+const BPF_F_IPV6: u64 = 1 << 7;
+
 /// Bytes that are read: Ethernet, IPv6, TCP.
 const HEADERS: u32 = 14 + 40 + 20;
 
@@ -108,7 +112,7 @@ fn replace<A: Family>(skb: *mut __sk_buff, packet: &Packet<A>, field: Field, mut
     let is_udp = packet.protocol == protocol::UDP;
     let checksum = packet.transport as u32 + if is_udp { 6 } else { 16 };
     // A datagram of IPv4 may have no checksum, and keeps none.
-    let flags = BPF_F_PSEUDO_HDR | if is_udp && !A::V6 { BPF_F_MARK_MANGLED_0 } else { 0 };
+    let flags = u64::from(BPF_F_PSEUDO_HDR | if is_udp && !A::V6 { BPF_F_MARK_MANGLED_0 } else { 0 });
     let network = packet.network as u32;
     let at = network
         + match (field, A::V6) {
@@ -120,7 +124,9 @@ fn replace<A: Family>(skb: *mut __sk_buff, packet: &Packet<A>, field: Field, mut
     // SAFETY: the pointers are to addresses of the size given, and the context is the kernel's.
     unsafe {
         let change = bpf_csum_diff((&raw mut old).cast(), size, (&raw mut new).cast(), size, 0) as u64;
-        if bpf_l4_csum_replace(skb, checksum, 0, change, flags.into()) != 0
+        // Kernels without the flag refuse it, and then what the card has said of the checksum is lost with it.
+        let is_done = A::V6 && bpf_l4_csum_replace(skb, checksum, 0, change, flags | BPF_F_IPV6) == 0;
+        if (!is_done && bpf_l4_csum_replace(skb, checksum, 0, change, flags) != 0)
             || (!A::V6 && bpf_l3_csum_replace(skb, network + 10, 0, change, 0) != 0)
         {
             return None;
