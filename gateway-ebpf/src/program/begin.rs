@@ -49,7 +49,8 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         // are read here, except single bytes.
         let half_open = unsafe { &mut *found };
         flow::revive_half_open(found, packet.protocol, now);
-        if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
+        let has_lost = flow::has_lost_its_answers(half_open, packet.protocol) != 0;
+        if !has_lost && flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
             return go_on(&packet, &key, half_open, now);
         }
         flow::forget_half_open(&key, half_open);

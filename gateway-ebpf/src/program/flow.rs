@@ -223,6 +223,18 @@ pub fn establishes<A: Family>(flow: &Flow<A>, packet: &Packet<A>) -> bool {
     flow.reverse == 0 && packet.flags & SYN == 0 && flow.spoken == heard::ANSWER
 }
 
+/// Whether the entry for the backend's answers was evicted, so that nobody can get any: 1 is yes.
+#[inline(never)]
+pub fn has_lost_its_answers<A: Family>(flow: &Flow<A>, transport: u32) -> u32 {
+    if flow.reverse != 0 || !has_answers(flow) {
+        return 0;
+    }
+    let answer = FlowKey::answering(flow, transport);
+    // In this order: another CPU may be moving it.
+    let found = A::half_open().get_ptr(&answer).or_else(|| A::established().get_ptr(&answer));
+    u32::from(found.is_none())
+}
+
 /// Moves both directions. They are in both tables for a moment, never in none.
 #[inline(never)]
 pub fn establish<A: Family>(key: &FlowKey<A>, flow: &Flow<A>) -> u32 {
