@@ -162,6 +162,66 @@ fn a_silent_flow_is_remembered_as_long_as_its_state_says_and_no_longer() {
     }
 }
 
+/// Each round one side is silent for longer than the flow is remembered, and the other is not.
+#[test]
+fn a_flow_of_which_one_side_only_listens_is_alive() {
+    root_or_skip!();
+    let (tcp, udp) = (VipProtocol::Tcp, VipProtocol::Udp);
+    let talking: Bring = |lab, a| {
+        let question = lab.sent(&lab.first(VipProtocol::Udp, a.client, a.vip));
+        lab.sent(&lab.answer(VipProtocol::Udp, &question.to.to_string(), &question.from.to_string()));
+        lab.sent(&lab.next(VipProtocol::Udp, a.client, a.vip));
+    };
+    let asked: Bring = |lab, a| _ = lab.sent(&lab.first(VipProtocol::Udp, a.client, a.vip));
+    let half_open: Bring = |lab, a| _ = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+    let cases = [
+        ("UDP", udp, talking, timeouts().udp),
+        ("UDP without an answer", udp, asked, timeouts().udp),
+        ("an endpoint that is slow to accept", tcp, half_open, timeouts().half_open),
+    ];
+    for (a, (name, protocol, bring, timeout)) in BOTH.into_iter().flat_map(|a| cases.map(|case| (a, case))) {
+        let mut lab = timed_lab();
+        lab.serve(&[service(a, protocol, VipMode::Nat, &a.backends[..1])]);
+        bring(&lab, a);
+        let flow = lab.xdp.flows(None).unwrap()[0].clone();
+        let (question, answer) = (
+            lab.first(protocol, a.client, a.vip),
+            lab.answer(protocol, &flow.backend.to_string(), &flow.source.to_string()),
+        );
+        for (speaker, listener) in [(&question, &answer), (&answer, &question)] {
+            for _ in 0..3 {
+                lab.wait(timeout - MARGIN);
+                lab.sent(speaker);
+            }
+            lab.sent(listener);
+            assert_eq!(lab.flows_begun(), 1, "{name}");
+        }
+        lab.wait(timeout + MARGIN);
+        lab.sent(&question);
+        assert_eq!(lab.flows_begun(), 2, "{name}, when both are silent");
+    }
+}
+
+#[test]
+fn a_later_fragment_is_not_sent_to_a_backend_that_has_died() {
+    root_or_skip!();
+    for a in BOTH {
+        let mut lab = timed_lab();
+        let udp = service(a, VipProtocol::Udp, VipMode::Nat, &a.backends[..1]);
+        lab.serve(std::slice::from_ref(&udp));
+        let large = Build { payload: vec![9; 1_001], ..Build::udp(a.client, a.vip) };
+        let [first, later] = packet::fragments(&large, 512);
+        for frame in [&first, &later, &later] {
+            assert_eq!(lab.run(frame).0, REDIRECT);
+        }
+        lab.serve(&[with_backends(&udp, |backend| backend.alive = false)]);
+        assert_eq!(lab.refused(&later), Reason::Fragment);
+        lab.serve(std::slice::from_ref(&udp));
+        assert_eq!(lab.run(&first).0, REDIRECT);
+        assert_eq!(lab.run(&later).0, REDIRECT);
+    }
+}
+
 #[test]
 fn a_half_open_flow_is_forgotten_after_its_own_time() {
     root_or_skip!();

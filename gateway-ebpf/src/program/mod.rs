@@ -172,6 +172,22 @@ fn is_all_here<A>(ctx: &XdpContext, packet: &Packet<A>) -> bool {
     ctx.data() + end <= ctx.data_end() || unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize >= end
 }
 
+/// Whether the frame is for a group of stations, as broadcasts are. RFC 1122 §3.3.6 has the stack discard a packet to one
+/// host's address in such a frame, and what XDP sends in its place would have the group as its source.
+#[inline(always)]
+fn is_to_a_group(ctx: &XdpContext) -> bool {
+    // SAFETY: the byte is there.
+    send::bytes(ctx, 0, 6).is_some_and(|to| unsafe { *to } & 1 != 0)
+}
+
+/// Whether all of the frame may be read directly. Of a large one the stack reads on where the parser has to end.
+#[inline(always)]
+fn is_all_in_sight(ctx: &XdpContext) -> bool {
+    // SAFETY: the kernel's context.
+    let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+    length as usize <= ctx.data_end() - ctx.data()
+}
+
 #[inline(always)]
 fn frame(ctx: &XdpContext) -> Frame {
     // SAFETY: the kernel hands over readable bytes from `data` to `data_end`, nobody else writes them meanwhile, no frame
