@@ -10,6 +10,7 @@ use std::process::Command;
 
 use gateway::config::model::{self, AccessAction, AccessRule, FlowLimits, VipAffinity, VipMode, VipProtocol, XdpMode};
 use gateway::xdp::{self, Attached, Backend, Detached, Interface, Reason, Service, Target, Xdp};
+use gateway_ebpf::abi::{VERSION, names};
 use gateway_tests::lab::{self, BpfFileSystem, Namespace};
 use gateway_tests::root_or_skip;
 
@@ -103,18 +104,30 @@ fn another_versions_link_is_taken_over_and_its_directory_goes() {
 }
 
 #[test]
-fn maps_of_another_size_are_made_anew_and_those_of_the_same_keep_what_they_have() {
+fn maps_of_another_size_and_some_without_the_others_are_made_anew_and_those_of_the_same_keep_what_they_have() {
     root_or_skip!();
     let (bpf, gateway) = (BpfFileSystem::mount(), lab());
     let small = pinned(&bpf, &["eth0"], XdpMode::Auto);
     let large = model::Xdp { flows: FlowLimits { established: 2048, ..small.flows.clone() }, ..small.clone() };
+    let denied = |xdp: &Xdp| xdp.counters().unwrap().packets(Reason::DeniedV4);
+    let taken_over = ["xdp: eth0 native, taken over from the process before"];
     let first = attach(&gateway, &small);
     first.probe(&v4(DENIED), 5).unwrap();
     drop(first);
     let second = attach(&gateway, &large);
-    assert_eq!(second.counters().unwrap().packets(Reason::DeniedV4), 0, "they refer to each other: all begin anew");
-    assert_eq!(lines(&second), ["xdp: eth0 native, taken over from the process before"]);
+    assert_eq!(denied(&second), 0, "they refer to each other: all begin anew");
+    assert_eq!(lines(&second), taken_over);
+    second.probe(&v4(DENIED), 5).unwrap();
     drop(second);
+    fs::remove_file(bpf.root().join(format!("v{VERSION}")).join(names::SETTINGS)).unwrap();
+    let third = attach(&gateway, &large);
+    assert_eq!(denied(&third), 0, "one is missing: all begin anew");
+    assert_eq!(lines(&third), taken_over);
+    third.probe(&v4(DENIED), 5).unwrap();
+    drop(third);
+    let fourth = attach(&gateway, &large);
+    assert_eq!(denied(&fourth), 5);
+    drop(fourth);
     xdp::detach(&bpf.root()).unwrap();
 }
 

@@ -14,6 +14,10 @@ use libbpf_sys::{bpf_map_batch_opts, bpf_map_create_opts, bpf_map_info};
 /// kernel's copy of them is not.
 const ENTRIES_PER_CALL: usize = 1 << 16;
 
+/// Entries read at once from a hash table: large enough that the system call does not matter, and for any bucket, of which
+/// there are as many as entries.
+const ENTRIES_PER_WALK: usize = 1 << 12;
+
 /// A map of the kernel whose keys and values have these types. It lives as long as this value, or as a program or
 /// another map holds it.
 #[derive(Debug)]
@@ -21,6 +25,15 @@ pub(super) struct Table<K, V> {
     fd: OwnedFd,
     entries_max: u32,
     of: PhantomData<fn(K, V)>,
+}
+
+/// Whole buckets of a hash table.
+struct Batch<K, V> {
+    entries: Vec<(K, V)>,
+    /// The bucket that comes after them.
+    next: u32,
+    /// They are at the end of the table.
+    is_last: bool,
 }
 
 /// What a [`Table`] is.
@@ -179,15 +192,36 @@ impl<K: Pod, V: Pod> Table<K, V> {
         let first = all.saturating_sub(buckets);
         // There are no more entries than buckets, so many more than these are not in them.
         let room = 2 * (all - first) as usize + 64;
+        let batch = self.read(Some(first), room)?;
+        Ok((batch.entries, f64::from(batch.next.clamp(first, all) - first) / f64::from(all)))
+    }
+
+    /// Passes what a hash table has to `take`, each bucket once: the walk ends however fast entries come and go, and none that
+    /// stays is passed twice or left out.
+    pub fn each(&self, mut take: impl FnMut(K, V)) -> io::Result<()> {
+        let mut from = None;
+        loop {
+            let batch = self.read(from, ENTRIES_PER_WALK)?;
+            batch.entries.into_iter().for_each(|(key, value)| take(key, value));
+            if batch.is_last {
+                return Ok(());
+            }
+            from = Some(batch.next);
+        }
+    }
+
+    /// Buckets of a hash table, from this one or the first on; `room` is for the entries of one at least.
+    fn read(&self, mut from: Option<u32>, room: usize) -> io::Result<Batch<K, V>> {
         let mut keys = vec![std::mem::MaybeUninit::<K>::zeroed(); room];
         let mut values = vec![std::mem::MaybeUninit::<V>::zeroed(); room];
-        let (mut from, mut next, mut count) = (first, 0_u32, room as u32);
+        let (mut next, mut count) = (0_u32, room as u32);
+        let from = from.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
         // SAFETY: both vectors have room for `count` elements of the sizes the map has, as `create` and `open` saw to, and
-        // the places in a hash table are four bytes.
+        // the places in a hash table are four bytes; null is its beginning.
         let result = succeeded(unsafe {
             libbpf_sys::bpf_map_lookup_batch(
                 self.fd.as_raw_fd(),
-                (&raw mut from).cast(),
+                from.cast(),
                 (&raw mut next).cast(),
                 keys.as_mut_ptr().cast(),
                 values.as_mut_ptr().cast(),
@@ -195,15 +229,15 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 &OPTIONS,
             )
         });
-        match result {
-            // At the end of the table.
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-            _ => {}
-        }
+        let is_last = match result {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
         let entries = keys.iter().zip(&values).take(count as usize);
         // SAFETY: every byte is initialised, by zero or by the kernel, and every bit pattern of a `Pod` is a value.
         let entries = entries.map(|(key, value)| unsafe { (key.assume_init(), value.assume_init()) }).collect();
-        Ok((entries, f64::from(next.clamp(first, all) - first) / f64::from(all)))
+        Ok(Batch { entries, next, is_last })
     }
 
     /// The values of an array with so many places.

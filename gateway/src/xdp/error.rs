@@ -161,9 +161,7 @@ impl fmt::Display for XdpError {
                 "nothing is pinned in {} by this version; a gateway with `pin` in [xdp] and an interface does that",
                 directory.display()
             ),
-            XdpError::Map { operation, cause } => {
-                write!(f, "the kernel did not {operation}: {cause}; the previous lists stay in force")
-            }
+            XdpError::Map { operation, cause } => write!(f, "the kernel did not {operation}: {cause}"),
         }
     }
 }

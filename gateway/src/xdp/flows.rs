@@ -5,14 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::Map;
 use gateway_ebpf::abi::names;
 use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, TICK_SHIFT, Timeouts, mode};
 use gateway_ebpf::packet::protocol;
 
 use super::batch::Table;
 use super::convert::{self, Address};
-use super::services::typed;
 use super::{XdpError, tables};
 use crate::config::model::{VipMode, VipProtocol};
 
@@ -75,14 +74,7 @@ pub(super) struct FlowTables {
     v6: [FlowTable<Ip6>; 2],
 }
 
-struct FlowTable<A>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
-    map: HashMap<MapData, FlowKey<A>, Flow<A>>,
-    table: Table<FlowKey<A>, Flow<A>>,
-}
+struct FlowTable<A>(Table<FlowKey<A>, Flow<A>>);
 
 impl<A: Address + 'static> FlowTable<A>
 where
@@ -90,16 +82,27 @@ where
     Flow<A>: Pod,
 {
     fn open(map: Map) -> Result<FlowTable<A>, XdpError> {
-        Ok(FlowTable { table: tables::table(&map)?, map: typed(map)? })
+        tables::table(&map).map(FlowTable)
     }
 
     fn usage(&self, state: FlowState, is_v6: bool, timeouts: &Timeouts) -> io::Result<FlowTableUse> {
-        let (entries, part) = self.table.sample(SAMPLE)?;
+        let (entries, part) = self.0.sample(SAMPLE)?;
         let now = tick();
         let over = entries.iter().filter(|(key, flow)| is_over(key, flow, state, timeouts, now)).count();
-        let max = u64::from(self.table.entries_max());
+        let max = u64::from(self.0.entries_max());
         let of_all = |count: usize| if part > 0.0 { ((count as f64 / part).round() as u64).min(max) } else { 0 };
         Ok(FlowTableUse { state, is_v6, live: of_all(entries.len() - over), over: of_all(over), max })
+    }
+
+    fn collect(&self, state: FlowState, now: u32, of: Option<IpAddr>, into: &mut Vec<FlowInfo>) -> io::Result<()> {
+        self.0.each(|key, flow| {
+            if flow.reverse == 0 {
+                let info = info(&key, &flow, state, now);
+                if of.is_none_or(|of| info.client.ip() == of || info.backend.ip() == of) {
+                    into.push(info);
+                }
+            }
+        })
     }
 }
 
@@ -138,45 +141,17 @@ impl FlowTables {
     /// Flows whose client or backend is `of`; of everybody if it is `None`. Packets come meanwhile, so one that begins or
     /// ends now may be there or not.
     pub fn read(&self, of: Option<IpAddr>) -> Result<Vec<FlowInfo>, XdpError> {
+        let failed = |error: io::Error| XdpError::map("read the flows", &error);
         let mut flows = Vec::new();
         let now = tick();
         for (v4, v6, state) in
             [(&self.v4[0], &self.v6[0], FlowState::HalfOpen), (&self.v4[1], &self.v6[1], FlowState::Established)]
         {
-            collect(&v4.map, state, now, of, &mut flows).map_err(|error| XdpError::map("read the flows", &error))?;
-            collect(&v6.map, state, now, of, &mut flows).map_err(|error| XdpError::map("read the flows", &error))?;
+            v4.collect(state, now, of, &mut flows).map_err(failed)?;
+            v6.collect(state, now, of, &mut flows).map_err(failed)?;
         }
         Ok(flows)
     }
-}
-
-fn collect<A: Address>(
-    table: &HashMap<MapData, FlowKey<A>, Flow<A>>,
-    state: FlowState,
-    now: u32,
-    of: Option<IpAddr>,
-    into: &mut Vec<FlowInfo>,
-) -> Result<(), MapError>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
-    for key in table.keys() {
-        let key = key?;
-        // An entry may go between the two calls.
-        let flow = match table.get(&key, 0) {
-            Ok(flow) => flow,
-            Err(MapError::KeyNotFound) => continue,
-            Err(error) => return Err(error),
-        };
-        if flow.reverse == 0 {
-            let info = info(&key, &flow, state, now);
-            if of.is_none_or(|of| info.client.ip() == of || info.backend.ip() == of) {
-                into.push(info);
-            }
-        }
-    }
-    Ok(())
 }
 
 fn info<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, now: u32) -> FlowInfo {

@@ -85,21 +85,23 @@ impl Pins {
         Ok(Pins { root: root.into(), directory })
     }
 
-    /// The maps to keep and where each is pinned. When one that is pinned is not what `object` asks for, all are made
+    /// The maps to keep and where each is pinned. When one is not pinned, or is not what `object` asks for, all are made
     /// anew: they refer to each other. `entries` are sizes in place of the object's.
     pub fn maps(&self, object: &[u8], entries: &[(&str, u32)]) -> Vec<(&'static str, PathBuf)> {
         let maps: Vec<_> = KEPT.iter().map(|&name| (name, self.directory.join(name))).collect();
+        if !maps.iter().any(|(_, path)| path.exists()) {
+            return maps;
+        }
         let Ok(object) = aya_obj::Object::parse(object) else { return maps };
         let misfit = maps.iter().find_map(|(name, path)| {
             let map = object.maps.get(*name)?;
             let entries = entries.iter().find(|(of, _)| of == name).map(|(_, entries)| *entries);
             let wanted = [map.map_type(), map.key_size(), map.value_size(), entries.unwrap_or(map.max_entries())];
-            let found = shape(path)?;
-            (found != wanted).then_some(name)
+            (shape(path) != Some(wanted)).then_some(name)
         });
         if let Some(name) = misfit {
             log::warn!(
-                "xdp: {name} has another size or type than the one that is pinned; flows and counters begin anew"
+                "xdp: {name} is not pinned in the size and type of this configuration; flows and counters begin anew"
             );
             for path in maps.iter().map(|(_, path)| path).filter(|path| path.exists()) {
                 if let Err(error) = fs::remove_file(path) {
@@ -191,9 +193,6 @@ pub(super) fn detach_link(path: &Path) -> io::Result<()> {
 
 /// Type, key size, value size and entries of a pinned map; `None` when there is none.
 fn shape(path: &Path) -> Option<[u32; 4]> {
-    if !path.exists() {
-        return None;
-    }
     let info = MapInfo::from_pin(path).ok()?;
     let map_type = info.map_type().ok()?;
     Some([map_type as u32, info.key_size(), info.value_size(), info.max_entries()])

@@ -203,7 +203,7 @@ impl Change {
 }
 
 fn not_taken(error: io::Error) -> XdpError {
-    XdpError::map("take the [[access]] lists", &error)
+    XdpError::Map { operation: "take the [[access]] lists", cause: format!("{error}; the previous ones stay in force") }
 }
 
 /// Why a table is not changed in place.

@@ -53,7 +53,7 @@ pub fn judge(facts: &Facts, config: Option<&Config>) -> Vec<Finding> {
     findings.extend(forwarding(facts, vips));
     findings.extend(local_packets(facts, vips));
     findings.extend(ports(facts, xdp, vips));
-    findings.extend(dsr(vips));
+    findings.extend(checks_at_vips(facts, vips));
     findings.extend(syn_cookies(facts, xdp));
     findings
 }
@@ -71,9 +71,12 @@ fn kernel(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some((major, minor)) = facts.kernel {
         let found = format!("Linux {major}.{minor}");
-        findings.push(match (major, minor) >= (5, 18) {
+        findings.push(match (major, minor) >= (5, 19) {
             true => good("kernel", found),
-            false => bad(Grade::Broken, "kernel", found, "the program does not load", "Linux 5.18 or later"),
+            false => {
+                let cost = "the gateway does not start (io_uring); before Linux 5.18 the program does not load either";
+                bad(Grade::Broken, "kernel", found, cost, "Linux 5.19 or later")
+            }
         });
         if let Some(bytes) = facts.memlock.filter(|_| (major, minor) < (5, 11)) {
             let found = format!("{bytes} bytes may be locked");
@@ -85,7 +88,7 @@ fn kernel(facts: &Facts) -> Vec<Finding> {
         findings.push(match there {
             Some(true) => good("kernel", format!("has {name}")),
             Some(false) => {
-                let fix = "a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_XDP_SOCKETS, 5.18 or later";
+                let fix = "a kernel with CONFIG_BPF_SYSCALL and CONFIG_BPF_JIT, 5.18 or later";
                 bad(Grade::Broken, "kernel", format!("has no {name}"), "the program does not load", fix)
             }
             None => {
@@ -191,13 +194,17 @@ fn forwarding(facts: &Facts, vips: &[Vip]) -> Vec<Finding> {
     of_version.collect()
 }
 
-/// Until an endpoint's MAC address is known, the stack gets packets whose source, or destination, is this box.
+/// Until an endpoint's MAC address is known, the stack gets packets whose source is this box. What it makes of them is a
+/// matter of IPv4: IPv6 has neither setting.
 fn local_packets(facts: &Facts, vips: &[Vip]) -> Vec<Finding> {
-    let nat = vips.iter().any(|vip| vip.mode == VipMode::Nat && matches!(vip.target, VipTarget::Cluster(_)));
+    let v4 = || vips.iter().filter(|vip| vip.address.is_ipv4());
+    let has_own_source =
+        |vip: &Vip| matches!(vip.mode, VipMode::Nat | VipMode::Ipip) && matches!(vip.target, VipTarget::Cluster(_));
+    let own_source = v4().any(has_own_source);
     let mut findings = Vec::new();
     for interface in facts.interfaces.iter().filter(|interface| interface.exists) {
         let accepts = facts.accept_local == Some(true) || interface.accept_local == Some(true);
-        if nat && interface.accept_local.is_some() && !accepts {
+        if own_source && interface.accept_local.is_some() && !accepts {
             let cost =
                 "first packets to an endpoint whose MAC address is not known are lost; health checks keep it known";
             let fix = format!("sysctl -w net.ipv4.conf.{}.accept_local=1", interface.name);
@@ -205,7 +212,7 @@ fn local_packets(facts: &Facts, vips: &[Vip]) -> Vec<Finding> {
         }
         // The stricter of the two counts.
         let strict = facts.rp_filter.max(interface.rp_filter) == Some(1);
-        if !vips.is_empty() && strict {
+        if v4().next().is_some() && strict {
             let cost = "packets that the stack gets from another interface than it would answer by are dropped";
             let fix = format!("sysctl -w net.ipv4.conf.{}.rp_filter=2, and the same for `all`", interface.name);
             findings.push(bad(Grade::Costly, &interface.name, "rp_filter is strict", cost, fix));
@@ -252,13 +259,18 @@ fn syn_cookies(facts: &Facts, xdp: &Xdp) -> Option<Finding> {
     })
 }
 
-/// What no look at this machine can tell.
-fn dsr(vips: &[Vip]) -> Option<Finding> {
-    vips.iter().any(|vip| matches!(vip.mode, VipMode::Dsr | VipMode::Ipip)).then(|| {
-        let cost = "health checks go to the endpoints' own addresses: they do not see that a VIP is missing there";
-        let fix = "docs/l4.md says how endpoints are set up, and how to try one";
-        bad(Grade::Costly, "dsr, ipip", "endpoints answer by themselves", cost, fix)
-    })
+/// An endpoint has to have the VIP. Only checks at the VIP tell whether it has: they take links of tc (tcx).
+fn checks_at_vips(facts: &Facts, vips: &[Vip]) -> Option<Finding> {
+    let subject = "dsr, ipip";
+    let is_wanted = vips.iter().any(|vip| matches!(vip.mode, VipMode::Dsr | VipMode::Ipip));
+    let (major, minor) = facts.kernel.filter(|_| is_wanted)?;
+    if (major, minor) >= (6, 6) {
+        return Some(good(subject, "health checks can ask at the virtual address"));
+    }
+    let found = format!("Linux {major}.{minor} has no checks at the virtual address");
+    let cost = "health checks go to the endpoints' own addresses: they do not see that a VIP is missing there";
+    let fix = "Linux 6.6 or later; until then docs/l4.md says how endpoints are set up";
+    Some(bad(Grade::Costly, subject, found, cost, fix))
 }
 
 #[cfg(test)]
@@ -338,8 +350,9 @@ mod tests {
     #[test]
     fn each_fault_is_found_with_its_grade() {
         type Break = fn(&mut Facts);
-        let cases: [(Break, &[&str]); 17] = [
+        let cases: [(Break, &[&str]); 18] = [
             (|facts| facts.kernel = Some((5, 15)), &["broken kernel: Linux 5.15"]),
+            (|facts| facts.kernel = Some((5, 18)), &["broken kernel: Linux 5.18"]),
             (
                 |facts| facts.kernel = Some((5, 10)),
                 &["broken kernel: Linux 5.10", "broken memlock: 65536 bytes may be locked"],
@@ -401,6 +414,40 @@ mod tests {
         facts.interfaces[0].driver = Some("e1000".into());
         facts.interfaces[0].attached = Some(Attached::Generic);
         assert_eq!(bad_ones(&facts, VipMode::Nat), Vec::<String>::new());
-        assert_eq!(bad_ones(&machine(), VipMode::Dsr), ["costs dsr, ipip: endpoints answer by themselves"]);
+    }
+
+    #[test]
+    fn checks_at_the_virtual_address_want_a_newer_kernel() {
+        let old = "costs dsr, ipip: Linux 6.1 has no checks at the virtual address";
+        let cases: [(VipMode, (u32, u32), &[&str]); 5] = [
+            (VipMode::Dsr, (6, 1), &[old]),
+            (VipMode::Ipip, (6, 1), &[old]),
+            (VipMode::Nat, (6, 1), &[]),
+            (VipMode::Dsr, (6, 6), &[]),
+            (VipMode::Ipip, (7, 0), &[]),
+        ];
+        for (mode, kernel, expected) in cases {
+            let facts = Facts { kernel: Some(kernel), ..machine() };
+            assert_eq!(bad_ones(&facts, mode), expected, "{mode:?} {kernel:?}");
+        }
+    }
+
+    #[test]
+    fn settings_of_ipv4_matter_to_vips_of_ipv4_whose_packets_have_the_box_as_their_source() {
+        let found = ["costs eth0: accept_local is off", "costs eth0: rp_filter is strict"];
+        let cases: [(VipMode, &str, &[&str]); 4] = [
+            (VipMode::Nat, "192.0.2.1:80", &found),
+            (VipMode::Ipip, "192.0.2.1:80", &found),
+            (VipMode::Dnat, "192.0.2.1:80", &found[1..]),
+            (VipMode::Nat, "[2001:db8::1]:80", &[]),
+        ];
+        for (mode, vip, expected) in cases {
+            let mut facts = Facts { kernel: Some((6, 6)), ..machine() };
+            facts.interfaces[0].accept_local = Some(false);
+            facts.interfaces[0].rp_filter = Some(1);
+            let mut config = config(mode);
+            config.vips[0].address = vip.parse().unwrap();
+            assert_eq!(bad_of(&facts, &config), expected, "{mode:?} {vip}");
+        }
     }
 }

@@ -86,7 +86,7 @@ pub struct FlowTimeouts {
     pub half_open: Duration,
     /// `established`: TCP. Default 1 h; as long as the endpoints keep silent connections.
     pub established: Duration,
-    /// `closing`: TCP after a FIN or RST. Default 10 s.
+    /// `closing`: TCP after a RST, or the FINs of both sides. Default 10 s.
     pub closing: Duration,
     /// `udp`. Default 60 s.
     pub udp: Duration,

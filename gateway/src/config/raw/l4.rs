@@ -112,7 +112,7 @@ pub struct Timeouts {
     /// TCP; as long as the endpoints keep silent connections.
     #[schemars(extend("default" = "1h", "examples" = ["15m"]))]
     pub established: Optional<PositiveDuration>,
-    /// TCP after a FIN or RST.
+    /// TCP after a RST, or the FINs of both sides.
     #[schemars(extend("default" = "10s", "examples" = ["30s"]))]
     pub closing: Optional<PositiveDuration>,
     /// UDP.
