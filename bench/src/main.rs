@@ -1,7 +1,8 @@
 //! `gateway-bench`: load scenarios. `cargo xtask bench` installs what it needs, builds it and starts it.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ fn bench(args: Args) -> Result<()> {
     let count = scenarios.len() + l4.len();
     writeln!(out, "{count} scenarios, {rounds} rounds: about {} minutes", expected.as_secs().div_ceil(60))?;
     let machine = machine::describe();
-    let dir = args.results.join(machine::name());
+    let dir = new_dir(&args.results);
     let bench = Bench::new(times, poll::raise_descriptor_limit())?;
     let mut progress = Progress::new(expected);
     let mut results = Vec::new();
@@ -104,6 +105,13 @@ fn bench(args: Args) -> Result<()> {
     }
     writeln!(out, "written to {}", dir.display())?;
     Ok(())
+}
+
+/// A directory that is not there yet: no run replaces the results of another.
+fn new_dir(results: &Path) -> PathBuf {
+    let name = machine::name();
+    let names = iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));
+    names.map(|name| results.join(name)).find(|dir| !dir.exists()).unwrap_or_default()
 }
 
 /// What is run in turn.

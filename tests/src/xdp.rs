@@ -65,6 +65,8 @@ pub struct Lab {
     pub namespace: Namespace,
     /// The program.
     pub xdp: Xdp,
+    config: model::Xdp,
+    access: Vec<AccessRule>,
     _peer: Namespace,
     pins: BpfFileSystem,
 }
@@ -110,7 +112,13 @@ impl Lab {
         let pin = Some(pins.root());
         let config = model::Xdp { interfaces: vec!["lo".into()], mode: XdpMode::Generic, pin, ..config };
         let xdp = namespace.enter(|| xdp::attach(&config, access).unwrap());
-        Lab { namespace, xdp, _peer: peer, pins }
+        Lab { namespace, xdp, config, access: access.to_vec(), _peer: peer, pins }
+    }
+
+    /// A reload with another `[xdp]`, and the access rules as they are.
+    pub fn reload(&mut self, change: impl FnOnce(&mut model::Xdp)) {
+        change(&mut self.config);
+        self.namespace.enter(|| self.xdp.sync(&self.config, &self.access).unwrap());
     }
 
     /// Makes the program serve these and no others.

@@ -162,6 +162,66 @@ fn a_silent_flow_is_remembered_as_long_as_its_state_says_and_no_longer() {
     }
 }
 
+/// Each round one side is silent for longer than the flow is remembered, and the other is not.
+#[test]
+fn a_flow_of_which_one_side_only_listens_is_alive() {
+    root_or_skip!();
+    let (tcp, udp) = (VipProtocol::Tcp, VipProtocol::Udp);
+    let talking: Bring = |lab, a| {
+        let question = lab.sent(&lab.first(VipProtocol::Udp, a.client, a.vip));
+        lab.sent(&lab.answer(VipProtocol::Udp, &question.to.to_string(), &question.from.to_string()));
+        lab.sent(&lab.next(VipProtocol::Udp, a.client, a.vip));
+    };
+    let asked: Bring = |lab, a| _ = lab.sent(&lab.first(VipProtocol::Udp, a.client, a.vip));
+    let half_open: Bring = |lab, a| _ = lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+    let cases = [
+        ("UDP", udp, talking, timeouts().udp),
+        ("UDP without an answer", udp, asked, timeouts().udp),
+        ("an endpoint that is slow to accept", tcp, half_open, timeouts().half_open),
+    ];
+    for (a, (name, protocol, bring, timeout)) in BOTH.into_iter().flat_map(|a| cases.map(|case| (a, case))) {
+        let mut lab = timed_lab();
+        lab.serve(&[service(a, protocol, VipMode::Nat, &a.backends[..1])]);
+        bring(&lab, a);
+        let flow = lab.xdp.flows(None).unwrap()[0].clone();
+        let (question, answer) = (
+            lab.first(protocol, a.client, a.vip),
+            lab.answer(protocol, &flow.backend.to_string(), &flow.source.to_string()),
+        );
+        for (speaker, listener) in [(&question, &answer), (&answer, &question)] {
+            for _ in 0..3 {
+                lab.wait(timeout - MARGIN);
+                lab.sent(speaker);
+            }
+            lab.sent(listener);
+            assert_eq!(lab.flows_begun(), 1, "{name}");
+        }
+        lab.wait(timeout + MARGIN);
+        lab.sent(&question);
+        assert_eq!(lab.flows_begun(), 2, "{name}, when both are silent");
+    }
+}
+
+#[test]
+fn a_later_fragment_is_not_sent_to_a_backend_that_has_died() {
+    root_or_skip!();
+    for a in BOTH {
+        let mut lab = timed_lab();
+        let udp = service(a, VipProtocol::Udp, VipMode::Nat, &a.backends[..1]);
+        lab.serve(std::slice::from_ref(&udp));
+        let large = Build { payload: vec![9; 1_001], ..Build::udp(a.client, a.vip) };
+        let [first, later] = packet::fragments(&large, 512);
+        for frame in [&first, &later, &later] {
+            assert_eq!(lab.run(frame).0, REDIRECT);
+        }
+        lab.serve(&[with_backends(&udp, |backend| backend.alive = false)]);
+        assert_eq!(lab.refused(&later), Reason::Fragment);
+        lab.serve(std::slice::from_ref(&udp));
+        assert_eq!(lab.run(&first).0, REDIRECT);
+        assert_eq!(lab.run(&later).0, REDIRECT);
+    }
+}
+
 #[test]
 fn a_half_open_flow_is_forgotten_after_its_own_time() {
     root_or_skip!();
@@ -312,6 +372,47 @@ fn each_flow_has_a_source_port_of_its_own_and_dead_ones_give_theirs_up() {
     };
     let kept = lab.connect(&V4, "198.51.100.9:61033").from.port();
     assert_eq!(kept, 61_033, "a client's own port is kept where it is in the range");
+}
+
+#[test]
+fn a_flow_keeps_its_source_port_when_the_range_is_another_one() {
+    root_or_skip!();
+    let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+    let mut lab = Lab::with(model::Xdp { snat_ports: 61_000..=61_063, flows, ..model::Xdp::default() });
+    let tcp = service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends[..1]);
+    lab.serve(std::slice::from_ref(&tcp));
+    let old = lab.connect(&V4, V4.client);
+    lab.reload(|xdp| xdp.snat_ports = 50_000..=50_063);
+    let new = lab.connect(&V4, "198.51.100.8:40000");
+    assert!((50_000..=50_063).contains(&new.from.port()), "before the next look at the services: {new:?}");
+    lab.serve(std::slice::from_ref(&tcp));
+    for flow in [old, new] {
+        lab.sent(&lab.next(VipProtocol::Tcp, &flow.to.to_string(), &flow.from.to_string()));
+    }
+}
+
+#[test]
+fn a_service_in_the_place_of_another_has_neither_its_flows_nor_its_counts() {
+    root_or_skip!();
+    let mut lab = Lab::new();
+    let first = service(&V4, VipProtocol::Tcp, VipMode::Nat, &V4.backends[..1]);
+    let other = Service { address: "203.0.113.1:81".parse().unwrap(), ..first.clone() };
+    let counts = |lab: &Lab| {
+        let stats = lab.xdp.service_stats().unwrap();
+        (stats[0].dropped, stats[0].backends[0].counts)
+    };
+    lab.serve(std::slice::from_ref(&first));
+    let none = counts(&lab);
+    let flow = lab.connect(&V4, V4.client);
+    lab.serve(&[Service { drain: true, ..first.clone() }]);
+    lab.refused(&lab.first(VipProtocol::Tcp, "198.51.100.8:1", V4.vip));
+    assert_ne!(counts(&lab), none);
+    for now in [&other, &first, &other] {
+        lab.serve(std::slice::from_ref(now));
+        assert_eq!(counts(&lab), none, "{now:?}");
+        let answer = lab.next(VipProtocol::Tcp, &flow.to.to_string(), &flow.from.to_string());
+        assert_ne!(lab.run(&answer).0, REDIRECT, "the flow goes on");
+    }
 }
 
 #[test]

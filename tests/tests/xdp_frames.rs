@@ -113,6 +113,22 @@ fn jumbo_frames_are_forwarded_and_refused_like_others() {
     }
 }
 
+/// Rules and limits could not be asked about its port and flags, which the stack finds.
+#[test]
+fn a_jumbo_frame_whose_ports_are_behind_the_bytes_in_sight_is_dropped() {
+    root_or_skip!();
+    let lab = Lab::new();
+    for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
+        let packet = build(protocol, SYN, V6.client, V6.vip);
+        let options = |next: u8| [&[next, 255][..], &[0; 2046]].concat();
+        let chain = [options(60), options(packet.protocol)].concat();
+        let hidden = Build { extension: Some(0), options: chain, payload: vec![7; 99], ..packet.clone() };
+        assert_eq!(lab.refused(&hidden.frame()), Reason::HiddenPorts);
+        let seen = Build { extension: Some(0), options: options(packet.protocol), payload: vec![7; 4_000], ..packet };
+        assert_eq!(lab.refused(&seen.frame()), Reason::Pass);
+    }
+}
+
 fn packet_frame_cut(packet: &Build) -> Vec<u8> {
     let mut frame = packet.frame();
     frame.pop();

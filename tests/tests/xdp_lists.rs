@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +18,7 @@ use gateway_tests::lab::{self, Namespace};
 use gateway_tests::root_or_skip;
 use gateway_tests::wait;
 use ipnet::{IpNet, Ipv4Net};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use socket2::{Domain, Socket, Type};
 
 use AccessAction::{Allow, Deny};
@@ -146,6 +148,38 @@ fn counters_of_a_rule_go_on_while_its_list_is_changed_and_exchanged() {
     let mut rules = xdp.rules().unwrap();
     rules.sort();
     assert_eq!(rules, [("new", 1), ("one", 2)], "a rule counts by its name");
+}
+
+#[test]
+fn a_list_that_was_exchanged_leaves_the_kernel() {
+    root_or_skip!();
+    log::set_logger(&WARNINGS).unwrap();
+    log::set_max_level(LevelFilter::Warn);
+    let gateway = Namespace::new("gateway");
+    let config = on(XdpLimits::default());
+    let mut xdp = gateway.enter(|| xdp::attach(&config, &[many("first", 20_000, 7)]).unwrap());
+    for seed in [11, 13] {
+        gateway.enter(|| xdp.sync(&config, &[many("next", 20_000, seed)]).unwrap());
+    }
+    let warnings = WARNINGS.0.lock().unwrap();
+    assert!(!warnings.iter().any(|line| line.contains("kernel's memory")), "{warnings:?}");
+}
+
+/// The warnings of all tests of this file.
+struct Warnings(Mutex<Vec<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl Log for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
 }
 
 #[test]

@@ -259,6 +259,23 @@ fn pings_to_a_virtual_address_are_answered() {
     }
 }
 
+#[test]
+fn frames_to_a_group_of_stations_are_left_to_the_stack() {
+    root_or_skip!();
+    for (a, echo) in [(&V4, 8), (&V6, 128)] {
+        let mut lab = Lab::new();
+        lab.serve(&[service(a, VipProtocol::Tcp, VipMode::Nat, &a.backends)]);
+        let (client, vip) = (at(a.client).ip().to_string(), at(a.vip).ip().to_string());
+        let ping = packet::icmp(&client, &vip, echo, 0, [0x12, 0x34, 0, 1], b"abcdefg");
+        for frame in [ping, lab.first(VipProtocol::Tcp, a.client, a.vip)] {
+            for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
+                assert_eq!(lab.refused(&[&group[..], &frame[6..]].concat()), Reason::Pass);
+            }
+            lab.sent(&frame);
+        }
+    }
+}
+
 /// Type and code of the errors that are about packets: unreachable, too big, time exceeded, parameter problem.
 const ERRORS: [(&Addresses, u8, u8); 8] =
     [(&V4, 3, 4), (&V4, 3, 3), (&V4, 11, 0), (&V4, 12, 0), (&V6, 1, 4), (&V6, 2, 0), (&V6, 3, 0), (&V6, 4, 1)];

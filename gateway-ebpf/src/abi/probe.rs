@@ -50,7 +50,17 @@ pub struct Probe {
     pub endpoint: Ip6,
     /// The virtual address.
     pub vip: Ip6,
+    /// This box's address, which the answers go to.
+    pub source: Ip6,
+    /// The tick of the last packet to the endpoint.
+    pub sent: u32,
+    /// Zero.
+    pub unused: u32,
 }
+
+/// Ticks after its last packet in which a check's answers may come: longer than a check takes. Later ones are not
+/// touched, as the port may be another socket's.
+pub const ANSWERS_FOR: u32 = 120;
 
 /// The key of [`PROBES`]: the transport protocol and the box's port, as it stands in the packet.
 #[inline(always)]
@@ -59,7 +69,7 @@ pub const fn key(protocol: u32, port: u16) -> u32 {
 }
 
 const _: () = {
-    assert!(size_of::<Target>() == 24 && size_of::<Probe>() == 32);
+    assert!(size_of::<Target>() == 24 && size_of::<Probe>() == 56);
     assert!(TARGETS_MAX.is_power_of_two() && MARK & MARK_NUMBER == 0);
 };
 

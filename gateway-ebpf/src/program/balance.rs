@@ -6,15 +6,15 @@ use gateway_ebpf::abi::service::FlowKey;
 use gateway_ebpf::packet::{Packet, Shape, protocol};
 
 use super::family::Family;
-use super::{Next, cookie, drop, flow, is_all_here, pass, send, settings};
+use super::{Next, cookie, drop, flow, is_all_here, is_all_in_sight, pass, send, settings};
 
 /// `otherwise` is what an earlier stage calls the packet when it is none of a service.
 #[inline(always)]
 pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason) -> u32 {
     match packet.shape {
         Shape::Whole => {}
-        Shape::Cut => return pass(Reason::Malformed),
-        Shape::Hidden => return drop(Reason::HiddenPorts),
+        Shape::Cut if is_all_in_sight(ctx) => return pass(Reason::Malformed),
+        Shape::Cut | Shape::Hidden => return drop(Reason::HiddenPorts),
         Shape::First(_) => return first_fragment(packet, otherwise),
         Shape::Later(_) => return Next::fragment::<A>(),
     }

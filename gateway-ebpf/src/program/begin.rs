@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{Next, cookie, count, drop_by, flow, is_all_here, parse, pass, settings};
+use super::{Next, cookie, count, drop_by, flow, is_all_here, is_to_a_group, parse, pass, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -48,12 +48,15 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         // SAFETY: an element of a map stays memory of the map while the program runs, and nobody writes the fields that
         // are read here, except single bytes.
         let half_open = unsafe { &mut *found };
-        if flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
+        flow::revive_half_open(found, packet.protocol, now);
+        let has_lost = flow::has_lost_its_answers(half_open, packet.protocol) != 0;
+        if !has_lost && flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
             return go_on(&packet, &key, half_open, now);
         }
         flow::forget_half_open(&key, half_open);
     }
     if let Some(found) = A::established().get_ptr_mut(&key) {
+        flow::revive(found, packet.protocol, now);
         if flow::usable(found, &packet, now) {
             if flow::ends(&packet) {
                 flow::note_end(&key, found, packet.flags);
@@ -100,6 +103,9 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
             counts.local_bytes += bytes;
         });
         return cookie::or_pass(packet, Reason::Local);
+    }
+    if is_to_a_group(ctx) {
+        return pass(Reason::Pass);
     }
     if packet.ttl <= 1 {
         return pass(Reason::Expired);
@@ -310,7 +316,8 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
         let Some(holder) = A::half_open().get_ptr(key) else { return false };
         // SAFETY: an element of a map stays memory of the map while the program runs.
         let holder = unsafe { &*holder };
-        let is_dead = flow::half_open_is_over(holder, key.protocol, now);
+        let is_dead = flow::half_open_is_over(holder, key.protocol, now)
+            && flow::half_open_is_over_the_other_way(holder, key.protocol, now);
         if !is_dead && !(steal && holder.spoken == heard::SILENCE) {
             return false;
         }
@@ -322,18 +329,10 @@ fn take<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, steal: bool, now: u32) -> 
     let Some(holder) = A::established().get_ptr(key) else { return true };
     // SAFETY: as above.
     let holder = unsafe { &*holder };
-    if flow::is_over(holder, key.protocol, now) && is_over_the_other_way(holder, key.protocol, now) {
+    if flow::is_over(holder, key.protocol, now) && flow::is_over_the_other_way(holder, key.protocol, now) {
         flow::forget_established(key, holder);
         return true;
     }
     let _ = A::half_open().remove(key);
     false
-}
-
-/// A backend that is silent does not make a flow of which the client speaks a dead one.
-#[inline(always)]
-fn is_over_the_other_way<A: Family>(entry: &Flow<A>, transport: u32, now: u32) -> bool {
-    let other = FlowKey::answering(entry, transport);
-    // SAFETY: as in `take`.
-    A::established().get_ptr(&other).is_none_or(|other| flow::is_over(unsafe { &*other }, transport, now))
 }

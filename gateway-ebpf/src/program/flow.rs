@@ -57,6 +57,57 @@ pub fn is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
     silent_for(flow, now) > timeout(flow, transport, &settings.timeouts)
 }
 
+/// Whether the other direction of an established flow has been silent for too long, or is none. A flow of which one side
+/// only listens is alive.
+#[inline(always)]
+pub fn is_over_the_other_way<A: Family>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    let other = A::established().get_ptr(&FlowKey::answering(flow, transport));
+    // SAFETY: as in `usable`.
+    other.is_none_or(|other| is_over(unsafe { &*other }, transport, now))
+}
+
+/// The same for a half-open flow.
+#[inline(always)]
+pub fn half_open_is_over_the_other_way<A: Family>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
+    let other = A::half_open().get_ptr(&FlowKey::answering(flow, transport));
+    // SAFETY: as in `usable`.
+    other.is_none_or(|other| half_open_is_over(unsafe { &*other }, transport, now))
+}
+
+/// Makes a direction of an established flow that has been silent go on, if the other one has not.
+#[inline(never)]
+pub fn revive<A: Family>(flow: *mut Flow<A>, transport: u32, now: u32) -> u32 {
+    // SAFETY: as in `usable`.
+    let flow = unsafe { &mut *flow };
+    if is_over(flow, transport, now) && !is_over_the_other_way(flow, transport, now) {
+        flow.seen = now;
+    }
+    0
+}
+
+/// The same for a half-open flow.
+#[inline(never)]
+pub fn revive_half_open<A: Family>(flow: *mut Flow<A>, transport: u32, now: u32) -> u32 {
+    // SAFETY: as in `usable`.
+    let flow = unsafe { &mut *flow };
+    if half_open_is_over(flow, transport, now) && !half_open_is_over_the_other_way(flow, transport, now) {
+        flow.seen = now;
+    }
+    0
+}
+
+/// Whether the note of a first fragment may be followed: no other packet has had its identification since, and its
+/// backend is alive.
+#[inline(always)]
+pub fn note_is_usable<A>(note: *mut Flow<A>, now: u32) -> bool {
+    /// Receivers wait for 30 to 60 s (RFC 1122 §3.3.2, RFC 8200 §4.5), but fragments come together, and the
+    /// identifications of IPv4 begin again soon (RFC 6864 §4).
+    const NOTED_FOR: u32 = 28;
+    // SAFETY: as in `usable`.
+    let note = unsafe { &*note };
+    silent_for(note, now) <= NOTED_FOR && (note.reverse != 0 || backend_is_alive(note))
+}
+
 /// The clocks of two CPUs may be a tick apart.
 #[inline(always)]
 fn silent_for<A>(flow: &Flow<A>, now: u32) -> u32 {
@@ -170,6 +221,18 @@ fn note_answer<A: Family>(answer: &Flow<A>, transport: u32) -> u32 {
 #[inline(always)]
 pub fn establishes<A: Family>(flow: &Flow<A>, packet: &Packet<A>) -> bool {
     flow.reverse == 0 && packet.flags & SYN == 0 && flow.spoken == heard::ANSWER
+}
+
+/// Whether the entry for the backend's answers was evicted, so that nobody can get any: 1 is yes.
+#[inline(never)]
+pub fn has_lost_its_answers<A: Family>(flow: &Flow<A>, transport: u32) -> u32 {
+    if flow.reverse != 0 || !has_answers(flow) {
+        return 0;
+    }
+    let answer = FlowKey::answering(flow, transport);
+    // In this order: another CPU may be moving it.
+    let found = A::half_open().get_ptr(&answer).or_else(|| A::established().get_ptr(&answer));
+    u32::from(found.is_none())
 }
 
 /// Moves both directions. They are in both tables for a moment, never in none.

@@ -12,7 +12,7 @@ use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6};
 use gateway_ebpf::packet::{Packet, Shape};
 
 use super::family::Family;
-use super::{is_all_here, parse, pass, send};
+use super::{flow, is_all_here, parse, pass, send, settings};
 
 /// Packets whose fragments are on their way at once. They follow each other within microseconds.
 const PACKETS: usize = 1 << 12;
@@ -47,7 +47,9 @@ pub fn later<A: Family>(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     let Shape::Later(id) = packet.shape else { return pass(Reason::Malformed) };
-    let Some(flow) = A::fragments().get_ptr_mut(key(&packet, id)) else {
+    let now = settings::tick();
+    let note = A::fragments().get_ptr_mut(key(&packet, id)).filter(|note| flow::note_is_usable(*note, now));
+    let Some(flow) = note else {
         return pass(if packet.destination.is_vip() { Reason::Fragment } else { Reason::Pass });
     };
     if packet.ttl <= 1 {

@@ -10,7 +10,7 @@ use gateway_ebpf::packet::{Packet, Parsed, Shape, checksum, protocol};
 use super::balance::flow_key;
 use super::family::Family;
 use super::send::{self, bytes};
-use super::{count, drop, frame, is_all_here, parse, pass, walk};
+use super::{count, drop, frame, is_all_here, is_to_a_group, parse, pass, walk};
 
 /// RFC 792 and RFC 4443 §4.1.
 struct Types {
@@ -32,7 +32,7 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     // SAFETY: eight bytes are there.
     let (kind, code) = unsafe { (*header, *header.add(1)) };
     let types = if A::V6 { V6 } else { V4 };
-    if kind == types.echo && code == 0 && packet.destination.is_vip() {
+    if kind == types.echo && code == 0 && packet.destination.is_vip() && !is_to_a_group(ctx) {
         return reply(ctx, &packet, header, types.reply);
     }
     if is_error::<A>(kind) {

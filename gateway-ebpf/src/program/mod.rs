@@ -4,7 +4,9 @@
 //! of a cluster passes, but for a SYN that `cookie` answers.
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
-//! enough for all. Such a function gets the context and parses again, which costs less than to pass a packet by memory.
+//! enough for all. Kernels before 6.9 count each function of a chain of calls in steps of 32 bytes, so a stage that needs
+//! much says which one comes [next](Next), and the entry calls that when the stack is free again. Such a function gets the
+//! context and parses again, which costs less than to pass a packet by memory.
 
 mod access;
 mod balance;
@@ -168,6 +170,22 @@ fn is_all_here<A>(ctx: &XdpContext, packet: &Packet<A>) -> bool {
     let end = packet.network + packet.length as usize;
     // SAFETY: the kernel's context. Of a large frame only the first part is between `data` and `data_end`.
     ctx.data() + end <= ctx.data_end() || unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize >= end
+}
+
+/// Whether the frame is for a group of stations, as broadcasts are. RFC 1122 §3.3.6 has the stack discard a packet to one
+/// host's address in such a frame, and what XDP sends in its place would have the group as its source.
+#[inline(always)]
+fn is_to_a_group(ctx: &XdpContext) -> bool {
+    // SAFETY: the byte is there.
+    send::bytes(ctx, 0, 6).is_some_and(|to| unsafe { *to } & 1 != 0)
+}
+
+/// Whether all of the frame may be read directly. Of a large one the stack reads on where the parser has to end.
+#[inline(always)]
+fn is_all_in_sight(ctx: &XdpContext) -> bool {
+    // SAFETY: the kernel's context.
+    let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+    length as usize <= ctx.data_end() - ctx.data()
 }
 
 #[inline(always)]

@@ -12,17 +12,22 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
-use gateway_ebpf::abi::probe::{MARK, MARK_NUMBER, PROBES_MAX, Probe, TARGETS_MAX, Target, key};
+use gateway_ebpf::abi::probe::{ANSWERS_FOR, MARK, MARK_NUMBER, PROBES_MAX, Probe, TARGETS_MAX, Target, key};
 use gateway_ebpf::abi::service::{Ip4, Ip6, mode};
 use gateway_ebpf::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Parsed, Shape, extensions, protocol};
 
 use super::family::Family;
 use super::send::{ATOMIC, IPPROTO_IPIP, IPPROTO_IPV6, OUTER_TTL, write_header};
+use super::settings;
 
 #[btf_map]
 static PROBE_TARGETS: Array<Target, TARGETS_MAX> = Array::new();
 #[btf_map]
 static PROBES: LruHashMap<u32, Probe, PROBES_MAX> = LruHashMap::new();
+
+/// `BPF_F_IPV6`: the sum that a card has made of the whole packet (`CHECKSUM_COMPLETE`) stays as it is, for in IPv6 the
+/// change of the address and that of the checksum make up for each other.
+const BPF_F_IPV6: u64 = 1 << 7;
 
 /// Bytes that are read: Ethernet, IPv6, TCP.
 const HEADERS: u32 = 14 + 40 + 20;
@@ -73,20 +78,28 @@ pub fn probe_in(ctx: TcContext) -> i32 {
 fn send<A: Family>(skb: *mut __sk_buff, offset: usize, target: &Target) -> Option<()> {
     let packet = parse::<A>(skb, offset)?;
     let key = key(packet.protocol, packet.ports as u16);
-    let probe = Probe { endpoint: packet.destination.widen(), vip: target.vip };
+    let probe = Probe {
+        endpoint: packet.destination.widen(),
+        vip: target.vip,
+        source: packet.source.widen(),
+        sent: settings::tick(),
+        unused: 0,
+    };
     PROBES.insert(&key, &probe, 0).ok()?;
     replace(skb, &packet, Field::Destination, packet.destination, A::narrow(target.vip))?;
     if target.mode == mode::IPIP { encapsulate(skb, &packet) } else { Some(()) }
 }
 
-/// Takes an answer of the virtual address as one of the endpoint that was asked.
+/// Takes an answer of the virtual address as one of the endpoint that was asked. Answers to clients, which come by here
+/// where this box routes them or is their bridge, have the same source, and maybe the port of a check.
 #[inline(always)]
 fn take<A: Family>(skb: *mut __sk_buff, offset: usize) -> Option<()> {
     let packet = parse::<A>(skb, offset)?;
     let probe = PROBES.get_ptr(&key(packet.protocol, (packet.ports >> 16) as u16))?;
     // SAFETY: the kernel's pointer to an entry, which stays readable until the program ends.
     let probe = unsafe { *probe };
-    if packet.source != A::narrow(probe.vip) {
+    let is_answer = packet.source == A::narrow(probe.vip) && packet.destination == A::narrow(probe.source);
+    if !is_answer || settings::tick().saturating_sub(probe.sent) > ANSWERS_FOR {
         return None;
     }
     replace(skb, &packet, Field::Source, packet.source, A::narrow(probe.endpoint))
@@ -99,7 +112,7 @@ fn replace<A: Family>(skb: *mut __sk_buff, packet: &Packet<A>, field: Field, mut
     let is_udp = packet.protocol == protocol::UDP;
     let checksum = packet.transport as u32 + if is_udp { 6 } else { 16 };
     // A datagram of IPv4 may have no checksum, and keeps none.
-    let flags = BPF_F_PSEUDO_HDR | if is_udp && !A::V6 { BPF_F_MARK_MANGLED_0 } else { 0 };
+    let flags = u64::from(BPF_F_PSEUDO_HDR | if is_udp && !A::V6 { BPF_F_MARK_MANGLED_0 } else { 0 });
     let network = packet.network as u32;
     let at = network
         + match (field, A::V6) {
@@ -111,7 +124,9 @@ fn replace<A: Family>(skb: *mut __sk_buff, packet: &Packet<A>, field: Field, mut
     // SAFETY: the pointers are to addresses of the size given, and the context is the kernel's.
     unsafe {
         let change = bpf_csum_diff((&raw mut old).cast(), size, (&raw mut new).cast(), size, 0) as u64;
-        if bpf_l4_csum_replace(skb, checksum, 0, change, flags.into()) != 0
+        // Kernels without the flag refuse it, and then what the card has said of the checksum is lost with it.
+        let is_done = A::V6 && bpf_l4_csum_replace(skb, checksum, 0, change, flags | BPF_F_IPV6) == 0;
+        if (!is_done && bpf_l4_csum_replace(skb, checksum, 0, change, flags) != 0)
             || (!A::V6 && bpf_l3_csum_replace(skb, network + 10, 0, change, 0) != 0)
         {
             return None;

@@ -128,6 +128,17 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(())
     }
 
+    /// Removes one entry; that it is not there is no error. The way for maps of maps, which know no batches of removals.
+    pub fn remove_one(&self, key: &K) -> io::Result<()> {
+        // SAFETY: the key has the size the map's keys have.
+        let result =
+            succeeded(unsafe { libbpf_sys::bpf_map_delete_elem(self.fd.as_raw_fd(), std::ptr::from_ref(key).cast()) });
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
     /// What a map of maps is given to hold this one.
     pub fn descriptor(&self) -> u32 {
         self.fd.as_raw_fd() as u32

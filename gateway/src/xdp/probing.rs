@@ -59,8 +59,8 @@ impl ProbeWay {
 
     /// Whether what the socket with this port has sent went to the virtual address, and not to the endpoint's own.
     pub fn was_taken(&self, protocol: VipProtocol, port: u16, endpoint: IpAddr) -> bool {
-        let expected = probe::Probe { endpoint: convert::wide(endpoint), vip: convert::wide(self.vip) };
-        matches!(self.probes.get(&key(protocol, port)), Ok(Some(found)) if found == expected)
+        let expected = (convert::wide(endpoint), convert::wide(self.vip));
+        matches!(self.probes.get(&key(protocol, port)), Ok(Some(found)) if (found.endpoint, found.vip) == expected)
     }
 }
 

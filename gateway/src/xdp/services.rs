@@ -6,24 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::thread;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use gateway_ebpf::abi::service::{
-    self as abi, BACKENDS_MAX, Ip4, Ip6, MAGLEV_SIZE, PORT_WORDS, PortBits, SERVICES_MAX,
-};
+use gateway_ebpf::abi::service::{self as abi, BACKENDS_MAX, Ip4, Ip6, SERVICES_MAX};
 use gateway_ebpf::abi::{names, service::mode};
 
-use super::batch::{Kind, Table};
+use super::batch::Table;
 use super::convert::{self, Address, Ports};
+use super::counts;
 use super::flows::{FlowInfo, FlowTableUse, FlowTables};
+use super::maglev::{self, Shares};
+use super::ports::KnownPorts;
 use super::slots::Slots;
 use super::tables::table;
 use super::{Backend, Service, Target, XdpError};
-use crate::balance::maglev::{self, Share};
+use crate::balance::maglev::Share;
 use crate::config::model::{self, VipAffinity, VipMode, VipProtocol};
 
 /// The maps of the L4 balancer, and who has which number in them.
@@ -47,8 +45,6 @@ type ServiceKey = (SocketAddr, VipProtocolKey);
 type BackendKey = (u32, SocketAddr);
 /// `IPPROTO_…`, which can be ordered.
 type VipProtocolKey = u16;
-/// Who gets new flows, and the slots they are in.
-type Shares = Vec<(Share, u32)>;
 
 /// What a configuration says about the addresses that mode `nat` uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +56,7 @@ struct Pool {
 
 struct Maps {
     settings: Array<MapData, abi::Settings>,
-    ports: Array<MapData, PortBits>,
+    ports: KnownPorts,
     v4: Family<Ip4>,
     v6: Family<Ip6>,
     maglev: Table<u32, u32>,
@@ -80,7 +76,7 @@ where
     vips: HashMap<MapData, A, u32>,
 }
 
-/// A service's counters since the program was loaded.
+/// A service's counters since it is served, by whatever process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceStats {
     /// The vip's name.
@@ -148,9 +144,10 @@ impl Services {
                 self.maps.snat.set(at, convert::wide(*address), 0).map_err(failed("take a source address"))?;
             }
         }
-        self.maps.settings.set(0, convert::settings(config), 0).map_err(failed("take the settings of [xdp]"))?;
         self.config = pool;
-        Ok(())
+        // Before the first flow has a port of a new range.
+        self.keep_pool()?;
+        self.maps.settings.set(0, convert::settings(config), 0).map_err(failed("take the settings of [xdp]"))
     }
 
     /// Makes the program serve these and no others.
@@ -171,7 +168,9 @@ impl Services {
         self.swap_tables(&numbered)?;
         let entries = numbered.iter().map(|service| (service.key, service.entry)).collect();
         self.write_services(entries)?;
-        self.bury(&numbered)?;
+        self.free(&numbered)?;
+        self.keep_pool()?;
+        self.maps.ports.set(numbered.iter().flat_map(Numbered::ports))?;
         self.wanted = wanted.to_vec();
         Ok(())
     }
@@ -206,9 +205,9 @@ impl Services {
     /// The same for what the kernel has, whoever told it. It knows no names and weights.
     pub fn stats_of_kernel(&self) -> Result<Vec<ServiceStats>, XdpError> {
         let services = self.entries.iter().map(|(key, entry)| {
-            let backends = self.backends.keys().filter(|(id, _)| *id == entry.id).map(|&(id, address)| {
-                let slot = self.backends.get(&(id, address));
-                let alive = slot.and_then(|slot| self.written.get(&slot)).is_some_and(|backend| backend.dead == 0);
+            let of_service = self.backends.iter().filter(|((id, _), _)| *id == entry.id);
+            let backends = of_service.map(|(&(_, address), slot)| {
+                let alive = self.written.get(&slot).is_some_and(|backend| backend.dead == 0);
                 Backend { address, weight: 0, alive }
             });
             let service = Service {
@@ -229,14 +228,14 @@ impl Services {
 
     fn stats_of(&self, service: &Service) -> Result<ServiceStats, XdpError> {
         let id = self.services.get(&key(service)).unwrap_or(u32::MAX);
-        let of_service = sum(&self.maps.service_counts, id, |sum: &mut abi::ServiceCounts, one| {
+        let of_service = counts::sum(&self.maps.service_counts, id, |sum: &mut abi::ServiceCounts, one| {
             sum.local_packets += one.local_packets;
             sum.local_bytes += one.local_bytes;
             sum.dropped += one.dropped;
         })?;
         let backends = backends(service).iter().map(|backend| {
             let slot = self.backends.get(&(id, backend.address)).unwrap_or(u32::MAX);
-            let counts = sum(&self.maps.backend_counts, slot, |sum: &mut abi::BackendCounts, one| {
+            let counts = counts::sum(&self.maps.backend_counts, slot, |sum: &mut abi::BackendCounts, one| {
                 sum.packets += one.packets;
                 sum.bytes += one.bytes;
                 sum.answer_packets += one.answer_packets;
@@ -292,20 +291,32 @@ impl Services {
         Ok(())
     }
 
-    /// Gives each service and backend its number. Those that are gone keep theirs until [`bury`](Services::bury), if there
-    /// is room.
+    /// Gives each service and backend its number. A new one counts from zero. Backends that are gone keep their slots until
+    /// no table names them.
     fn number(&mut self, wanted: &[Service]) -> Result<Vec<Numbered>, XdpError> {
         let keys: BTreeSet<ServiceKey> = wanted.iter().map(key).collect();
         for (key, _) in self.services.retain(|key| keys.contains(key)) {
             self.remove_entry(key)?;
         }
+        let served: BTreeSet<u32> = self.services.iter().map(|(_, id)| id).collect();
+        self.bury(|(id, _)| served.contains(id))?;
         let mut numbered = Vec::new();
         for service in wanted {
             let full = |what, limit| move |_| XdpError::TooMany { what, limit };
+            let is_new = self.services.get(&key(service)).is_none();
             let id = self.services.place(&key(service)).map_err(full("[[vip]] services", SERVICES_MAX))?;
+            if is_new {
+                counts::reset(&mut self.maps.service_counts, id)?;
+            }
             let backends = backends(service).iter().map(|backend| {
-                let slot = self.backends.place(&(id, backend.address));
-                Ok((slot.map_err(full("endpoints of all [[vip]]s", BACKENDS_MAX))?, *backend))
+                let slot = self.backends.place(&(id, backend.address)).map_err(full(
+                    "endpoints of all [[vip]]s, those of the configuration before included,",
+                    BACKENDS_MAX,
+                ))?;
+                if self.written.get(&slot).is_some_and(|old| old.dead == GONE) {
+                    counts::reset(&mut self.maps.backend_counts, slot)?;
+                }
+                Ok((slot, *backend))
             });
             let backends = backends.collect::<Result<_, XdpError>>()?;
             numbered.push(Numbered {
@@ -379,7 +390,7 @@ impl Services {
         if changed.is_empty() {
             return Ok(());
         }
-        let made = maglev_tables(&changed).map_err(|error| XdpError::map("take a Maglev table", &error))?;
+        let made = maglev::tables(&changed).map_err(|error| XdpError::map("take a Maglev table", &error))?;
         let ids: Vec<u32> = changed.iter().map(|(id, _)| *id).collect();
         let descriptors: Vec<u32> = made.iter().map(Table::descriptor).collect();
         let swapped = self.maps.maglev.update(&ids, &descriptors);
@@ -414,17 +425,33 @@ impl Services {
         .map_err(failed("give up a [[vip]]"))
     }
 
-    /// Ends the flows of backends that are gone, and writes which ports matter now.
-    fn bury(&mut self, numbered: &[Numbered]) -> Result<(), XdpError> {
+    /// Ends the flows of backends that are not kept, and of slots that nobody has: a process before this one may have been
+    /// killed before it did so.
+    fn bury(&mut self, keep: impl Fn(&BackendKey) -> bool) -> Result<(), XdpError> {
+        let kept: BTreeSet<u32> = self.backends.iter().filter(|(key, _)| keep(key)).map(|(_, slot)| slot).collect();
+        let gone = self.written.iter().filter(|(slot, backend)| backend.dead < GONE && !kept.contains(slot));
+        let gone: Vec<_> = gone.map(|(slot, backend)| (*slot, abi::Backend { dead: GONE, ..*backend })).collect();
+        gone.into_iter().try_for_each(|(slot, backend)| self.set_backend(slot, backend))
+    }
+
+    /// Gives up the slots of backends that are gone.
+    fn free(&mut self, numbered: &[Numbered]) -> Result<(), XdpError> {
         let kept: BTreeSet<BackendKey> =
             numbered.iter().flat_map(|s| s.backends.iter().map(|(_, b)| (s.entry.id, b.address))).collect();
-        for (_, slot) in self.backends.retain(|key| kept.contains(key)) {
-            if let Some(old) = self.written.get(&slot).copied() {
-                self.set_backend(slot, abi::Backend { dead: GONE, ..old })?;
+        self.bury(|key| kept.contains(key))?;
+        self.backends.retain(|key| kept.contains(key));
+        Ok(())
+    }
+
+    /// Mode `nat` may give these ports to flows.
+    fn keep_pool(&mut self) -> Result<(), XdpError> {
+        for protocol in [VipProtocol::Tcp, VipProtocol::Udp] {
+            let transport = convert::transport(protocol);
+            if self.entries.iter().any(|(key, entry)| key.1 == transport && entry.mode == mode::NAT) {
+                self.maps.ports.keep(protocol, self.config.first_port..=self.config.last_port)?;
             }
         }
-        let bits = PortBits(port_bits(numbered, &self.config));
-        self.maps.ports.set(0, bits, 0).map_err(failed("take the ports of [[vip]]s"))
+        Ok(())
     }
 }
 
@@ -446,38 +473,20 @@ impl Numbered {
         let share = |backend: &Backend| Share { address: backend.address, weight: weight(backend) };
         self.backends.iter().map(|(slot, backend)| (share(backend), *slot)).collect()
     }
-}
 
-/// The tables in the order of `services`, made by all cores: one takes about a millisecond, and there may be hundreds.
-fn maglev_tables(services: &[(u32, Shares)]) -> io::Result<Vec<Table<u32, abi::Table>>> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let make = |part: &[(u32, Shares)]| part.iter().map(|(_, shares)| maglev_table(shares)).collect();
-    thread::scope(|scope| {
-        let parts = services.chunks(services.len().div_ceil(cores).max(1));
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || make(part))).collect();
-        let made: io::Result<Vec<Vec<_>>> =
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
-        Ok(made?.into_iter().flatten().collect())
-    })
-}
-
-fn maglev_table(shares: &Shares) -> io::Result<Table<u32, abi::Table>> {
-    let alone: Vec<Share> = shares.iter().map(|(share, _)| *share).collect();
-    let mut places = maglev::table(&alone, MAGLEV_SIZE);
-    for place in &mut places {
-        // Slots are below `NO_BACKEND`, as the ABI asserts.
-        *place = shares.get(usize::from(*place)).map_or(abi::NO_BACKEND, |(_, slot)| *slot as u16);
+    /// Those that its packets have, without the source ports of mode `nat`.
+    fn ports(&self) -> impl Iterator<Item = (Ports, u16)> {
+        let answers = if self.entry.mode == mode::DNAT { &self.backends[..] } else { &[] };
+        let answers = answers.iter().map(|(_, backend)| (Ports::From(self.protocol), backend.address.port()));
+        std::iter::once((Ports::To(self.protocol), self.key.0.port())).chain(answers)
     }
-    let table = Table::create(Kind::Array, 1)?;
-    table.update(&[0], &[convert::table(&places)])?;
-    Ok(table)
 }
 
 impl Maps {
     fn open(take: &mut impl FnMut(&'static str) -> Result<Map, XdpError>) -> Result<Maps, XdpError> {
         Ok(Maps {
             settings: typed(take(names::SETTINGS)?)?,
-            ports: typed(take(names::PORTS)?)?,
+            ports: KnownPorts::open(take(names::PORTS)?)?,
             v4: Family { services: typed(take(names::SERVICES_V4)?)?, vips: typed(take(names::VIPS_V4)?)? },
             v6: Family { services: typed(take(names::SERVICES_V6)?)?, vips: typed(take(names::VIPS_V6)?)? },
             maglev: table(&take(names::MAGLEV)?)?,
@@ -559,24 +568,6 @@ fn is_same(old: &abi::Backend, service: &Numbered, backend: &Backend) -> bool {
         && old.protocol == service.key.1
 }
 
-fn port_bits(numbered: &[Numbered], pool: &Pool) -> [u64; 4 * PORT_WORDS] {
-    let mut bits = [0; 4 * PORT_WORDS];
-    for service in numbered {
-        Ports::To(service.protocol).set(&mut bits, service.key.0.port());
-        match service.entry.mode {
-            mode::NAT => {
-                (pool.first_port..=pool.last_port).for_each(|port| Ports::To(service.protocol).set(&mut bits, port));
-            }
-            mode::DNAT => {
-                let ports = service.backends.iter().map(|(_, backend)| backend.address.port());
-                ports.for_each(|port| Ports::From(service.protocol).set(&mut bits, port));
-            }
-            _ => {}
-        }
-    }
-    bits
-}
-
 /// The address from which the kernel would reach a backend, in the calling thread's network namespace. Sends nothing.
 fn local_address(backend: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if backend.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -585,25 +576,11 @@ fn local_address(backend: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Adds up what the CPUs have counted; nothing for an index that nobody has.
-fn sum<T: Pod + Default>(
-    map: &PerCpuArray<MapData, T>,
-    index: u32,
-    mut add: impl FnMut(&mut T, &T),
-) -> Result<T, XdpError> {
-    let mut total = T::default();
-    if index < map.len() {
-        let of_each_cpu = map.get(&index, 0).map_err(failed("read the counters"))?;
-        of_each_cpu.iter().for_each(|one| add(&mut total, one));
-    }
-    Ok(total)
-}
-
 /// aya compares the sizes of key and value with the types asked for.
 pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(map: Map) -> Result<M, XdpError> {
     map.try_into().map_err(|_| XdpError::WrongObject)
 }
 
-fn failed(operation: &'static str) -> impl Fn(MapError) -> XdpError {
+pub(super) fn failed(operation: &'static str) -> impl Fn(MapError) -> XdpError {
     move |error| XdpError::map(operation, &error)
 }

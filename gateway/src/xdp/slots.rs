@@ -33,8 +33,8 @@ impl<K: Ord + Clone> Slots<K> {
     }
 
     /// Everybody who has a place.
-    pub fn keys(&self) -> impl Iterator<Item = &K> {
-        self.of.keys()
+    pub fn iter(&self) -> impl Iterator<Item = (&K, u32)> {
+        self.of.iter().map(|(key, place)| (key, *place))
     }
 
     /// The key's place, a free one if it has none yet.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, PerCpuArray};
 use aya::{Ebpf, Pod};
 use gateway_ebpf::abi::access::{
     self, CONDITIONS_MAX, Conditions, ENTRIES_MAX, Entry, HAS_BANS, HAS_PREFIX_V6, HAS_SINGLE_V6, HAS_V4, Policy,
@@ -111,10 +111,7 @@ impl Tables {
 
     /// Begins to count for a new rule.
     pub fn reset_rule(&mut self, rule: u32) -> Result<(), XdpError> {
-        let failed = |error: &(dyn std::error::Error + 'static)| XdpError::map("reset a rule's counter", error);
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(&error))?;
-        let zeros = PerCpuValues::try_from(vec![0; cpus]).map_err(|error| failed(&error))?;
-        self.rule_packets.set(rule, zeros, 0).map_err(|error: MapError| failed(&error))
+        super::counts::reset(&mut self.rule_packets, rule)
     }
 
     /// Packets that met this entry.
@@ -229,7 +226,7 @@ impl Outer {
     }
 
     fn clear(&self, slot: u32, inner: &Inner) -> io::Result<()> {
-        self.of(inner).iter().try_for_each(|(outer, _)| outer.remove(&[slot]))
+        self.of(inner).iter().try_for_each(|(outer, _)| outer.remove_one(&slot))
     }
 
     /// Returns when no packet is under way that met another list. The kernel returns from a change of a map of maps when
