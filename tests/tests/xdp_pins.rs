@@ -156,6 +156,18 @@ fn a_flow_keeps_its_backend_over_a_take_over() {
 }
 
 #[test]
+fn new_tables_have_their_services_from_the_first_packet_on_and_kept_ones_those_they_had() {
+    root_or_skip!();
+    let (bpf, gateway) = (BpfFileSystem::mount(), lab());
+    let config = pinned(&bpf, &["eth0"], XdpMode::Auto);
+    let attach = |port| gateway.enter(|| xdp::attach_serving(&config, &access(), &[service(port..port + 1)]).unwrap());
+    for (time, port) in [("first", 1), ("second", 2)] {
+        assert_eq!(backend_of(&attach(port), &udp(port as u8)), 1, "the {time} time");
+    }
+    xdp::detach(&bpf.root()).unwrap();
+}
+
+#[test]
 fn without_a_bpf_file_system_it_works_and_ends_with_the_process() {
     root_or_skip!();
     let gateway = lab();

@@ -413,7 +413,7 @@ impl Gateway {
             self.in_doubt = true;
             // Its checks have their answers.
             self.follow(&current);
-            let restored = self.sync_xdp(&current.config).await.and_then(|()| self.sync_services(&current));
+            let restored = self.sync_xdp(&current).await.and_then(|()| self.sync_services(&current));
             match restored {
                 Ok(()) => self.in_doubt = false,
                 Err(error) => log::error!("a part of the refused configuration is in force, until a reload: {error}"),
@@ -424,7 +424,7 @@ impl Gateway {
 
     async fn try_kernel(&mut self, snapshot: &Snapshot) -> Result<(), ReloadError> {
         // Before the checks, some of which go through its programs.
-        self.sync_xdp(&snapshot.config).await?;
+        self.sync_xdp(snapshot).await?;
         self.follow(snapshot);
         self.checks.settle(SETTLE).await;
         self.sync_services(snapshot)?;
@@ -432,7 +432,8 @@ impl Gateway {
         Ok(())
     }
 
-    async fn sync_xdp(&mut self, config: &Config) -> Result<(), ReloadError> {
+    async fn sync_xdp(&mut self, snapshot: &Snapshot) -> Result<(), ReloadError> {
+        let config = &snapshot.config;
         let unchanged =
             |current: &Arc<Snapshot>| current.config.xdp == config.xdp && current.config.access == config.access;
         if !self.in_doubt && self.current.as_ref().is_some_and(unchanged) {
@@ -448,16 +449,21 @@ impl Gateway {
             None => None,
         };
         let mut state = self.shared.lock();
-        let xdp = match &mut state.xdp {
-            Some(xdp) => {
-                let synced = match new {
-                    Some(new) => xdp.sync_made(&config.xdp, new),
-                    None => xdp.sync(&config.xdp, &config.access),
-                };
-                synced.map_err(ReloadError::Xdp)?;
+        let xdp = match (&mut state.xdp, new) {
+            (Some(xdp), Some(new)) => {
+                xdp.sync_made(&config.xdp, new).map_err(ReloadError::Xdp)?;
                 xdp
             }
-            none => none.insert(xdp::attach(&config.xdp, &config.access).map_err(ReloadError::Xdp)?),
+            (Some(xdp), None) if xdp.is_on() => {
+                xdp.sync(&config.xdp, &config.access).map_err(ReloadError::Xdp)?;
+                xdp
+            }
+            (off, _) => {
+                // Nobody has been asked yet: all are taken to be healthy until the checks have settled.
+                let services = services::services(config, &self.checks.now(snapshot));
+                let attached = xdp::attach_serving(&config.xdp, &config.access, &services);
+                off.insert(attached.map_err(ReloadError::Xdp)?)
+            }
         };
         // There are only those of a program that was just loaded.
         if let Some(drops) = xdp.take_drops() {

@@ -69,7 +69,13 @@ const _: () = assert!(model::VIPS_MAX <= SERVICES_MAX && model::VIP_ENDPOINTS_MA
 ///
 /// Fails only when `mode` is `native` or `generic` and cannot be had; with `auto` the result may be off.
 pub fn attach(config: &model::Xdp, access: &[AccessRule]) -> Result<Xdp, XdpError> {
-    let running = match Running::start(config, access) {
+    attach_serving(config, access, &[])
+}
+
+/// [`attach`] with services that the program has from its first packet on. Those of a process before this one are kept in
+/// their place, until [`sync_services`](Xdp::sync_services).
+pub fn attach_serving(config: &model::Xdp, access: &[AccessRule], services: &[Service]) -> Result<Xdp, XdpError> {
+    let running = match Running::start(config, access, services) {
         Ok(Some(running)) => {
             running.tell();
             Some(Box::new(running))
@@ -153,6 +159,11 @@ impl Xdp {
     /// [`sync_made`](Xdp::sync_made) is the rest. `None` when it takes XDP on or off.
     pub fn plan_lists(&self, config: &model::Xdp, access: &[AccessRule]) -> Option<ListsPlan> {
         self.running.as_ref().filter(|_| wants_xdp(config)).map(|running| running.plan(access))
+    }
+
+    /// Whether there is a program.
+    pub fn is_on(&self) -> bool {
+        self.running.is_some()
     }
 
     /// [`sync`](Xdp::sync) with lists that were made before, of a plan for this configuration.
@@ -333,8 +344,8 @@ struct Running {
 }
 
 impl Running {
-    /// Fills the lists before the first packet can meet them. `None` when `config` asks for no XDP.
-    fn start(config: &model::Xdp, access: &[AccessRule]) -> Result<Option<Running>, XdpError> {
+    /// Fills the tables before the first packet can meet them. `None` when `config` asks for no XDP.
+    fn start(config: &model::Xdp, access: &[AccessRule], services: &[Service]) -> Result<Option<Running>, XdpError> {
         if !wants_xdp(config) {
             return Ok(None);
         }
@@ -343,6 +354,10 @@ impl Running {
         let (lists, rules) = (Arc::default(), RuleNumbers::default());
         let mut running = Running { interfaces: Vec::new(), program, lists, rules, pins, config: config.clone() };
         running.sync_lists(access)?;
+        if running.program.services().stats_of_kernel()?.is_empty() {
+            // What is wrong with them is for `sync_services` to say, which follows.
+            let _ = running.program.services().sync(services);
+        }
         running.interfaces = attach_all(&mut running.program, &config.interfaces, config.mode, running.pins.as_ref())?;
         if let Some(pins) = &running.pins {
             remove_strays(pins, &running.interfaces);
