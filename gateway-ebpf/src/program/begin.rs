@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{Next, cookie, count, drop_by, flow, is_all_here, is_to_a_group, parse, pass, settings};
+use super::{Next, cookie, count, drop, drop_by, flow, is_all_here, is_to_a_group, parse, pass, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -108,7 +108,7 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         return pass(Reason::Pass);
     }
     if packet.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     match begin(ctx, packet, key, service, now) {
         Ok(()) => Next::send::<A>(),

@@ -12,7 +12,7 @@ use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6};
 use gateway_ebpf::packet::{Packet, Shape};
 
 use super::family::Family;
-use super::{flow, is_all_here, parse, pass, send, settings};
+use super::{drop, flow, is_all_here, parse, pass, send, settings};
 
 /// Packets whose fragments are on their way at once. They follow each other within microseconds.
 const PACKETS: usize = 1 << 12;
@@ -53,7 +53,7 @@ pub fn later<A: Family>(ctx: *mut xdp_md) -> u32 {
         return pass(if packet.destination.is_vip() { Reason::Fragment } else { Reason::Pass });
     };
     if packet.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     if !is_all_here(ctx, &packet) {
         return pass(Reason::Malformed);

@@ -98,7 +98,7 @@ fn error<A: Family>(ctx: &XdpContext, outer: &Packet<A>) -> u32 {
         return pass(Reason::Pass);
     };
     if outer.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let entry = unsafe { &*flow };

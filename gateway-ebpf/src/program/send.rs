@@ -43,7 +43,7 @@ pub fn begun<A: Family>(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, pointer: *mut Flow<A>, now: u32) -> u32 {
     if packet.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let resolved = unsafe { (*pointer).resolved };
