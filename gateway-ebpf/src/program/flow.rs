@@ -9,7 +9,7 @@
 //! becomes that of another flow at once, for tables of this kind do not wait for readers. In that moment, of less than a
 //! microsecond, a packet may get parts of another flow's addresses, and its receiver finds the checksum wrong or no
 //! connection; or the other flow is marked as seen, ended or looked up by this packet. The first costs one packet, as loss
-//! does; the second is put right by the next lookup or by the flow's time.
+//! does; the second lasts until the next lookup, or at worst has that flow forgotten early.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
