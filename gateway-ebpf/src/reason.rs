@@ -21,7 +21,8 @@ pub enum Reason {
     Local = 7,
     /// Answered: a ping to a service's address.
     Ping = 8,
-    /// Passed: its TTL or hop limit is used up; the stack tells the sender.
+    /// Dropped: its TTL or hop limit is used up, on the way to an endpoint or back. The sender is not told: the stack,
+    /// which could do that, would take the packet for its own where the box has the address.
     Expired = 9,
     /// Passed: a fragment that did not come after the first one of its packet.
     Fragment = 10,
@@ -102,6 +103,7 @@ impl Reason {
             self,
             Reason::DeniedV4
                 | Reason::DeniedV6
+                | Reason::Expired
                 | Reason::NoBackend
                 | Reason::Draining
                 | Reason::NewFlowLimit

@@ -169,6 +169,11 @@ impl Lab {
         clock::advance(&self.pins.root().join(format!("v{VERSION}")), time);
     }
 
+    /// Takes the answers' entries of half-open flows away.
+    pub fn evict_answers(&self) {
+        clock::evict_answers(&self.pins.root().join(format!("v{VERSION}")));
+    }
+
     /// How many flows the first service's backends have had.
     pub fn flows_begun(&self) -> u64 {
         self.xdp.service_stats().unwrap()[0].backends.iter().map(|backend| backend.counts.flows).sum()

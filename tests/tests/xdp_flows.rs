@@ -204,6 +204,19 @@ fn a_flow_of_which_one_side_only_listens_is_alive() {
 }
 
 #[test]
+fn a_half_open_flow_whose_answers_were_evicted_begins_anew() {
+    root_or_skip!();
+    for a in BOTH {
+        let mut lab = Lab::new();
+        lab.serve(&[service(a, VipProtocol::Tcp, VipMode::Nat, &a.backends[..1])]);
+        lab.sent(&lab.first(VipProtocol::Tcp, a.client, a.vip));
+        lab.evict_answers();
+        lab.connect(a, a.client);
+        assert_eq!((lab.flows_begun(), lab.states()), (2, vec![FlowState::Established]));
+    }
+}
+
+#[test]
 fn a_later_fragment_is_not_sent_to_a_backend_that_has_died() {
     root_or_skip!();
     for a in BOTH {

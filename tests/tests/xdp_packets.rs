@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use gateway::config::model::{VipMode, VipProtocol};
+use gateway::config::model::{self, AccessAction, AccessRule, FlowLimits, VipMode, VipProtocol};
 use gateway::xdp::{FlowState, Reason, Service, Target};
 use gateway_tests::packet::flags::{ACK, RST, SYN};
 use gateway_tests::packet::{self, BOX_MAC, Build, CLIENT_MAC};
@@ -197,6 +197,8 @@ fn later_fragments_follow_the_first_both_ways() {
                 let answer = send(&large(a.backends[0], &sent.from.to_string()));
                 assert_eq!((answer.from, answer.to), (at(a.vip), at(a.client)));
             }
+            let counts = lab.xdp.service_stats().unwrap()[0].backends[0].counts;
+            assert_eq!((counts.packets, counts.answer_packets), (6, 6), "each fragment is a packet");
             let other = large(&a.client.replace("::7", "::8").replace(".7:", ".8:"), a.vip);
             let [_, early] = packet::fragments(&other, 512);
             assert_eq!(lab.refused(&early), Reason::Fragment);
@@ -256,6 +258,31 @@ fn pings_to_a_virtual_address_are_answered() {
         assert_eq!(pong.macs, (CLIENT_MAC, BOX_MAC));
         assert_eq!(pong.payload[..2], [reply, 0]);
         assert_eq!(&pong.payload[4..], b"\x12\x34\0\x01abcdefg");
+    }
+}
+
+#[test]
+fn what_a_rule_allows_is_counted_so_whichever_stage_passes_it() {
+    root_or_skip!();
+    for (a, echo, bits) in [(&V4, 8, 32), (&V6, 128, 128)] {
+        let allowed = AccessRule {
+            name: "office".into(),
+            action: AccessAction::Allow,
+            protocol: None,
+            ports: Vec::new(),
+            sources: vec![format!("{}/{bits}", at(a.client).ip()).parse().unwrap()],
+            expiring: Vec::new(),
+        };
+        let flows = FlowLimits { established: 4_096, half_open: 4_096, ..FlowLimits::default() };
+        let mut lab = Lab::with_access(model::Xdp { flows, ..model::Xdp::default() }, &[allowed]);
+        lab.serve(&[VipProtocol::Tcp, VipProtocol::Udp].map(|of| service(a, of, VipMode::Nat, &a.backends)));
+        let other = format!("{}:80", bracketed(ip(a.router)));
+        let large = Build { payload: vec![9; 1_001], ..Build::udp(a.client, &other) };
+        let [first, later] = packet::fragments(&large, 512);
+        let ping = packet::icmp(&at(a.client).ip().to_string(), a.router, echo, 0, [0; 4], b"abcdefg");
+        for frame in [Build::tcp(SYN, a.client, &other).frame(), first, later, ping] {
+            assert_eq!(lab.refused(&frame), Reason::Allowed);
+        }
     }
 }
 

@@ -16,17 +16,17 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
         Shape::Cut if is_all_in_sight(ctx) => return pass(Reason::Malformed),
         Shape::Cut | Shape::Hidden => return drop(Reason::HiddenPorts),
         Shape::First(_) => return first_fragment(packet, otherwise),
-        Shape::Later(_) => return Next::fragment::<A>(),
+        Shape::Later(_) => return Next::fragment::<A>(otherwise),
     }
     match packet.protocol {
         protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => {
             if is_all_here(ctx, packet) {
-                with_ports(ctx, packet)
+                with_ports(ctx, packet, otherwise)
             } else {
                 pass(Reason::Malformed)
             }
         }
-        icmp if icmp == A::ICMP => Next::icmp::<A>(),
+        icmp if icmp == A::ICMP => Next::icmp::<A>(otherwise),
         _ => cookie::or_pass(packet, otherwise),
     }
 }
@@ -35,19 +35,19 @@ pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason
 #[inline(always)]
 fn first_fragment<A: Family>(packet: &Packet<A>, otherwise: Reason) -> u32 {
     match packet.protocol {
-        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => Next::begin::<A>(),
+        protocol::TCP | protocol::UDP if settings::may_know_ports(packet) => Next::begin::<A>(otherwise),
         _ => pass(otherwise),
     }
 }
 
 #[inline(always)]
-fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>) -> u32 {
+fn with_ports<A: Family>(ctx: &XdpContext, packet: &Packet<A>, otherwise: Reason) -> u32 {
     let key = flow_key(packet);
     let now = settings::tick();
     let found = A::established().get_ptr_mut(&key).or_else(|| flow::one_sided(&key));
-    let Some(found) = found else { return Next::begin::<A>() };
+    let Some(found) = found else { return Next::begin::<A>(otherwise) };
     if !flow::usable(found, packet, now) {
-        return Next::begin::<A>();
+        return Next::begin::<A>(otherwise);
     }
     if flow::ends(packet) {
         flow::note_end(&key, found, packet.flags);

@@ -13,7 +13,7 @@ use gateway_ebpf::packet::{Packet, RST, checksum, hash};
 
 use super::balance::flow_key;
 use super::family::{self, Family, Scratch};
-use super::{Next, cookie, count, drop_by, flow, is_all_here, is_to_a_group, parse, pass, settings};
+use super::{Next, cookie, count, drop, drop_by, flow, is_all_here, is_to_a_group, parse, pass, pass_by, settings};
 
 #[btf_map]
 static MAGLEV: ArrayOfMaps<Array<Table, 1>, SERVICES_MAX> = ArrayOfMaps::new();
@@ -36,7 +36,7 @@ const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
 
 #[inline(never)]
-pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
+pub fn packet<A: Family>(ctx: *mut xdp_md, otherwise: u32) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(packet) = parse::<A>(ctx).filter(|packet| is_all_here(ctx, packet)) else {
         return pass(Reason::Malformed);
@@ -45,8 +45,8 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
     let now = settings::tick();
     // In this order: a flow that another CPU is moving is in the second table before it leaves the first.
     if let Some(found) = A::half_open().get_ptr_mut(&key) {
-        // SAFETY: an element of a map stays memory of the map while the program runs, and nobody writes the fields that
-        // are read here, except single bytes.
+        // SAFETY: an element of a map stays memory of the map while the program runs, though it may become another
+        // flow's (see `flow`): integers, of which each value may be read.
         let half_open = unsafe { &mut *found };
         flow::revive_half_open(found, packet.protocol, now);
         let has_lost = flow::has_lost_its_answers(half_open, packet.protocol) != 0;
@@ -73,9 +73,10 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         zero: 0,
     };
     match A::service(&service) {
+        Some(_) if is_to_a_group(ctx) => pass_by(otherwise),
         // SAFETY: as above; user space replaces whole elements, by new ones.
         Some(service) => first(ctx, &packet, &key, unsafe { &*service }, now),
-        None => cookie::or_pass(&packet, Reason::Pass),
+        None => cookie::or_pass_by(&packet, otherwise),
     }
 }
 
@@ -104,11 +105,8 @@ fn first<A: Family>(ctx: &XdpContext, packet: &Packet<A>, key: &FlowKey<A>, serv
         });
         return cookie::or_pass(packet, Reason::Local);
     }
-    if is_to_a_group(ctx) {
-        return pass(Reason::Pass);
-    }
     if packet.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     match begin(ctx, packet, key, service, now) {
         Ok(()) => Next::send::<A>(),

@@ -10,7 +10,6 @@
 //! address may be one that several boxes have.
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup, xdp_md};
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::generated::{
@@ -27,7 +26,7 @@ use gateway_ebpf::packet::{ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Ip, Packet,
 use super::balance::flow_key;
 use super::family::Family;
 use super::send::{self, bytes};
-use super::{Next, count, drop, frame, icmp, parse, pass};
+use super::{Next, count, drop, frame, icmp, parse, pass_by};
 
 // Read-only, so the verifier removes the code that only 1 reaches.
 #[unsafe(no_mangle)]
@@ -54,11 +53,17 @@ const FRAME_MIN: usize = 60;
 /// Passes a packet that is none of a cluster, unless it is a SYN and cookies are on: [`answer_or_pass`] has that one then.
 #[inline(always)]
 pub fn or_pass<A: Family>(packet: &Packet<A>, reason: Reason) -> u32 {
+    or_pass_by(packet, reason.index())
+}
+
+/// `reason` is the index of one.
+#[inline(always)]
+pub fn or_pass_by<A: Family>(packet: &Packet<A>, reason: u32) -> u32 {
     let asks = packet.protocol == protocol::TCP && packet.flags & (SYN | ACK | RST | FIN) == SYN;
     if SYN_COOKIES.load() != 0 && asks && matches!(packet.shape, Shape::Whole) {
-        return Next::COOKIE | reason.index() << 8;
+        return Next::COOKIE | reason << 8;
     }
-    pass(reason)
+    pass_by(reason)
 }
 
 /// Answers a SYN, or passes it for the reason of the index `otherwise`.
@@ -73,10 +78,7 @@ pub extern "C" fn answer_or_pass(ctx: *mut xdp_md, otherwise: u32) -> u32 {
         Some((ETHERTYPE_IPV6, _)) => answer::<Ip6>(ctx),
         _ => None,
     };
-    answered.unwrap_or_else(|| {
-        count::index(otherwise);
-        XDP_PASS
-    })
+    answered.unwrap_or_else(|| pass_by(otherwise))
 }
 
 /// `None` leaves the SYN as it is, for the stack: there is no cookie, or IP options, which the stack heeds.

@@ -4,6 +4,12 @@
 //! answers. They begin in the table of half-open flows. The client's first packet after the answer moves both to the
 //! established ones, so who only sends first packets, with whatever source, fills the first table and evicts nothing
 //! of the second.
+//!
+//! An entry is used without a lock. Its memory stays the map's, but an entry that another CPU deletes or evicts meanwhile
+//! becomes that of another flow at once, for tables of this kind do not wait for readers. In that moment, of less than a
+//! microsecond, a packet may get parts of another flow's addresses, and its receiver finds the checksum wrong or no
+//! connection; or the other flow is marked as seen, ended or looked up by this packet. The first costs one packet, as loss
+//! does; the second lasts until the next lookup, or at worst has that flow forgotten early.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
@@ -29,8 +35,8 @@ pub fn backend(slot: u32) -> Option<&'static Backend> {
 /// alive, and it is not the SYN of a new connection after the end of this one.
 #[inline(always)]
 pub fn usable<A: Family>(flow: *mut Flow<A>, packet: &Packet<A>, now: u32) -> bool {
-    // SAFETY: the pointer is to an element of a map, which stays memory of the map while the program runs. Other CPUs
-    // may write single fields meanwhile, and each of their values is one that may be read.
+    // SAFETY: the pointer is to an element of a map, which stays memory of the map while the program runs, whether or not
+    // it stays this flow's. Other CPUs may write fields meanwhile, and each of their values is one that may be read.
     let flow = unsafe { &mut *flow };
     if flow.seen != now {
         if is_over(flow, packet.protocol, now) {

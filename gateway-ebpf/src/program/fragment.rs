@@ -12,7 +12,7 @@ use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6};
 use gateway_ebpf::packet::{Packet, Shape};
 
 use super::family::Family;
-use super::{flow, is_all_here, parse, pass, send, settings};
+use super::{drop, flow, is_all_here, parse, pass, pass_by, send, settings};
 
 /// Packets whose fragments are on their way at once. They follow each other within microseconds.
 const PACKETS: usize = 1 << 12;
@@ -43,17 +43,17 @@ pub fn remember<A: Family>(packet: &Packet<A>, id: u32, flow: &Flow<A>) {
 
 /// A later fragment.
 #[inline(never)]
-pub fn later<A: Family>(ctx: *mut xdp_md) -> u32 {
+pub fn later<A: Family>(ctx: *mut xdp_md, otherwise: u32) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     let Shape::Later(id) = packet.shape else { return pass(Reason::Malformed) };
     let now = settings::tick();
     let note = A::fragments().get_ptr_mut(key(&packet, id)).filter(|note| flow::note_is_usable(*note, now));
     let Some(flow) = note else {
-        return pass(if packet.destination.is_vip() { Reason::Fragment } else { Reason::Pass });
+        return pass_by(if packet.destination.is_vip() { Reason::Fragment.index() } else { otherwise });
     };
     if packet.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     if !is_all_here(ctx, &packet) {
         return pass(Reason::Malformed);

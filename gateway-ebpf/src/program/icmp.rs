@@ -10,7 +10,7 @@ use gateway_ebpf::packet::{Packet, Parsed, Shape, checksum, protocol};
 use super::balance::flow_key;
 use super::family::Family;
 use super::send::{self, bytes};
-use super::{count, drop, frame, is_all_here, is_to_a_group, parse, pass, walk};
+use super::{count, drop, frame, is_all_here, is_to_a_group, parse, pass, pass_by, walk};
 
 /// RFC 792 and RFC 4443 §4.1.
 struct Types {
@@ -22,7 +22,7 @@ const V4: Types = Types { echo: 8, reply: 0 };
 const V6: Types = Types { echo: 128, reply: 129 };
 
 #[inline(never)]
-pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
+pub fn packet<A: Family>(ctx: *mut xdp_md, otherwise: u32) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     if !is_all_here(ctx, &packet) {
@@ -36,9 +36,9 @@ pub fn packet<A: Family>(ctx: *mut xdp_md) -> u32 {
         return reply(ctx, &packet, header, types.reply);
     }
     if is_error::<A>(kind) {
-        return error(ctx, &packet);
+        return error(ctx, &packet, otherwise);
     }
-    pass(Reason::Pass)
+    pass_by(otherwise)
 }
 
 /// Destination unreachable, time exceeded, parameter problem; and packet too big in IPv6. Not redirects, which are for
@@ -83,28 +83,28 @@ pub fn turn_round(ctx: &XdpContext) -> Option<()> {
     Some(())
 }
 
-/// An error about a packet that this box sent for a flow. It takes the way of the packets that answer that one.
+/// An error about a packet that this box sent for a flow, else it passes. It takes the way of the packets that answer that one.
 #[inline(always)]
-fn error<A: Family>(ctx: &XdpContext, outer: &Packet<A>) -> u32 {
+fn error<A: Family>(ctx: &XdpContext, outer: &Packet<A>, otherwise: u32) -> u32 {
     let Parsed::Packet(quoted) = A::parse_quoted(frame(ctx), outer.transport + 8, walk(ctx)) else {
-        return pass(Reason::Pass);
+        return pass_by(otherwise);
     };
     let has_ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !has_ports || !matches!(quoted.shape, Shape::Whole | Shape::First(_)) {
-        return pass(Reason::Pass);
+        return pass_by(otherwise);
     }
     let key = answer_to(&quoted);
     let Some(flow) = A::established().get_ptr_mut(&key).or_else(|| A::half_open().get_ptr_mut(&key)) else {
-        return pass(Reason::Pass);
+        return pass_by(otherwise);
     };
     if outer.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let entry = unsafe { &*flow };
     let how = u32::from(entry.mode);
     if (how == mode::NAT || how == mode::DNAT) && translate(ctx, outer, &quoted, entry).is_none() {
-        return pass(Reason::Pass);
+        return pass_by(otherwise);
     }
     // `translate` does not touch what says how long the packet is and where its parts are.
     send::as_it_is::<A>(ctx.ctx, flow)

@@ -47,14 +47,14 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
         Some(_) => return pass(Reason::NotIp),
         None => return pass(Reason::Malformed),
     };
-    let verdict = match next {
-        Next::BEGIN_V4 => begin::packet::<Ip4>(ctx.ctx),
-        Next::BEGIN_V6 => begin::packet::<Ip6>(ctx.ctx),
-        Next::ICMP_V4 => icmp::packet::<Ip4>(ctx.ctx),
-        Next::ICMP_V6 => icmp::packet::<Ip6>(ctx.ctx),
-        Next::FRAGMENT_V4 => fragment::later::<Ip4>(ctx.ctx),
-        Next::FRAGMENT_V6 => fragment::later::<Ip6>(ctx.ctx),
-        verdict => verdict,
+    let verdict = match next & event::ACTION {
+        Next::BEGIN_V4 => begin::packet::<Ip4>(ctx.ctx, next >> 8),
+        Next::BEGIN_V6 => begin::packet::<Ip6>(ctx.ctx, next >> 8),
+        Next::ICMP_V4 => icmp::packet::<Ip4>(ctx.ctx, next >> 8),
+        Next::ICMP_V6 => icmp::packet::<Ip6>(ctx.ctx, next >> 8),
+        Next::FRAGMENT_V4 => fragment::later::<Ip4>(ctx.ctx, next >> 8),
+        Next::FRAGMENT_V6 => fragment::later::<Ip6>(ctx.ctx, next >> 8),
+        _ => next,
     };
     let verdict = match verdict & event::ACTION {
         Next::SEND_V4 => send::begun::<Ip4>(ctx.ctx),
@@ -66,7 +66,7 @@ pub fn gateway_xdp_v2(ctx: XdpContext) -> u32 {
 }
 
 /// What the short way of a packet ends in: a verdict, or one of these stages, which are called when its stack is free
-/// again.
+/// again. Above a stage, the index of the reason why the packet passes if it is none of a cluster.
 struct Next;
 
 impl Next {
@@ -76,15 +76,14 @@ impl Next {
     const ICMP_V6: u32 = 19;
     const FRAGMENT_V4: u32 = 20;
     const FRAGMENT_V6: u32 = 21;
-    /// These and the next one come last, and others end in them too.
+    /// These and the next one come last, and others end in them too. Nothing is above the first two.
     const SEND_V4: u32 = 23;
     const SEND_V6: u32 = 24;
-    /// Above it, the index of the reason why the packet passes otherwise.
     const COOKIE: u32 = 22;
 
     #[inline(always)]
-    const fn begin<A: Ip>() -> u32 {
-        if A::V6 { Next::BEGIN_V6 } else { Next::BEGIN_V4 }
+    const fn begin<A: Ip>(otherwise: Reason) -> u32 {
+        (if A::V6 { Next::BEGIN_V6 } else { Next::BEGIN_V4 }) | otherwise.index() << 8
     }
 
     #[inline(always)]
@@ -93,13 +92,13 @@ impl Next {
     }
 
     #[inline(always)]
-    const fn fragment<A: Ip>() -> u32 {
-        if A::V6 { Next::FRAGMENT_V6 } else { Next::FRAGMENT_V4 }
+    const fn fragment<A: Ip>(otherwise: Reason) -> u32 {
+        (if A::V6 { Next::FRAGMENT_V6 } else { Next::FRAGMENT_V4 }) | otherwise.index() << 8
     }
 
     #[inline(always)]
-    const fn icmp<A: Ip>() -> u32 {
-        if A::V6 { Next::ICMP_V6 } else { Next::ICMP_V4 }
+    const fn icmp<A: Ip>(otherwise: Reason) -> u32 {
+        (if A::V6 { Next::ICMP_V6 } else { Next::ICMP_V4 }) | otherwise.index() << 8
     }
 }
 
@@ -197,7 +196,13 @@ fn frame(ctx: &XdpContext) -> Frame {
 
 #[inline(always)]
 fn pass(reason: Reason) -> u32 {
-    count::packet(reason);
+    pass_by(reason.index())
+}
+
+/// `reason` is the index of one.
+#[inline(always)]
+fn pass_by(reason: u32) -> u32 {
+    count::index(reason);
     XDP_PASS
 }
 

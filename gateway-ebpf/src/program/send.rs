@@ -43,7 +43,7 @@ pub fn begun<A: Family>(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 pub fn packet<A: Family>(ctx: &XdpContext, packet: &Packet<A>, pointer: *mut Flow<A>, now: u32) -> u32 {
     if packet.ttl <= 1 {
-        return pass(Reason::Expired);
+        return drop(Reason::Expired);
     }
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let resolved = unsafe { (*pointer).resolved };
@@ -297,6 +297,8 @@ pub fn as_it_is<A: Family>(ctx: *mut xdp_md, pointer: *mut Flow<A>) -> u32 {
     let Some(packet) = parse::<A>(ctx) else { return pass(Reason::Malformed) };
     // SAFETY: an element of a map stays memory of the map while the program runs.
     let (resolved, how) = unsafe { ((*pointer).resolved, u32::from((*pointer).mode)) };
+    // SAFETY: as above.
+    count_packet(&packet, unsafe { &*pointer });
     let now = settings::tick();
     if resolved != now && next_hop::refresh(ctx.ctx, pointer, packet.network, now) != 0 {
         count::packet(Reason::Unresolved);

@@ -21,6 +21,12 @@ pub(super) fn advance(directory: &Path, time: Duration) {
     }
 }
 
+/// Evicts the entries for the answers of half-open flows, as the kernel does when the table is full.
+pub(super) fn evict_answers(directory: &Path) {
+    Pinned::open(&directory.join(names::HALF_OPEN_V4)).remove::<FlowKey<Ip4>, Flow<Ip4>>(|flow| flow.reverse != 0);
+    Pinned::open(&directory.join(names::HALF_OPEN_V6)).remove::<FlowKey<Ip6>, Flow<Ip6>>(|flow| flow.reverse != 0);
+}
+
 struct Pinned(OwnedFd);
 
 impl Pinned {
@@ -49,6 +55,23 @@ impl Pinned {
                 libbpf_sys::bpf_map_update_elem(fd, key, value.as_ptr().cast(), BPF_EXIST)
             };
             assert_eq!(written, 0, "{}", io::Error::last_os_error());
+        }
+    }
+
+    /// Removes the values of which this is true.
+    fn remove<K: Copy, V: Copy>(&self, which: impl Fn(V) -> bool) {
+        let fd = self.0.as_raw_fd();
+        for key in self.keys::<K>() {
+            let key = (&raw const key).cast::<c_void>();
+            let mut value = mem::MaybeUninit::<V>::uninit();
+            // SAFETY: as in `each`.
+            unsafe {
+                let found = libbpf_sys::bpf_map_lookup_elem(fd, key, value.as_mut_ptr().cast());
+                assert_eq!(found, 0, "{}", io::Error::last_os_error());
+                if which(value.assume_init()) {
+                    assert_eq!(libbpf_sys::bpf_map_delete_elem(fd, key), 0, "{}", io::Error::last_os_error());
+                }
+            }
         }
     }
 

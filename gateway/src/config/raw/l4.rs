@@ -57,7 +57,8 @@ pub struct XdpLimits {
     /// TCP connection attempts. Without it, as many as it likes.
     #[schemars(extend("examples" = [{"per_second": 100, "burst": 200}]))]
     pub syn: Optional<PacketRate>,
-    /// Packets of any kind. Without it, as many as it likes.
+    /// Packets of any kind, also the answers of endpoints and origins, which an access rule can exempt. Without it, as many
+    /// as it likes.
     #[schemars(extend("examples" = [{"per_second": 50_000}]))]
     pub packets: Optional<PacketRate>,
     /// Bits of an IPv4 address that tell sources apart.
