@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::gateway::Shared;
+use super::shared::Shared;
 use crate::xdp::{DropRing, Dropped, Reason};
 
 /// Writes a line for each drop that the program tells, as far as `per_second` allows; until the future is dropped.

@@ -6,34 +6,31 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::admin::Sources;
 use super::health::Checks;
 use super::log_writer::{self, LogWriter};
-use super::{counts, drop_log, resolve, services};
+use super::shared::{Shared, State, ban};
+use super::{drop_log, resolve, services};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
 use crate::config::{self, Files, Loaded, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
-use crate::metrics::render::Extra;
 use crate::net::{self, Transport};
 use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, Dropped, ProbeWay, Xdp, XdpError};
+use crate::xdp::{self, ProbeWay, Xdp, XdpError};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -146,24 +143,6 @@ pub struct Gateway {
     shared: Arc<Shared>,
     /// Reads what the XDP program tells.
     reader: JoinSet<()>,
-}
-
-/// What the admin endpoint may look at while the gateway runs.
-pub struct Shared {
-    /// Every counter.
-    pub registry: Arc<Registry>,
-    /// Sources that are refused for a while.
-    pub bans: Arc<Bans>,
-    state: Mutex<State>,
-    log_errors: Arc<AtomicU64>,
-}
-
-struct State {
-    current: Option<Arc<Snapshot>>,
-    xdp: Option<Xdp>,
-    reloads_ok: u64,
-    reloads_failed: u64,
-    last_reload: SystemTime,
 }
 
 impl Gateway {
@@ -572,102 +551,6 @@ impl Gateway {
     }
 }
 
-impl Shared {
-    /// What the metrics page says beside the counters.
-    pub fn extra(&self) -> Extra {
-        let state = self.lock();
-        let since_epoch = state.last_reload.duration_since(SystemTime::UNIX_EPOCH);
-        Extra {
-            version: env!("CARGO_PKG_VERSION"),
-            generation: state.current.as_ref().map_or(0, |current| current.generation),
-            reloads_ok: state.reloads_ok,
-            reloads_failed: state.reloads_failed,
-            last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
-            log_write_errors: self.log_errors.load(Relaxed),
-            endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
-            xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),
-            xdp_interfaces: state.xdp.as_ref().map(counts::xdp_interfaces).unwrap_or_default(),
-            vips: state.xdp.as_ref().and_then(|xdp| xdp.service_stats().ok()).map_or_else(Vec::new, counts::vips),
-            xdp_rules: state.xdp.as_ref().map(counts::xdp_rules).unwrap_or_default(),
-            flow_tables: state.xdp.as_ref().map(counts::flow_tables).unwrap_or_default(),
-            xdp_drop_log: state.xdp.as_ref().and_then(counts::xdp_drop_log),
-            bans: self.bans.count() as u64,
-        }
-    }
-
-    /// Ends what is over, of bans and of access rules, and tells XDP.
-    pub fn keep_time(&self) {
-        self.bans.expire(SystemTime::now());
-        let mut state = self.lock();
-        let State { current, xdp: Some(xdp), .. } = &mut *state else { return };
-        if let Some(current) = current
-            && let Err(error) = xdp.keep_time(&current.config.access)
-        {
-            log::warn!("{error}");
-        }
-        ban(xdp, &self.bans);
-    }
-
-    /// Tells XDP of bans that have come or gone.
-    pub fn apply_bans(&self) {
-        if let Some(xdp) = &mut self.lock().xdp {
-            ban(xdp, &self.bans);
-        }
-    }
-
-    /// The access rules with the packets they decided on, and of the lists' entries how many there are, or with an address
-    /// the one that decides about it. As JSON.
-    pub fn lists(&self, address: Option<IpAddr>) -> String {
-        let state = self.lock();
-        let Some(xdp) = &state.xdp else { return "{}\n".into() };
-        let view = match address {
-            None => super::lists_view::rules(xdp, state.current.as_deref()),
-            Some(address) => super::lists_view::find(xdp, address),
-        };
-        match view {
-            Ok(view) => format!("{view:#}\n"),
-            Err(error) => format!("{:#}\n", serde_json::json!({ "error": error.to_string() })),
-        }
-    }
-
-    /// The line of the log for a packet that XDP dropped; `None` when there are enough of them.
-    pub fn drop_line(&self, dropped: &Dropped) -> Option<String> {
-        self.lock().xdp.as_mut().and_then(|xdp| xdp.drop_line(dropped))
-    }
-
-    /// Packets that XDP dropped because of a ban.
-    pub fn banned_packets(&self, network: IpNet) -> u64 {
-        self.lock().xdp.as_ref().and_then(|xdp| xdp.banned_packets(network).ok()).unwrap_or(0)
-    }
-
-    /// The generation that runs.
-    pub fn current(&self) -> Option<Arc<Snapshot>> {
-        self.lock().current.clone()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Sources for Arc<Shared> {
-    fn bans(&self) -> &Bans {
-        &self.bans
-    }
-
-    fn apply_bans(&self) {
-        Shared::apply_bans(self);
-    }
-
-    fn banned_packets(&self, network: IpNet) -> u64 {
-        Shared::banned_packets(self, network)
-    }
-
-    fn lists(&self, address: Option<IpAddr>) -> String {
-        Shared::lists(self, address)
-    }
-}
-
 fn transport(listener: &Listener) -> Transport {
     match listener.protocol {
         ListenerProtocol::Udp => Transport::Udp,
@@ -683,20 +566,6 @@ fn bind_admin(address: SocketAddr, port_is_ours: bool) -> io::Result<(TcpListene
     socket.set_nonblocking(true)?;
     let actual = socket.local_addr()?;
     Ok((TcpListener::from_std(socket)?, actual))
-}
-
-/// What the kernel does not take is refused when a connection is accepted, still.
-fn ban(xdp: &mut Xdp, bans: &Bans) {
-    let (changes, any) = bans.take_changes();
-    for change in changes {
-        let done = match change.until {
-            Some(until) => xdp.ban(change.network, until),
-            None => xdp.unban(change.network, any),
-        };
-        if let Err(error) = done {
-            log::warn!("ban of {}: {error}", change.network);
-        }
-    }
 }
 
 fn hostname() -> String {

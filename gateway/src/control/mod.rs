@@ -13,5 +13,6 @@ pub mod notify;
 pub mod resolve;
 pub mod run;
 pub mod services;
+pub mod shared;
 pub mod source;
 pub mod watch;
