@@ -329,39 +329,6 @@ fn a_million_entries_are_loaded_and_exchanged_without_letting_a_listed_source_pa
     wait::until_true("a packet after the program is detached", || receiver.recv(&mut [0; 8]).is_ok());
 }
 
-/// Prints what a packet costs: `cargo test -p gateway-tests --test xdp_lists -- --ignored --nocapture cost`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_packet_among_a_million_entries() {
-    root_or_skip!();
-    let gateway = Namespace::new("gateway");
-    gateway.enter(|| {
-        let started = Instant::now();
-        let xdp = xdp::attach(&on(XdpLimits::default()), &[many("million", 1_000_000, 7)]).unwrap();
-        let mut out = io::stdout();
-        writeln!(out, "compile, load and attach: {:?}", started.elapsed()).unwrap();
-        let per_packet = |frames: &[Vec<u8>], repeat: u32| {
-            let mut rounds: Vec<Duration> = (0..7)
-                .map(|_| {
-                    let times = frames.iter().map(|frame| xdp.probe(frame, repeat).unwrap().unwrap().per_packet);
-                    times.sum::<Duration>() / frames.len() as u32
-                })
-                .collect();
-            rounds.sort();
-            rounds[3]
-        };
-        let missing: Vec<Vec<u8>> = (0..4_000u32)
-            .map(|at| udp(&[], &IpAddr::from((0xf000_0000 + at * 65_537).to_be_bytes()).to_string(), 9))
-            .collect();
-        let hot = [udp(&[], &IpAddr::from(source_of(5, 7).to_be_bytes()).to_string(), 9)];
-        let arp = [ethernet(&[], 0x0806, &[0; 46])];
-        writeln!(out, "ARP: {:?}", per_packet(&arp, 300_000)).unwrap();
-        writeln!(out, "miss, one source: {:?}", per_packet(&missing[..1], 300_000)).unwrap();
-        writeln!(out, "miss, 4000 sources: {:?}", per_packet(&missing, 100)).unwrap();
-        writeln!(out, "hit, one hot source: {:?}", per_packet(&hot, 300_000)).unwrap();
-    });
-}
-
 const DROP: u32 = 1;
 const PASS: u32 = 2;
 const SYN: u8 = 0x02;

@@ -45,10 +45,10 @@ pub fn packet<A: Family>(ctx: *mut xdp_md, otherwise: u32) -> u32 {
     let now = settings::tick();
     // In this order: a flow that another CPU is moving is in the second table before it leaves the first.
     if let Some(found) = A::half_open().get_ptr_mut(&key) {
+        flow::revive_half_open(found, packet.protocol, now);
         // SAFETY: an element of a map stays memory of the map while the program runs, though it may become another
         // flow's (see `flow`): integers, of which each value may be read.
         let half_open = unsafe { &mut *found };
-        flow::revive_half_open(found, packet.protocol, now);
         let has_lost = flow::has_lost_its_answers(half_open, packet.protocol) != 0;
         if !has_lost && flow::half_open_is_usable::<A>(half_open, packet.protocol, now) {
             return go_on(&packet, &key, half_open, now);

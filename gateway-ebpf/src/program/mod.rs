@@ -1,7 +1,7 @@
 //! The program: one pass over a frame, from its addresses to a verdict.
 //!
-//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no established flow) → `send`. What is none
-//! of a cluster passes, but for a SYN that `cookie` answers.
+//! `source` (`access`, `ban`, `limit`) → `balance` (ports of no service pass) → `flow` → `begin` (a packet of no
+//! established flow) → `send`. What is none of a cluster passes, but for a SYN that `cookie` answers.
 //!
 //! IPv6, and what is not a packet of an established flow, are BPF functions of their own: 512 bytes of stack are not
 //! enough for all. Kernels before 6.9 count each function of a chain of calls in steps of 32 bytes, so a stage that needs
@@ -76,10 +76,10 @@ impl Next {
     const ICMP_V6: u32 = 19;
     const FRAGMENT_V4: u32 = 20;
     const FRAGMENT_V6: u32 = 21;
-    /// These and the next one come last, and others end in them too. Nothing is above the first two.
-    const SEND_V4: u32 = 23;
-    const SEND_V6: u32 = 24;
-    const COOKIE: u32 = 22;
+    /// These come last, and the others end in them too. Nothing is above the first two.
+    const SEND_V4: u32 = 22;
+    const SEND_V6: u32 = 23;
+    const COOKIE: u32 = 24;
 
     #[inline(always)]
     const fn begin<A: Ip>(otherwise: Reason) -> u32 {

@@ -19,7 +19,7 @@ use super::pins::Pins;
 use super::probing::{ProbeWay, Probing};
 use super::services::Services;
 use super::tables::Tables;
-use super::{Counters, DropLog, FlowInfo, Probe, ServiceStats, XdpError, log};
+use super::{Counters, DebugLog, FlowInfo, Probe, ServiceStats, XdpError, log};
 use crate::config::model::{self, VipMode};
 
 /// Whether this binary carries the XDP object. The build script puts an empty file there when it does not.
@@ -40,7 +40,7 @@ pub(super) struct Loaded {
     packets: PerCpuArray<MapData, u64>,
     stations: HashMap<MapData, u32, Station>,
     services: Services,
-    log: Option<DropLog>,
+    log: Option<DebugLog>,
 }
 
 impl Loaded {
@@ -73,7 +73,7 @@ impl Loaded {
             packets: map(&mut ebpf, names::PACKETS)?,
             stations: map(&mut ebpf, cookie::STATIONS)?,
             services,
-            log: log_drops.then(|| DropLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
+            log: log_drops.then(|| DebugLog::new(&mut ebpf)).transpose().map_err(|error| XdpError::load(&error))?,
             ebpf,
         })
     }
@@ -142,7 +142,7 @@ impl Loaded {
         self.services.flows(of)
     }
 
-    pub fn take_log(&mut self) -> Option<DropLog> {
+    pub fn take_log(&mut self) -> Option<DebugLog> {
         self.log.take()
     }
 

@@ -15,13 +15,13 @@ pub(super) fn wanted() -> bool {
     log::log_enabled!(target: LOG_TARGET, log::Level::Debug)
 }
 
-/// Reads the records of one loaded program; [`run`](DropLog::run) it as a task of its own.
+/// Reads the records of one loaded program; [`run`](DebugLog::run) it as a task of its own.
 #[must_use = "records that nobody reads are lost once the ring is full"]
-pub struct DropLog(EbpfLogger<&'static dyn Log>);
+pub struct DebugLog(EbpfLogger<&'static dyn Log>);
 
-impl DropLog {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<DropLog, aya_log::Error> {
-        EbpfLogger::init(ebpf).map(DropLog)
+impl DebugLog {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<DebugLog, aya_log::Error> {
+        EbpfLogger::init(ebpf).map(DebugLog)
     }
 
     /// Passes records on as they come, until the task is dropped. Needs tokio's I/O driver. The program limits how

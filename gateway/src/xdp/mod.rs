@@ -11,6 +11,7 @@ mod convert;
 mod counts;
 mod drops;
 mod error;
+mod features;
 mod flows;
 mod front;
 mod interface;
@@ -22,7 +23,6 @@ mod maglev;
 mod pins;
 mod plan;
 mod ports;
-mod probe;
 mod probing;
 mod service;
 mod services;
@@ -47,14 +47,14 @@ use tables::Change;
 
 pub use drops::{DropCounts, DropRing, Dropped};
 pub use error::{Refusal, XdpError};
+pub use features::{can_be_pinned_in, features, pinned_links};
 pub use flows::{FlowInfo, FlowState, FlowTableUse};
 pub use gateway_ebpf::Reason;
 pub use interface::{Attached, Interface};
 pub use load::object_is_embedded;
-pub use log::DropLog;
+pub use log::DebugLog;
 pub use pins::{Detached, detach};
 pub use plan::{ListsPlan, NewLists};
-pub use probe::{can_be_pinned_in, features, pinned_links};
 pub use probing::ProbeWay;
 pub use service::{Backend, Service, Target};
 pub use services::{BackendStats, ServiceStats};
@@ -300,7 +300,7 @@ impl Xdp {
 
     /// The program's log records, if the log level asks for them (`RUST_LOG=gateway::xdp=debug`) and they were not
     /// taken yet.
-    pub fn take_log(&mut self) -> Option<DropLog> {
+    pub fn take_log(&mut self) -> Option<DebugLog> {
         match &mut self.running {
             Some(running) => running.program.take_log(),
             None => None,
