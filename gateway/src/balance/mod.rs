@@ -3,6 +3,7 @@
 //! Pure: what is random or remembered belongs to the worker and comes in.
 
 pub mod maglev;
+pub mod retry;
 pub mod round_robin;
 
 pub use round_robin::RoundRobin;

@@ -4,6 +4,7 @@
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
 mod l4;
+mod retry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use regex::bytes::Regex;
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use l4::*;
+pub use retry::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -324,6 +326,10 @@ pub struct Cluster {
     pub idle_timeout: Duration,
     /// `max_connections`: open at once to one endpoint from one worker. Default 1 024.
     pub max_connections: u32,
+    /// `max_requests`: requests in progress, over all workers.
+    pub max_requests: Option<u32>,
+    /// `retry_budget`
+    pub retry_budget: RetryBudget,
     /// `max_idle_connections`: kept for reuse, to one endpoint by one worker. Default 256.
     pub max_idle_connections: u32,
     /// `dns_refresh`: how often names are resolved again. Default 5 s (Envoy's `dns_refresh_rate`).
@@ -418,6 +424,8 @@ pub struct Route {
     pub action: Action,
     /// `timeout`: from the end of the request to the end of the answer. Default 15 s (Envoy's); `None` is `"0s"`, no limit.
     pub timeout: Option<Duration>,
+    /// `retry`
+    pub retry: Retry,
     /// `body_bytes`: longest request body; overrides the listener's.
     pub body_bytes: Option<u64>,
     /// `request_headers`: edits of what the origin gets.

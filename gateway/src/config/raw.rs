@@ -10,7 +10,7 @@ mod route;
 
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use route::{
-    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Rewrite, Route, WebSocket,
+    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Retry, Rewrite, Route, WebSocket,
     WeightedCluster,
 };
 
@@ -279,6 +279,11 @@ pub struct Cluster {
     /// Connections open at once from one worker to one endpoint.
     #[schemars(extend("default" = 1024, "examples" = [64]))]
     pub max_connections: Optional<Count<u32, 1, 1_000_000>>,
+    /// Requests in progress, over all workers; more are answered with 503. Without it there is no limit.
+    #[schemars(extend("examples" = [10000]))]
+    pub max_requests: Optional<Count<u32, 1, 10_000_000>>,
+    /// How many of them may be retries. More are not sent, and the client gets the answer that is there.
+    pub retry_budget: Optional<RetryBudget>,
     /// Unused connections one worker keeps to one endpoint.
     #[schemars(extend("default" = 256, "examples" = [16]))]
     pub max_idle_connections: Optional<Count<u32, 0, 1_000_000>>,
@@ -294,6 +299,18 @@ pub struct Cluster {
     /// once. It is for vips; requests are shared out by the full weights.
     #[schemars(extend("default" = "0s", "examples" = ["30s"]))]
     pub slow_start: Optional<Duration>,
+}
+}
+
+table! { "`retry_budget` of [[cluster]]"
+/// How many retries may be in progress, over all workers.
+pub struct RetryBudget {
+    /// Percent of the requests in progress.
+    #[schemars(extend("default" = 20, "examples" = [10]))]
+    pub percent: Optional<Count<u8, 0, 100>>,
+    /// So many in any case.
+    #[schemars(extend("default" = 3, "examples" = [10]))]
+    pub min_retries: Optional<Count<u32, 0, 1_000_000>>,
 }
 }
 

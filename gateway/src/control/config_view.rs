@@ -4,6 +4,7 @@
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
 mod l4;
+mod retry;
 
 use std::time::{Duration, SystemTime};
 
@@ -177,6 +178,8 @@ fn view_cluster(cluster: &Cluster) -> Value {
         connect_timeout,
         idle_timeout,
         max_connections,
+        max_requests,
+        retry_budget,
         max_idle_connections,
         dns_refresh,
         protocol,
@@ -206,6 +209,8 @@ fn view_cluster(cluster: &Cluster) -> Value {
         "connect_timeout": duration(*connect_timeout),
         "idle_timeout": duration(*idle_timeout),
         "max_connections": max_connections,
+        "max_requests": max_requests,
+        "retry_budget": retry::view_budget(retry_budget),
         "max_idle_connections": max_idle_connections,
         "dns_refresh": duration(*dns_refresh),
         "protocol": protocol,
@@ -237,6 +242,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         matcher,
         action,
         timeout,
+        retry,
         body_bytes,
         request_headers,
         response_headers,
@@ -250,6 +256,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         "match": view_match(matcher),
         key: action,
         "timeout": duration_or_none(*timeout),
+        "retry": retry::view_retry(retry),
         "body_bytes": body_bytes,
         "request_headers": view_edits(request_headers),
         "response_headers": view_edits(response_headers),
@@ -412,6 +419,8 @@ mod tests {
                 connect_timeout: Duration::from_millis(1500),
                 idle_timeout: Duration::from_secs(60),
                 max_connections: 1024,
+                max_requests: None,
+                retry_budget: RetryBudget::default(),
                 max_idle_connections: 256,
                 dns_refresh: Duration::from_secs(5),
                 protocol: UpstreamProtocol::H1,
@@ -441,6 +450,7 @@ mod tests {
                     ..HeaderEdits::default()
                 },
                 response_headers: HeaderEdits::default(),
+                retry: Retry::unless_said(),
                 websocket: None,
             }],
             l4_routes: vec![L4Route {

@@ -168,6 +168,12 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.sums(&names::CLUSTER_TIMEOUTS, &all, |shard| &shard.timeouts);
     page.sums(&names::CLUSTER_OVERFLOW, &all, |shard| &shard.pool_overflow);
     page.sums(&names::CLUSTER_RETRIES, &all, |shard| &shard.retries);
+    page.sums(&names::CLUSTER_RETRIES_EXHAUSTED, &all, |shard| &shard.retries_exhausted);
+    page.sums(&names::CLUSTER_RETRY_OVERFLOW, &all, |shard| &shard.retry_overflow);
+    page.sums(&names::CLUSTER_TRY_TIMEOUTS, &all, |shard| &shard.try_timeouts);
+    page.levels(&names::CLUSTER_REQUESTS_ACTIVE, &all, |shard| &shard.requests_active);
+    page.levels(&names::CLUSTER_RETRIES_ACTIVE, &all, |shard| &shard.retries_active);
+    page.sums(&names::CLUSTER_REQUEST_OVERFLOW, &all, |shard| &shard.request_overflow);
     page.family(&names::CLUSTER_HEALTHY, |family| {
         for health in &extra.endpoints {
             family.sample(&[&health.cluster, &health.endpoint], u8::from(health.healthy));

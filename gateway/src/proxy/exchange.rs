@@ -26,6 +26,10 @@ pub struct Exchange {
     pub expects_continue: bool,
     /// Whether the client asks for a WebSocket, and if so, whether it asks well.
     pub websocket: Option<Result<(), HandshakeError>>,
+    /// From the end of the request to the end of the answer; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// The same to the head of an answer, for each try.
+    pub try_timeout: Option<Duration>,
     /// When the client's `grpc-timeout` is over, in [`crate::net::now_ms`].
     pub grpc_deadline: Option<u64>,
     /// Whether the client can send another request after this one.
@@ -34,6 +38,10 @@ pub struct Exchange {
     pub route: Option<RouteId>,
     /// The cluster it went to.
     pub cluster: Option<ClusterId>,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// Whether it was sent again after a failure that counts.
+    pub is_retried: bool,
     /// The endpoint of the last attempt.
     pub upstream: Option<SocketAddr>,
     /// Why the last attempt failed, in words.
@@ -69,10 +77,14 @@ impl Exchange {
             started_wall: SystemTime::UNIX_EPOCH,
             expects_continue: false,
             websocket: None,
+            timeout: None,
+            try_timeout: None,
             grpc_deadline: None,
             client_keeps_alive: false,
             route: None,
             cluster: None,
+            attempts: 0,
+            is_retried: false,
             upstream: None,
             upstream_failure: None,
             upstream_time: None,

@@ -10,6 +10,7 @@ mod forward;
 mod proxy_header;
 mod pump;
 mod reply;
+mod tries;
 mod tunnel;
 mod upgrade;
 
@@ -199,7 +200,10 @@ fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
     if exchange.websocket.is_some() {
         upgrade::prepare(head, [request.worker.random(), request.worker.random()]);
     }
-    headers::set_expected_timeout(&mut head.headers, route.timeout);
+    let asked = headers::take_timeouts(&mut head.headers);
+    exchange.timeout = asked.whole.unwrap_or(route.timeout);
+    exchange.try_timeout = asked.each_try.unwrap_or(route.retry.per_try_timeout);
+    headers::set_expected_timeout(&mut head.headers, exchange.timeout);
     headers::apply(&route.request_headers, &mut head.headers);
 }
 

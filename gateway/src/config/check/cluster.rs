@@ -6,8 +6,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::{duration, health};
+use crate::config::decode::Optional;
 use crate::config::load::Loader;
-use crate::config::model::{Balance, Cluster, Endpoint, UpstreamProtocol, UpstreamTls};
+use crate::config::model::{Balance, Cluster, Endpoint, RetryBudget, UpstreamProtocol, UpstreamTls};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
@@ -28,6 +29,8 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
         connect_timeout: duration(raw.connect_timeout, Duration::from_secs(5)),
         idle_timeout: duration(raw.idle_timeout, Duration::from_secs(60)),
         max_connections: raw.max_connections.map_or(1024, |count| count.value.0),
+        max_requests: raw.max_requests.map(|count| count.value.0),
+        retry_budget: retry_budget(raw.retry_budget),
         max_idle_connections: raw.max_idle_connections.map_or(256, |count| count.value.0),
         dns_refresh: duration(raw.dns_refresh, Duration::from_secs(5)),
         protocol,
@@ -42,6 +45,14 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
             None => None,
         },
         slow_start: raw.slow_start.map_or(Duration::ZERO, |time| time.value.0),
+    })
+}
+
+fn retry_budget(given: Optional<raw::RetryBudget>) -> RetryBudget {
+    let default = RetryBudget::default();
+    given.map_or(default, |At { value: raw, .. }| RetryBudget {
+        percent: raw.percent.map_or(default.percent, |count| count.value.0),
+        min_retries: raw.min_retries.map_or(default.min_retries, |count| count.value.0),
     })
 }
 

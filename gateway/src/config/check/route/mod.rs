@@ -3,6 +3,7 @@
 mod action;
 mod headers;
 mod matcher;
+mod retry;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::config::value::{Host, Name};
 use action::{Actions, action};
 use headers::header_edits;
 use matcher::matcher;
+use retry::retry;
 
 /// Checks a route.
 pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Route> {
@@ -47,6 +49,7 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
             Some(timeout) => Some(timeout.value.0).filter(|timeout| !timeout.is_zero()),
             None => Some(Duration::from_secs(15)),
         },
+        retry: retry(raw.retry, diagnostics),
         body_bytes: raw.body_bytes.map(|size| size.value.0),
         request_headers: request_headers?,
         response_headers: response_headers?,
