@@ -7,9 +7,11 @@ mod error;
 mod exchange;
 mod finish;
 mod forward;
+mod open;
 mod proxy_header;
 mod pump;
 mod reply;
+mod room;
 mod tunnel;
 mod upgrade;
 
@@ -19,8 +21,10 @@ pub use crate::snapshot::Generation;
 pub use cx::{ConnectionCx, ListenerCx, RequestCx, RequestTimers, WorkerCx};
 pub use error::{LocalReply, ProxyError};
 pub use exchange::Exchange;
+pub use open::{Admitted, Open};
 pub use proxy_header::proxy_header;
 pub use pump::{BodySink, BodySource, PumpError, pump};
+pub use room::{Room, Rooms};
 pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, RouteId};
