@@ -5,72 +5,91 @@ use std::time::{Instant, SystemTime};
 
 use crate::config::model::ListenerLimits;
 use crate::http1::{BodyState, Framing, Sink, Source};
-use crate::net::{Deadline, Until};
+use crate::net::{Deadline, Until, now_ms};
 use crate::proto::h1::encode::{self, BodyFraming, ResponseFraming};
 use crate::proto::h1::parse::{self, HeadLimits, ParsedRequest, RequestError};
 use crate::proto::head::{Known, ResponseHead};
 use crate::proto::{limits, path, websocket};
 use crate::proxy::{
-    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, RequestTimers,
-    ResponseSink, WorkerCx,
+    self, ConnectionCx, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, RequestCx, ResponseSink, Room,
+    WorkerCx,
 };
 use crate::tls::{Reader, Writer};
 
-/// Serves requests until the client, the limits or an error end the connection.
-pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: Reader, writer: Writer) {
-    let mut client = Client { reader, writer, body: BodyState::default() };
+/// Serves requests until the client, the limits or an error end the connection. Dropping it afterwards is its end.
+///
+/// Between requests it holds nothing but the connection: what a request needs is a future in a box of its own.
+pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Reader, writer: &mut Writer) {
     let idle = worker.timers.deadline_in(connection.listener.group);
-    let timers = RequestTimers::new(&worker.timers);
-    let mut exchange = Box::new(Exchange::new(Instant::now()));
-    let ending = loop {
-        if !client.await_request(connection, &idle).await {
-            break Ending::Close;
-        }
-        let (generation, listener) = connection.listener.generation();
-        let cx = RequestCx { generation, listener };
-        exchange.begin(Instant::now());
-        if worker.log.borrow().is_some() {
-            exchange.started_wall = SystemTime::now();
-        }
-        let head = client.read_head(&timers.idle, &cx, &mut exchange).await;
-        let request = Request { worker, connection, timers: &timers, cx, exchange: &mut exchange };
-        // Boxed, so that an idle connection does not keep the room that a request in progress needs.
-        let ending = match head {
-            Ok(()) => Box::pin(proxy::handle(request, &mut client)).await,
-            Err(Some(error)) => Box::pin(proxy::refuse(request, &mut client, error)).await,
-            Err(None) => Ending::Abort,
+    let (mut ending, mut is_first) = (Ending::KeepAlive, true);
+    while ending == Ending::KeepAlive {
+        ending = match await_request(connection, reader, &idle, is_first).await {
+            true => Box::pin(serve_one(worker, connection, reader, writer)).await,
+            false => return leave(worker, writer).await,
         };
-        if ending != Ending::KeepAlive {
-            break ending;
-        }
-        exchange.rest();
+        is_first = false;
+    }
+}
+
+/// Waits for the first byte of a request. Says whether one came.
+async fn await_request(connection: &ConnectionCx, reader: &mut Reader, idle: &Deadline, is_first: bool) -> bool {
+    if !reader.data().is_empty() {
+        return true;
+    }
+    let timeout = {
+        let (generation, id) = connection.listener.generation();
+        generation.config.listeners[id.index()].limits.idle_timeout
+    };
+    idle.set(connection.listener.patience(timeout));
+    let filled = match is_first {
+        // It follows the handshake at once, and is here already when we get to the connection.
+        true => reader.fill(&Until::only(idle)).await,
+        false => reader.fill_idle(idle).await,
+    };
+    idle.clear();
+    matches!(filled, Ok(1..))
+}
+
+/// Serves a request, and ends the connection when no other can come.
+async fn serve_one(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Reader, writer: &mut Writer) -> Ending {
+    let mut client = Client { reader, writer, body: BodyState::default() };
+    let mut room = worker.rooms.take(&worker.timers);
+    let Room { exchange, timers } = &mut *room;
+    let (generation, listener) = connection.listener.generation();
+    let cx = RequestCx { generation, listener };
+    exchange.begin(Instant::now());
+    if worker.log.borrow().is_some() {
+        exchange.started_wall = SystemTime::now();
+    }
+    let head = client.read_head(&timers.idle, &cx, exchange).await;
+    let request = Request { worker, connection, timers, cx, exchange };
+    let ending = match head {
+        Ok(()) => proxy::handle(request, &mut client).await,
+        Err(Some(error)) => proxy::refuse(request, &mut client, error).await,
+        Err(None) => Ending::Abort,
     };
     client.end(&timers.idle, ending).await;
+    worker.rooms.put(room);
+    ending
+}
+
+/// Ends a connection between two requests.
+async fn leave(worker: &WorkerCx, writer: &mut Writer) {
+    if writer.is_tls() {
+        let timer = worker.timers.deadline();
+        timer.set_at(now_ms() + limits::LINGER_MS);
+        writer.finish(&Until::only(&timer)).await;
+    }
 }
 
 /// A client's connection and the body it is in.
-struct Client {
-    reader: Reader,
-    writer: Writer,
+struct Client<'a> {
+    reader: &'a mut Reader,
+    writer: &'a mut Writer,
     body: BodyState,
 }
 
-impl Client {
-    /// Waits for the first byte of a request. Says whether one came.
-    async fn await_request(&mut self, connection: &ConnectionCx, idle: &Deadline) -> bool {
-        if !self.reader.data().is_empty() {
-            return true;
-        }
-        let timeout = {
-            let (generation, id) = connection.listener.generation();
-            generation.config.listeners[id.index()].limits.idle_timeout
-        };
-        idle.set(connection.listener.patience(timeout));
-        let filled = self.reader.fill_idle(idle).await;
-        idle.clear();
-        matches!(filled, Ok(1..))
-    }
-
+impl Client<'_> {
     /// Reads a request's head. `Err(None)`: the client left in the middle of it.
     async fn read_head(
         &mut self,
@@ -116,17 +135,23 @@ impl Client {
         }
     }
 
-    /// Ends the connection so that the client can tell how its last request ended.
-    async fn end(mut self, timer: &Deadline, ending: Ending) {
-        if ending == Ending::Abort {
-            self.writer.abort();
+    /// Ends the connection so that the client can tell how its last request ended. What is left to do when it is dropped
+    /// is the FIN.
+    async fn end(&mut self, timer: &Deadline, ending: Ending) {
+        match ending {
+            Ending::KeepAlive => return,
+            Ending::Abort => return self.writer.abort(),
+            Ending::Close => {}
+        }
+        // Closing while bytes are unread resets the connection, and the client may lose the answer.
+        let lingers = !self.body.is_done() || !self.reader.data().is_empty();
+        if !lingers && !self.writer.is_tls() {
             return;
         }
         let until = Until::only(timer);
-        timer.set_at(crate::net::now_ms() + limits::LINGER_MS);
+        timer.set_at(now_ms() + limits::LINGER_MS);
         self.writer.finish(&until).await;
-        // Closing while bytes are unread resets the connection, and the client may lose the answer.
-        if !self.body.is_done() || !self.reader.data().is_empty() {
+        if lingers {
             self.linger(&until).await;
         }
     }
@@ -147,9 +172,9 @@ fn refused(error: &RequestError) -> ProxyError {
     ProxyError::Head { status: error.status(), details: error.detail() }
 }
 
-impl Downstream for Client {
+impl Downstream for Client<'_> {
     fn split(&mut self) -> (impl RequestBody, impl ResponseSink) {
-        (Source::new(&mut self.reader, &mut self.body), Sink::new(&mut self.writer))
+        (Source::new(self.reader, &mut self.body), Sink::new(self.writer))
     }
 
     fn accept_websocket(&mut self, head: &mut ResponseHead, key: &[u8]) -> (impl RequestBody, impl ResponseSink) {
@@ -159,10 +184,10 @@ impl Downstream for Client {
         head.headers.set(&Known::SecWebsocketAccept, &websocket::accept_key(key));
         self.body.begin_tunnel();
         self.reader.adapt();
-        let mut sink = Sink::new(&mut self.writer);
+        let mut sink = Sink::new(self.writer);
         let framing = ResponseFraming { keep_alive: true, body: BodyFraming::Bodyless };
         sink.start(Framing::Tunnel, |out| encode::response(head, framing, out));
-        (Source::new(&mut self.reader, &mut self.body), sink)
+        (Source::new(self.reader, &mut self.body), sink)
     }
 }
 

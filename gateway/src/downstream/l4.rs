@@ -39,6 +39,9 @@ pub(super) async fn serve(
 ) {
     let mut session =
         Session::new(connection.listener.clone(), connection.peer.addr(), connection.local, connection.id);
+    let finish = |session: &Session| {
+        session.finish(worker, connection.server_name(), connection.tls.as_ref().map(|tls| tls.version));
+    };
     // Boxed, so that a relay does not keep the room that connecting needs.
     match Box::pin(connect(worker, &generation, route, connection, &mut session)).await {
         Ok(mut origin) => {
@@ -46,13 +49,15 @@ pub(super) async fn serve(
             // A connection outlives many generations.
             drop(generation);
             relay(worker, idle, &mut client, &mut origin.halves, &mut session).await;
+            finish(&session);
         }
         Err(error) => {
-            client.writer.abort();
             session.note_not_connected(&error);
+            // Counted first: whoever sees the reset finds it in the metrics.
+            finish(&session);
+            client.writer.abort();
         }
     }
-    session.finish(worker, connection.server_name(), connection.tls.as_ref().map(|tls| tls.version));
 }
 
 /// Connects to an endpoint of the route's cluster, and tells it whose connection this is.

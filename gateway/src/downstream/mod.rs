@@ -12,12 +12,11 @@ pub use udp::serve_datagrams;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use crate::config::model::HttpVersions;
+use crate::config::model::{HttpVersions, ListenerId};
 use crate::filter::forwarded::Peer;
 use crate::metrics::shard::ListenerShard;
 use crate::net::{self, Until};
-use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
-use crate::snapshot::Place;
+use crate::proxy::{Admitted, ConnectionCx, Generation, ListenerCx, WorkerCx};
 use crate::tls::{self, TlsInfo};
 
 use l4::Halves;
@@ -35,25 +34,40 @@ pub struct Accepted {
     pub local: std::net::SocketAddr,
     /// Its number.
     pub id: u64,
-    /// Its place under the listener's limits, for as long as it is open.
-    pub place: Place,
+    /// Counts it as open.
+    pub admitted: Admitted,
 }
 
-/// Serves a connection to its end. The only place that knows which protocol a client speaks.
-pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted: Accepted) {
+/// Serves a connection to its end, in tasks of its own: one for what comes first, where something does, and one for the
+/// protocol, which does not keep the room that the first one needs.
+pub fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, accepted: Accepted) {
     let (generation, id) = listener.generation();
-    let view = generation.listener(id);
-    let settings = &generation.config.listeners[id.index()];
+    let (view, settings) = (generation.listener(id), &generation.config.listeners[id.index()]);
+    if opening::is_needed(settings, view) || view.tls.is_some() {
+        return net::spawn(open(worker, generation, id, listener, accepted));
+    }
+    let opening = opening::unread(settings, view, &accepted);
+    let connection = connection(listener, &opening, None, accepted.id, accepted.admitted);
+    let client = Halves { reader: tls::Reader::Plain(accepted.reader), writer: tls::Writer::Plain(accepted.writer) };
+    start(worker, generation.clone(), opening.fate, settings.http, connection, client);
+}
+
+/// Reads what has to be read and shakes hands, within the time for that, and starts the protocol.
+async fn open(
+    worker: Rc<WorkerCx>,
+    generation: Generation,
+    id: ListenerId,
+    listener: Rc<ListenerCx>,
+    mut accepted: Accepted,
+) {
+    let (view, settings) = (generation.listener(id), &generation.config.listeners[id.index()]);
     let stats = view.stats.shard(worker.worker);
-    let reads_first = opening::is_needed(settings, view);
-    let deadline = (reads_first || view.tls.is_some()).then(|| worker.timers.deadline());
-    let until = deadline.as_ref().map_or_else(Until::never, |deadline| {
-        deadline.set(settings.limits.handshake_timeout);
-        Until::only(deadline)
-    });
-    let opening = match reads_first {
+    let deadline = worker.timers.deadline();
+    deadline.set(settings.limits.handshake_timeout);
+    let until = Until::only(&deadline);
+    let opening = match opening::is_needed(settings, view) {
         false => opening::unread(settings, view, &accepted),
-        true => match Box::pin(opening::read(&generation, settings, view, &mut accepted, &until)).await {
+        true => match opening::read(&generation, settings, view, &mut accepted, &until).await {
             Ok(opening) => opening,
             Err(Unopened::Gone) => return,
             Err(Unopened::Refused(refusal)) => {
@@ -64,60 +78,70 @@ pub async fn serve(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, mut accepted:
         },
     };
     let terminates = !matches!(opening.fate, Fate::Relay { terminate: false, .. });
-    let (reader, writer, tls) = match &view.tls {
+    let Accepted { reader, writer, id, admitted, .. } = accepted;
+    let (client, tls) = match &view.tls {
         Some(settings) if terminates => {
-            let shaken = tls::accept(accepted.reader, accepted.writer, settings, &until);
-            let shaken = Box::pin(shaken).await;
+            let shaken = tls::accept(reader, writer, settings, &until).await;
             count_handshake(stats, shaken.is_ok());
             match shaken {
-                Ok((reader, writer, info)) => (reader, writer, Some(info)),
+                Ok((reader, writer, info)) => (Halves { reader, writer }, Some(info)),
                 Err(error) => return log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer),
             }
         }
-        _ => (tls::Reader::Plain(accepted.reader), tls::Writer::Plain(accepted.writer), None),
+        _ => (Halves { reader: tls::Reader::Plain(reader), writer: tls::Writer::Plain(writer) }, None),
     };
-    drop(deadline);
-    let _place = accepted.place;
-    let http = settings.http;
-    let connection = connection(listener, &opening, tls, accepted.id);
-    match opening.fate {
-        Fate::Http => {
-            drop(generation);
-            // Boxed, so that a relay does not keep the room that HTTP needs; and the other way round below.
-            Box::pin(speak(worker, connection, reader, writer, http)).await;
-        }
-        Fate::Relay { route, .. } => {
-            let client = Halves { reader, writer };
-            Box::pin(l4::serve(&worker, generation, route, &connection, client)).await;
-        }
+    let connection = connection(listener, &opening, tls, id, admitted);
+    start(worker, generation.clone(), opening.fate, settings.http, connection, client);
+}
+
+/// Starts the task that serves an open connection. The only place that knows which protocol a client speaks.
+fn start(
+    worker: Rc<WorkerCx>,
+    generation: Generation,
+    fate: Fate,
+    http: HttpVersions,
+    connection: ConnectionCx,
+    client: Halves,
+) {
+    match fate {
+        Fate::Http => net::spawn(speak(worker, connection, client, http)),
+        Fate::Relay { route, .. } => net::spawn(async move {
+            l4::serve(&worker, generation, route, &connection, client).await;
+        }),
     }
 }
 
 /// Serves a connection in the version of HTTP that it speaks.
-async fn speak(
+fn speak(
     worker: Rc<WorkerCx>,
     connection: ConnectionCx,
-    mut reader: tls::Reader,
-    writer: tls::Writer,
+    Halves { mut reader, mut writer }: Halves,
     http: HttpVersions,
-) {
+) -> impl Future<Output = ()> {
     let settled = connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     let is_h2 = match (settled, http) {
-        (Some(alpn), _) => alpn == b"h2",
-        (None, HttpVersions { h1: false, .. }) => true,
-        (None, HttpVersions { h2: false, .. }) => false,
+        (Some(alpn), _) => Some(alpn == b"h2"),
+        (None, HttpVersions { h1: false, .. }) => Some(true),
+        (None, HttpVersions { h2: false, .. }) => Some(false),
         // Over TLS there is no HTTP/2 without ALPN (RFC 9113 §3.2): a host without HTTP/2 would have it after all.
-        (None, _) if connection.tls.is_some() => false,
+        (None, _) if connection.tls.is_some() => Some(false),
         // Prior knowledge (RFC 9113 §3.3).
-        (None, _) => match begins_with(h2::PREFACE, &worker, &connection, &mut reader).await {
-            Some(is_h2) => is_h2,
-            None => return,
-        },
+        (None, _) => None,
     };
-    match is_h2 {
-        // Boxed, so that an idle connection of HTTP/1 does not keep the room that this needs.
-        true => Box::pin(h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer))).await,
-        false => h1::serve(&worker, &connection, reader, writer).await,
+    // A block, because the arguments of an `async fn` have their room twice: once to come in and once to be used.
+    async move {
+        let is_h2 = match is_h2 {
+            Some(is_h2) => is_h2,
+            None => match begins_with(h2::PREFACE, &worker, &connection, &mut reader).await {
+                Some(is_h2) => is_h2,
+                None => return,
+            },
+        };
+        match is_h2 {
+            // A task of its own, which does not keep the room that HTTP/1 needs; and the other way round.
+            true => net::spawn(h2::serve(worker, Rc::new(connection), tls::Stream::new(reader, writer))),
+            false => h1::serve(&worker, &connection, &mut reader, &mut writer).await,
+        }
     }
 }
 
@@ -149,7 +173,13 @@ async fn begins_with(
     }
 }
 
-fn connection(listener: Rc<ListenerCx>, opening: &Opening, tls: Option<TlsInfo>, id: u64) -> ConnectionCx {
+fn connection(
+    listener: Rc<ListenerCx>,
+    opening: &Opening,
+    tls: Option<TlsInfo>,
+    id: u64,
+    admitted: Admitted,
+) -> ConnectionCx {
     ConnectionCx {
         peer: Peer::new(opening.peer, tls.is_some()),
         local: opening.local,
@@ -158,6 +188,7 @@ fn connection(listener: Rc<ListenerCx>, opening: &Opening, tls: Option<TlsInfo>,
         id,
         pools: OnceCell::new(),
         listener,
+        admitted,
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn read(
         if generation.bans.has(source, knock.now) {
             return Err(Unopened::Refused(Refusal::Banned));
         }
-        let moved = accepted.place.move_to(source, settings.limits.connections_per_source);
+        let moved = accepted.admitted.place.move_to(source, settings.limits.connections_per_source);
         moved.map_err(|too_many| Unopened::Refused(too_many.into()))?;
         (peer, local) = (named.source, named.destination);
     }

@@ -37,7 +37,6 @@ struct Sessions {
     open: RefCell<HashMap<(SocketAddr, SocketAddr), Rc<Link>>>,
     /// One for all: a datagram is received and sent without waiting in between.
     buffer: RefCell<Vec<u8>>,
-    next_id: Box<dyn Fn() -> u64>,
 }
 
 /// What both directions of a session need.
@@ -54,16 +53,15 @@ struct Link {
     _slot: Slot,
 }
 
-/// Serves a listener's datagrams until it is stopped. `next_id` numbers sessions.
+/// Serves a listener's datagrams until it is stopped.
 pub async fn serve_datagrams(
     worker: Rc<WorkerCx>,
     listener: Rc<ListenerCx>,
     socket: UdpListener,
-    next_id: Box<dyn Fn() -> u64>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let (open, buffer) = (RefCell::default(), RefCell::new(vec![0; DATAGRAM]));
-    let sessions = Rc::new(Sessions { worker, listener, socket, open, buffer, next_id });
+    let sessions = Rc::new(Sessions { worker, listener, socket, open, buffer });
     loop {
         tokio::select! {
             () = sessions.socket.readable() => {}
@@ -125,7 +123,7 @@ impl Sessions {
         };
         stats.connections.inc();
         let [peer, local] = [datagram.peer, datagram.local].map(canonical);
-        let mut session = Session::new(self.listener.clone(), peer, local, (self.next_id)());
+        let mut session = Session::new(self.listener.clone(), peer, local, self.worker.next_id());
         match self.connect(&generation, view, &mut session) {
             Ok((origin, slot, idle)) => {
                 stats.connections_active.inc();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::{Admitted, Open, Rooms};
 use crate::config::model::ListenerId;
 use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
@@ -24,10 +25,15 @@ pub struct WorkerCx {
     pub timers: Timers,
     /// Its connections to origins.
     pub pools: Pools,
+    /// Memory for its requests.
+    pub rooms: Rooms,
+    /// Its connections to clients.
+    pub open: Open,
     /// Where its access log lines go; `None` is no log.
     pub log: RefCell<Option<LogSink>>,
     /// This machine's name, for the access log.
     pub hostname: String,
+    served: Cell<u64>,
     rng: RefCell<fastrand::Rng>,
     date: RefCell<Date>,
 }
@@ -45,11 +51,20 @@ impl WorkerCx {
             worker,
             timers: Timers::default(),
             pools: Pools::default(),
+            rooms: Rooms::default(),
+            open: Open::default(),
             log: RefCell::new(log),
             hostname,
+            served: Cell::new(0),
             rng: RefCell::new(fastrand::Rng::new()),
             date: RefCell::new(Date { begun: None, text: imf_fixdate(0) }),
         }
+    }
+
+    /// A number for one more connection, unique over workers: the worker's number is in the top bits.
+    pub fn next_id(&self) -> u64 {
+        self.served.set(self.served.get() + 1);
+        (self.worker as u64) << 48 | self.served.get()
     }
 
     /// Random bits.
@@ -152,6 +167,8 @@ pub struct ConnectionCx {
     pub id: u64,
     /// Connections to origins that carry this client's address, and therefore serve nobody else: none for most clients.
     pub pools: OnceCell<Pools>,
+    /// Counts it as open.
+    pub admitted: Admitted,
 }
 
 /// The deadlines of one request at a time.
@@ -197,6 +214,12 @@ impl RequestTimers {
     /// From now on only the request can be over.
     pub fn end_tries(&self) {
         self.end.set_at(self.whole.get());
+    }
+
+    /// Neither is set any more.
+    pub fn rest(&self) {
+        self.idle.rest();
+        self.end.rest();
     }
 
     /// Whether the request is over, and not just a try.

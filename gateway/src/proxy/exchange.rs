@@ -9,8 +9,7 @@ use crate::proto::head::{RequestHead, ResponseHead};
 use crate::proto::limits;
 use crate::proto::websocket::HandshakeError;
 
-/// Everything that is known of a request. A connection uses one for all of its requests, so its buffers are allocated
-/// once.
+/// Everything that is known of a request. Requests use one after the other, so that its buffers are allocated once.
 pub struct Exchange {
     /// The request; its body's length says how the body is framed.
     pub request: RequestHead,
@@ -99,17 +98,17 @@ impl Exchange {
         }
     }
 
-    /// A new request begins; the memory of the last one is used again.
+    /// A new request begins; the memory of the last one, which was [laid to rest](Exchange::rest), is used again.
     pub fn begin(&mut self, now: Instant) {
         let last = std::mem::replace(self, Exchange::new(now));
         self.request = last.request;
         self.response = last.response;
         self.original_target = last.original_target;
         self.scratch = last.scratch;
-        self.rest();
+        debug_assert!(self.request.target.is_empty() && self.response.headers.is_empty());
     }
 
-    /// Forgets the messages and keeps their memory, within limits: an idle connection may stay for long.
+    /// Forgets the messages and keeps their memory, within limits: nobody knows when the next one begins.
     pub fn rest(&mut self) {
         self.request.clear();
         self.response.clear();

@@ -146,7 +146,8 @@ impl Writer {
     /// Ends our direction in order (`close_notify` where there is TLS, then FIN); the other stays open.
     pub async fn finish(&mut self, until: &Until<'_>) {
         if let Writer::Tls(writer) = self {
-            writer.close_notify(until).await;
+            // Boxed, so that a connection without TLS has no room for it.
+            Box::pin(writer.close_notify(until)).await;
         }
         self.socket().shutdown();
     }
@@ -154,6 +155,11 @@ impl Writer {
     /// Sends a FIN. Whoever has TLS has sent `close_notify` before.
     pub(super) fn shutdown(&self) {
         self.socket().shutdown();
+    }
+
+    /// Whether there is TLS, whose end has a message of its own.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Writer::Tls(_))
     }
 
     /// Aborts the connection (RST), so that the peer cannot take a cut stream for a complete one.

@@ -1,21 +1,18 @@
 //! The accept loop of one listener on one worker.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::config::model::{ListenerProtocol, ProxyProtocol, VipProtocol};
 use crate::downstream::{self, Accepted};
 use crate::filter::access::Knock;
-use crate::metrics::registry::ListenerStats;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, Listener, Reader, UdpListener, Writer};
-use crate::proxy::{ListenerCx, WorkerCx};
+use crate::proxy::{Admitted, ListenerCx, WorkerCx};
 use crate::snapshot::Place;
 
 /// Pause after an accept that failed for want of descriptors or memory: trying at once would only burn the core.
@@ -27,24 +24,15 @@ pub(super) struct Acceptor {
     stop: oneshot::Sender<()>,
 }
 
-/// How many connections a worker has, and who waits for the last one.
-#[derive(Default)]
-pub(super) struct Open {
-    count: Cell<u64>,
-    accepting: Cell<u32>,
-    served: Cell<u64>,
-    changed: Notify,
-}
-
 impl Acceptor {
-    pub(super) fn start(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, socket: OwnedFd, open: Rc<Open>) -> Acceptor {
+    pub(super) fn start(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, socket: OwnedFd) -> Acceptor {
         let (stop, stopped) = oneshot::channel();
-        open.accepting.set(open.accepting.get() + 1);
+        worker.open.begin_accepting();
         let (generation, id) = listener.generation();
         match generation.config.listeners[id.index()].protocol {
-            ListenerProtocol::Udp => net::spawn(receive(worker, listener.clone(), socket, open, stopped)),
+            ListenerProtocol::Udp => net::spawn(receive(worker, listener.clone(), socket, stopped)),
             ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => {
-                net::spawn(accept(worker, listener.clone(), Listener::new(socket), open, stopped));
+                net::spawn(accept(worker, listener.clone(), Listener::new(socket), stopped));
             }
         }
         Acceptor { listener, stop }
@@ -56,48 +44,20 @@ impl Acceptor {
     }
 }
 
-impl Open {
-    pub(super) async fn wait_for_none(&self) {
-        while self.count.get() > 0 || self.accepting.get() > 0 {
-            self.changed.notified().await;
-        }
-    }
-
-    /// A number for one more connection, unique over workers: the worker's number is in the top bits.
-    fn next_id(&self, worker: usize) -> u64 {
-        self.served.set(self.served.get() + 1);
-        (worker as u64) << 48 | self.served.get()
-    }
-
-    fn stopped_accepting(&self) {
-        self.accepting.set(self.accepting.get() - 1);
-        self.changed.notify_one();
-    }
-
-    fn enter(&self) {
-        self.count.set(self.count.get() + 1);
-    }
-
-    fn leave(&self) {
-        self.count.set(self.count.get() - 1);
-        self.changed.notify_one();
-    }
-}
-
 async fn accept(
     worker: Rc<WorkerCx>,
     listener: Rc<ListenerCx>,
     mut socket: Listener,
-    open: Rc<Open>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let bound = socket.local_addr();
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok(accepted) => admit(&worker, &listener, accepted, &open),
+            Ok(accepted) => admit(&worker, &listener, accepted, bound),
             Err(error) if is_passing(&error) => {}
             Err(error) => {
                 log::warn!("listener {}: accept: {error}", listener.name);
@@ -106,26 +66,18 @@ async fn accept(
         }
     }
     for accepted in socket.finish().await {
-        admit(&worker, &listener, accepted, &open);
+        admit(&worker, &listener, accepted, bound);
     }
-    open.stopped_accepting();
+    worker.open.stop_accepting();
 }
 
 /// Takes datagrams in place of connections.
-async fn receive(
-    worker: Rc<WorkerCx>,
-    listener: Rc<ListenerCx>,
-    socket: OwnedFd,
-    open: Rc<Open>,
-    stopped: oneshot::Receiver<()>,
-) {
-    let (number, ids, name) = (worker.worker, open.clone(), listener.name.clone());
-    let next_id = Box::new(move || ids.next_id(number));
+async fn receive(worker: Rc<WorkerCx>, listener: Rc<ListenerCx>, socket: OwnedFd, stopped: oneshot::Receiver<()>) {
     match UdpListener::new(socket) {
-        Ok(socket) => downstream::serve_datagrams(worker, listener, socket, next_id, stopped).await,
-        Err(error) => log::error!("listener {name}: {error}"),
+        Ok(socket) => downstream::serve_datagrams(worker.clone(), listener, socket, stopped).await,
+        Err(error) => log::error!("listener {}: {error}", listener.name),
     }
-    open.stopped_accepting();
+    worker.open.stop_accepting();
 }
 
 /// Errors of one connection that was gone before it was accepted.
@@ -141,7 +93,7 @@ fn admit(
     worker: &Rc<WorkerCx>,
     listener: &Rc<ListenerCx>,
     (reader, writer, peer): (Reader, Writer, SocketAddr),
-    open: &Rc<Open>,
+    bound: Option<SocketAddr>,
 ) {
     let (generation, id) = listener.generation();
     let view = generation.listener(id);
@@ -149,7 +101,7 @@ fn admit(
     stats.connections.inc();
     let source = peer.ip().to_canonical();
     // A connection that was reset meanwhile has no address any more.
-    let Ok(local) = writer.local_addr() else { return };
+    let Some(local) = bound.or_else(|| writer.local_addr().ok()) else { return };
     let knock = Knock { protocol: VipProtocol::Tcp, port: local.port(), now: SystemTime::now() };
     if generation.access.verdict(source, knock).is_some() {
         stats.refused.of(Refusal::AccessDenied).inc();
@@ -170,35 +122,7 @@ fn admit(
             return writer.abort();
         }
     };
-    let guard = Admitted::new(view.stats.clone(), worker.worker, open.clone());
-    let id = open.next_id(worker.worker);
-    let accepted = Accepted { reader, writer, peer, local, id, place };
-    let (worker, listener) = (worker.clone(), listener.clone());
-    net::spawn(async move {
-        // Made in here: a future that is moved in has its room twice, once to come in and once to run.
-        downstream::serve(worker, listener, accepted).await;
-        drop(guard);
-    });
-}
-
-/// Counts a connection as open. It does not hold the generation: a connection outlives many.
-struct Admitted {
-    stats: Arc<ListenerStats>,
-    worker: usize,
-    open: Rc<Open>,
-}
-
-impl Admitted {
-    fn new(stats: Arc<ListenerStats>, worker: usize, open: Rc<Open>) -> Admitted {
-        stats.shard(worker).connections_active.inc();
-        open.enter();
-        Admitted { stats, worker, open }
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.stats.shard(self.worker).connections_active.dec();
-        self.open.leave();
-    }
+    let admitted = Admitted::new(worker.clone(), view.stats.clone(), place);
+    let accepted = Accepted { reader, writer, peer, local, id: worker.next_id(), admitted };
+    downstream::serve(worker.clone(), listener.clone(), accepted);
 }

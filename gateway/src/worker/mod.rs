@@ -70,7 +70,6 @@ struct Worker {
     /// By listener name. Listeners that are gone and still have connections are kept by those connections alone.
     acceptors: RefCell<HashMap<String, Acceptor>>,
     next_group: Cell<u64>,
-    open: Rc<accept::Open>,
 }
 
 async fn run(number: usize, hostname: String, mut messages: mpsc::Receiver<Message>) {
@@ -78,7 +77,6 @@ async fn run(number: usize, hostname: String, mut messages: mpsc::Receiver<Messa
         cx: Rc::new(WorkerCx::new(number, hostname, None)),
         acceptors: RefCell::default(),
         next_group: Cell::new(1),
-        open: Rc::default(),
     });
     net::spawn(worker.cx.timers.clone().run());
     net::spawn(worker.clone().tick());
@@ -111,14 +109,14 @@ impl Worker {
             match acceptors.get(&name) {
                 // A new address: connections of the old one go on under the same name.
                 Some(old) => {
-                    let acceptor = Acceptor::start(self.cx.clone(), old.listener.clone(), socket, self.open.clone());
+                    let acceptor = Acceptor::start(self.cx.clone(), old.listener.clone(), socket);
                     if let Some(old) = acceptors.insert(name, acceptor) {
                         old.stop();
                     }
                 }
                 None => {
                     let listener = self.listener(&generation, id);
-                    let acceptor = Acceptor::start(self.cx.clone(), listener, socket, self.open.clone());
+                    let acceptor = Acceptor::start(self.cx.clone(), listener, socket);
                     acceptors.insert(name, acceptor);
                 }
             }
@@ -153,7 +151,7 @@ impl Worker {
         for acceptor in acceptors.into_values() {
             self.close(acceptor);
         }
-        self.open.wait_for_none().await;
+        self.cx.open.wait_for_none().await;
         if let Some(log) = self.cx.log.borrow_mut().as_mut() {
             log.flush();
         }
