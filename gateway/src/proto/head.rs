@@ -54,6 +54,8 @@ pub enum Known {
     SecWebsocketVersion,
     /// `server`
     Server,
+    /// `set-cookie`
+    SetCookie,
     /// `te`
     Te,
     /// `trailer`
@@ -106,6 +108,7 @@ impl Known {
             b"sec-websocket-key" => Known::SecWebsocketKey,
             b"sec-websocket-version" => Known::SecWebsocketVersion,
             b"server" => Known::Server,
+            b"set-cookie" => Known::SetCookie,
             b"te" => Known::Te,
             b"trailer" => Known::Trailer,
             b"transfer-encoding" => Known::TransferEncoding,
@@ -147,6 +150,7 @@ impl Known {
             Known::SecWebsocketKey => "sec-websocket-key",
             Known::SecWebsocketVersion => "sec-websocket-version",
             Known::Server => "server",
+            Known::SetCookie => "set-cookie",
             Known::Te => "te",
             Known::Trailer => "trailer",
             Known::TransferEncoding => "transfer-encoding",

@@ -57,9 +57,12 @@ pub(super) async fn forward(
     }
     request.start_clock(&target);
     let stats = target.view.stats.shard(request.worker.worker);
+    let ask = request.ask(to, target.cluster, route);
     let mut attempts = 0;
     loop {
-        let endpoint = target.view.pick(request.worker.worker, |_| true).ok_or(ProxyError::NoEndpoint)?;
+        let endpoint = target.view.pick(&ask, |_| true).ok_or(ProxyError::NoEndpoint)?;
+        let _in_flight = target.view.begin(endpoint);
+        request.stay_with(endpoint, &ask, target.cluster);
         request.exchange.upstream = Some(endpoint.address);
         let mut connection = connection(request, &target, endpoint, attempts == 0).await?;
         attempts += 1;
