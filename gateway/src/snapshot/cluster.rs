@@ -117,6 +117,11 @@ impl ClusterView {
         self.endpoints.get(at)
     }
 
+    /// How much an endpoint has in progress, where that is counted.
+    pub fn active(&self, endpoint: &EndpointView) -> Option<u32> {
+        self.counts_requests.then(|| endpoint.load.active())
+    }
+
     /// Counts a request at an endpoint until what it gives is dropped.
     pub fn begin<'a>(&self, endpoint: &'a EndpointView) -> Option<InFlight<&'a Load>> {
         self.counts_requests.then(|| InFlight::begin(&*endpoint.load))
