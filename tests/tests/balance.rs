@@ -409,3 +409,29 @@ fn an_endpoint_that_is_new_begins_with_a_tenth_of_its_share() {
     // A tenth against a whole is one of eleven: 50, and five standard deviations are 34.
     assert!(origins[1].requests().abs_diff(50) <= 34, "{}", origins[1].requests());
 }
+
+#[test]
+fn who_comes_back_to_an_endpoint_comes_back_to_its_cluster() {
+    let origins = origins(2);
+    let cookie_line = "affinity_cookie = { name = 'server', strict = true }";
+    let clusters = "clusters = [{ name = 'a', weight = 1 }, { name = 'b', weight = 1 }]";
+    let config = Config::new()
+        .listener("web", "")
+        .cluster("a", &[origins[0].addr()], cookie_line)
+        .cluster("b", &[origins[1].addr()], cookie_line)
+        .route("cookie", clusters)
+        .route("key", &format!("{clusters}\nmatch = {{ path = '/key' }}\nhash_on = [{{ header = 'x-user' }}]"));
+    let gateway = Gateway::start(&config);
+    let mut used = Vec::new();
+    for user in 0..20 {
+        let first = PLAIN.ask(&gateway, &[]);
+        let header = format!("server={}", cookie(&first, "server").expect("a cookie").0);
+        (0..5).for_each(|_| assert_eq!(name(&PLAIN.ask(&gateway, &[("cookie", &header)])), name(&first)));
+        let user = user.to_string();
+        let of_user = || AnyClient::connect(Http::H1, gateway.addr("web")).ask("GET", "/key", &[("x-user", &user)]);
+        let by_key = name(&of_user());
+        (0..5).for_each(|_| assert_eq!(name(&of_user()), by_key));
+        used.extend([name(&first), by_key]);
+    }
+    assert!(used.iter().any(|name| name == "o0") && used.iter().any(|name| name == "o1"), "{used:?}");
+}

@@ -5,12 +5,14 @@
 #[derive(Clone, Copy)]
 pub struct Digest(u64);
 
-impl Digest {
+impl Default for Digest {
     /// Of nothing yet.
-    pub fn new() -> Digest {
+    fn default() -> Digest {
         Digest(0xcbf2_9ce4_8422_2325)
     }
+}
 
+impl Digest {
     /// With these bytes behind it.
     #[must_use]
     pub fn eat(self, bytes: &[u8]) -> Digest {
@@ -25,7 +27,7 @@ impl Digest {
 
 /// The hash of some bytes.
 pub fn of(bytes: &[u8]) -> u64 {
-    Digest::new().eat(bytes).end()
+    Digest::default().eat(bytes).end()
 }
 
 /// The finaliser of SplitMix64: each bit of the input changes about half of those of the output.
@@ -66,7 +68,7 @@ mod tests {
         assert_eq!(of(b""), 0xf52a_15e9_a9b5_e89b);
         assert_eq!(of(b"user-1"), of(b"user-1"));
         assert_ne!(of(b"user-1"), of(b"user-2"));
-        assert_eq!(Digest::new().eat(b"user").eat(b"-1").end(), of(b"user-1"));
+        assert_eq!(Digest::default().eat(b"user").eat(b"-1").end(), of(b"user-1"));
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn of_header(name: &HeaderName, head: &RequestHead) -> Option<u64> {
         return (!head.authority.is_empty()).then(|| super::hash::of(&head.authority));
     }
     let mut values = head.headers.get_all(name);
-    let first = Digest::new().eat(values.next()?);
+    let first = Digest::default().eat(values.next()?);
     Some(values.fold(first, |digest, value| digest.eat(b",").eat(value)).end())
 }
 

@@ -97,7 +97,7 @@ impl Walker {
 
 /// A number for an address; another one for each salt.
 pub(super) fn digest(address: SocketAddr, salt: u8) -> u64 {
-    let digest = Digest::new().eat(&[salt]);
+    let digest = Digest::default().eat(&[salt]);
     let digest = match address.ip() {
         std::net::IpAddr::V4(ip) => digest.eat(&ip.octets()),
         std::net::IpAddr::V6(ip) => digest.eat(&ip.octets()),

@@ -11,13 +11,12 @@ use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
-use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Known, RequestHead};
-use crate::snapshot::{ClusterView, EndpointView};
+use crate::snapshot::{Ask, ClusterView, EndpointView};
 use crate::upstream::{Answer, AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
@@ -39,7 +38,7 @@ pub(super) async fn forward(
     route: RouteId,
 ) -> Result<Ending, ProxyError> {
     let generation = request.cx.generation.clone();
-    let id = balance::pick_weighted(&to.clusters, request.worker.random() as u32).ok_or(ProxyError::NoEndpoint)?;
+    let (id, ask) = request.ask(to, route).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
         id,
@@ -57,9 +56,9 @@ pub(super) async fn forward(
     }
     request.start_clock(&target);
     let stats = target.view.stats.shard(request.worker.worker);
-    let ask = request.ask(to, target.cluster, route);
     let mut attempts = 0;
     loop {
+        let ask = Ask { random: request.worker.random(), ..ask };
         let endpoint = target.view.pick(&ask, |_| true).ok_or(ProxyError::NoEndpoint)?;
         let _in_flight = target.view.begin(endpoint);
         request.stay_with(endpoint, &ask, target.cluster);

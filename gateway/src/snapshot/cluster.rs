@@ -117,6 +117,11 @@ impl ClusterView {
         self.endpoints.get(at)
     }
 
+    /// Whether an endpoint has this name in cookies.
+    pub fn knows(&self, name: u64) -> bool {
+        self.affinity.as_ref().is_some_and(|affinity| affinity.by_name.contains_key(&name))
+    }
+
     /// How much an endpoint has in progress, where that is counted.
     pub fn active(&self, endpoint: &EndpointView) -> Option<u32> {
         self.counts_requests.then(|| endpoint.load.active())

@@ -39,9 +39,10 @@ pub fn route_rules(
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<HashRule>> {
     let Some(list) = raw else { return Some(Vec::new()) };
-    if !clusters.is_empty() && !clusters.iter().any(|share| names.cluster_kinds[share.value.cluster.index()].hashes) {
+    // With several clusters the key chooses among these too.
+    if clusters.len() == 1 && !clusters.iter().any(|share| names.cluster_kinds[share.value.cluster.index()].hashes) {
         let help = "`balance = \"maglev\"` and \"ring_hash\" go by it";
-        diagnostics.warning(list.span, "not used: no cluster of this route balances by a key").help(help);
+        diagnostics.warning(list.span, "not used: the cluster of this route does not balance by a key").help(help);
     }
     rules(list, "the rules of the cluster", diagnostics)
 }

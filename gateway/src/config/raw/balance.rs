@@ -66,7 +66,8 @@ either_schema!(HashCookie, CookieName, CookieTable);
 
 table! { "`affinity_cookie` of [[cluster]]"
 /// A cookie that names an endpoint, and by which a client comes back to it as long as it is up, or drains. Its value is a
-/// keyed hash: it says nothing of addresses, and can only mean endpoints of the cluster. It is always `HttpOnly`.
+/// keyed hash: it says nothing of addresses, and can only mean endpoints of the cluster. It is always `HttpOnly`. A route
+/// with several clusters goes by the cookie too.
 pub struct AffinityCookie {
     /// Its name.
     #[schemars(extend("examples" = ["server"]))]

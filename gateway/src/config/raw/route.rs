@@ -30,7 +30,8 @@ pub struct Route {
     /// Several clusters, each with a share of the requests.
     #[schemars(extend("examples" = [[{"name": "api", "weight": 9}, {"name": "api-canary", "weight": 1}]]))]
     pub clusters: Optional<Given<List<WeightedCluster>>>,
-    /// What of a request is the key of clusters with `balance = "maglev"` or `"ring_hash"`, in place of their own rules.
+    /// What of a request is the key of clusters with `balance = "maglev"` or `"ring_hash"`, in place of their own rules. Of
+    /// several `clusters`, the key chooses one too.
     #[schemars(extend("examples" = [[{"cookie": {"name": "session", "ttl": "1h", "path": "/"}}]]))]
     pub hash_on: Optional<List<HashRule>>,
     /// Use only the endpoints with all of these labels.
