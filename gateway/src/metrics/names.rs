@@ -115,6 +115,8 @@ families! {
         "1 when the endpoint takes requests, else 0: it drains or its health checks fail."
     CLUSTER_HEALTH_CHANGES = Counter "gateway_cluster_endpoint_health_changes_total" ["cluster", "endpoint"]
         "Times the endpoint became unhealthy or healthy again."
+    CLUSTER_ENDPOINT_ACTIVE = Gauge "gateway_cluster_endpoint_requests_active" ["cluster", "endpoint"]
+        "Requests, connections and UDP sessions of an endpoint in progress; of clusters with `balance = \"least_request\"`."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

@@ -94,6 +94,8 @@ pub struct EndpointHealth {
     pub healthy: bool,
     /// How often the health checks changed their mind about it.
     pub changes: u64,
+    /// What it has in progress, where that is counted.
+    pub active: Option<u32>,
 }
 
 /// Appends every metric to `out`.
@@ -182,6 +184,13 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::CLUSTER_HEALTH_CHANGES, |family| {
         for health in &extra.endpoints {
             family.sample(&[&health.cluster, &health.endpoint], health.changes);
+        }
+    });
+    page.family(&names::CLUSTER_ENDPOINT_ACTIVE, |family| {
+        for health in &extra.endpoints {
+            if let Some(active) = health.active {
+                family.sample(&[&health.cluster, &health.endpoint], active);
+            }
         }
     });
 }

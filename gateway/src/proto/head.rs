@@ -58,6 +58,8 @@ pub enum Known {
     SecWebsocketVersion,
     /// `server`
     Server,
+    /// `set-cookie`
+    SetCookie,
     /// `te`
     Te,
     /// `trailer`
@@ -116,6 +118,7 @@ impl Known {
             b"sec-websocket-key" => Known::SecWebsocketKey,
             b"sec-websocket-version" => Known::SecWebsocketVersion,
             b"server" => Known::Server,
+            b"set-cookie" => Known::SetCookie,
             b"te" => Known::Te,
             b"trailer" => Known::Trailer,
             b"transfer-encoding" => Known::TransferEncoding,
@@ -161,6 +164,7 @@ impl Known {
             Known::SecWebsocketKey => "sec-websocket-key",
             Known::SecWebsocketVersion => "sec-websocket-version",
             Known::Server => "server",
+            Known::SetCookie => "set-cookie",
             Known::Te => "te",
             Known::Trailer => "trailer",
             Known::TransferEncoding => "transfer-encoding",

@@ -45,6 +45,10 @@ pub struct Exchange {
     pub upstream: Option<SocketAddr>,
     /// Why the last attempt failed, in words.
     pub upstream_failure: Option<String>,
+    /// The value of a `set-cookie` field for the client; empty for none.
+    pub set_cookie: Vec<u8>,
+    /// What the cookie that names endpoints has to be set to.
+    pub set_affinity: Option<u64>,
     /// From the request sent to the answer's head received.
     pub upstream_time: Option<Duration>,
     /// Path and query before the route rewrote them; empty when it did not.
@@ -86,6 +90,8 @@ impl Exchange {
             is_retried: false,
             upstream: None,
             upstream_failure: None,
+            set_cookie: Vec::new(),
+            set_affinity: None,
             upstream_time: None,
             original_target: Vec::new(),
             client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -104,6 +110,7 @@ impl Exchange {
         self.request = last.request;
         self.response = last.response;
         self.original_target = last.original_target;
+        self.set_cookie = last.set_cookie;
         self.scratch = last.scratch;
         debug_assert!(self.request.target.is_empty() && self.response.headers.is_empty());
     }
@@ -112,7 +119,7 @@ impl Exchange {
     pub fn rest(&mut self) {
         self.request.clear();
         self.response.clear();
-        for bytes in [&mut self.original_target, &mut self.scratch] {
+        for bytes in [&mut self.original_target, &mut self.set_cookie, &mut self.scratch] {
             bytes.clear();
             bytes.shrink_to(limits::KEPT_HEAD_BYTES);
         }

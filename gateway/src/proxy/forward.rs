@@ -13,14 +13,13 @@ use super::pump::{PumpError, pump};
 use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
 use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
-use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::metrics::flags::ResponseFlag;
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Known};
-use crate::snapshot::{ClusterView, EndpointView};
+use crate::snapshot::{Ask, ClusterView, EndpointView};
 use crate::upstream::{Answer, AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
@@ -41,7 +40,7 @@ pub(super) async fn forward(
     route: RouteId,
 ) -> Result<Ending, ProxyError> {
     let generation = request.cx.generation.clone();
-    let id = balance::pick_weighted(&to.clusters, request.worker.random() as u32).ok_or(ProxyError::NoEndpoint)?;
+    let (id, ask) = request.ask(to, route).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
         id,
@@ -69,7 +68,7 @@ pub(super) async fn forward(
     let mut kept = Kept::new(settings.retry.body_bytes, &is_whole);
     let mut _retrying = None;
     loop {
-        let next = match one_try(request, downstream, &target, &mut tries, &mut kept).await {
+        let next = match one_try(request, downstream, &target, &ask, &mut tries, &mut kept).await {
             Ok(Tried::Answered { ending, .. }) => return Ok(ending),
             Ok(Tried::Again(wait)) => Next::Retry(wait),
             Err(failed) => request.after_failure(failed, &target, &mut tries)?,
@@ -114,12 +113,15 @@ async fn one_try(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     target: &Target<'_>,
+    ask: &Ask,
     tries: &mut Tries<'_>,
     kept: &mut Kept<'_>,
 ) -> Result<Tried, Failed> {
-    let worker = request.worker.worker;
-    let untried = target.view.pick(worker, |endpoint| !tries.has_had(endpoint.id));
-    let endpoint = untried.or_else(|| target.view.pick(worker, |_| true)).ok_or(ProxyError::NoEndpoint)?;
+    let ask = Ask { random: request.worker.random(), ..*ask };
+    let untried = target.view.pick(&ask, |endpoint| !tries.has_had(endpoint.id));
+    let endpoint = untried.or_else(|| target.view.pick(&ask, |_| true)).ok_or(ProxyError::NoEndpoint)?;
+    let _in_flight = target.view.begin(endpoint);
+    request.stay_with(endpoint, &ask, target.cluster);
     tries.begin(endpoint.id);
     request.exchange.upstream = Some(endpoint.address);
     request.exchange.attempts += 1;
@@ -129,7 +131,7 @@ async fn one_try(
         None => attempt(request, downstream, &mut connection, target, tries, kept).await,
         Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, target)).await,
     };
-    let stats = target.view.stats.shard(worker);
+    let stats = target.view.stats.shard(request.worker.worker);
     let tried = tried.map_err(|error| Failed { error, reused: connection.is_reused() })?;
     stats.requests.count(request.exchange.response.status);
     if let Tried::Answered { ending, uploaded } = tried {

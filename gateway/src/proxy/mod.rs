@@ -2,6 +2,7 @@
 //!
 //! [`handle`] tells the story; each step is a function of its own. The HTTP version of either side is not known here.
 
+mod affinity;
 mod cx;
 mod error;
 mod exchange;
@@ -216,6 +217,9 @@ impl Request<'_> {
     fn finish_response_head(&mut self, from_upstream: bool) {
         let generation = &self.cx.generation;
         let exchange = &mut *self.exchange;
+        if from_upstream {
+            affinity::set_cookies(exchange, &generation.config);
+        }
         let head = &mut exchange.response;
         if from_upstream {
             hop::strip(&mut head.headers);

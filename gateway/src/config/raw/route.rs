@@ -1,7 +1,8 @@
 //! `[[route]]` and `[[l4_route]]`.
 
+use super::HashRule;
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
-use crate::config::model::RetryOn;
+use crate::config::model::{RetryOn, SubsetFallback};
 use crate::config::report::Diagnostics;
 use crate::config::schema::either_schema;
 use crate::config::value::{
@@ -29,6 +30,16 @@ pub struct Route {
     /// Several clusters, each with a share of the requests.
     #[schemars(extend("examples" = [[{"name": "api", "weight": 9}, {"name": "api-canary", "weight": 1}]]))]
     pub clusters: Optional<Given<List<WeightedCluster>>>,
+    /// What of a request is the key of clusters with `balance = "maglev"` or `"ring_hash"`, in place of their own rules. Of
+    /// several `clusters`, the key chooses one too.
+    #[schemars(extend("examples" = [[{"cookie": {"name": "session", "ttl": "1h", "path": "/"}}]]))]
+    pub hash_on: Optional<List<HashRule>>,
+    /// Use only the endpoints with all of these labels.
+    #[schemars(extend("examples" = [{"version": "v2"}]))]
+    pub subset: Optional<Map<Name>>,
+    /// Where to go when no endpoint of the `subset` is up: nowhere else, or to any endpoint of the cluster.
+    #[schemars(extend("default" = "none", "examples" = ["any"]))]
+    pub subset_fallback: Optional<SubsetFallback>,
     /// Answer with a redirect.
     pub redirect: Optional<Given<Redirect>>,
     /// Answer from here.
@@ -296,6 +307,12 @@ pub struct L4Route {
     /// Several clusters, each with a share of the connections.
     #[schemars(extend("examples" = [[{"name": "db", "weight": 9}, {"name": "db-new", "weight": 1}]]))]
     pub clusters: Optional<Given<List<WeightedCluster>>>,
+    /// Use only the endpoints with all of these labels.
+    #[schemars(extend("examples" = [{"version": "v2"}]))]
+    pub subset: Optional<Map<Name>>,
+    /// Where to go when no endpoint of the `subset` is up: nowhere else, or to any endpoint of the cluster.
+    #[schemars(extend("default" = "none", "examples" = ["any"]))]
+    pub subset_fallback: Optional<SubsetFallback>,
     /// Endpoints tried for one connection.
     #[schemars(extend("default" = 3, "examples" = [1]))]
     pub connect_attempts: Optional<Count<u32, 1, 100>>,

@@ -31,7 +31,15 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
     let destination = Destination { cluster: raw.cluster, clusters: raw.clusters };
     let websocket = websocket(raw.websocket, &destination, diagnostics);
     let action = action(
-        Actions { destination, redirect: raw.redirect, respond: raw.respond, rewrite: raw.rewrite },
+        Actions {
+            destination,
+            redirect: raw.redirect,
+            respond: raw.respond,
+            rewrite: raw.rewrite,
+            hash_on: raw.hash_on,
+            subset: raw.subset,
+            subset_fallback: raw.subset_fallback,
+        },
         span,
         prefix_has_meaning,
         names,
