@@ -3,6 +3,7 @@
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
+mod filter;
 mod l4;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
+pub use filter::*;
 pub use l4::*;
 
 /// One whole configuration.
@@ -191,6 +193,8 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// `path_normalisation`
     pub path: PathPolicy,
+    /// `filters`
+    pub filters: Vec<Filter>,
 }
 
 /// What a listener speaks.
@@ -426,6 +430,8 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// `websocket`: whether a request may become a WebSocket. Default no: such a request is answered 403.
     pub websocket: Option<WebSocket>,
+    /// `filters`, after those of the listener.
+    pub filters: Vec<Filter>,
 }
 
 /// `websocket` of a route.

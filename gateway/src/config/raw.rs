@@ -5,9 +5,11 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod filter;
 mod l4;
 mod route;
 
+pub use filter::{Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Rewrite, Route, WebSocket,
@@ -169,6 +171,8 @@ pub struct Listener {
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
     pub path_normalisation: Optional<PathNormalisation>,
+    /// What happens to requests before anything else, whichever route they take.
+    pub filters: Optional<List<Filter>>,
 }
 }
 

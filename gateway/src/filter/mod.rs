@@ -4,3 +4,4 @@ pub mod access;
 pub mod bans;
 pub mod forwarded;
 pub mod headers;
+pub mod rate_limit;

@@ -103,6 +103,12 @@ families! {
         "1 when the endpoint takes requests, else 0: it drains or its health checks fail."
     CLUSTER_HEALTH_CHANGES = Counter "gateway_cluster_endpoint_health_changes_total" ["cluster", "endpoint"]
         "Times the endpoint became unhealthy or healthy again."
+    RATE_LIMIT_REQUESTS = Counter "gateway_rate_limit_requests_total" ["limit", "result"]
+        "Requests a rate limit looked at: allowed, refused, or dry_run_refused where it only counts."
+    RATE_LIMIT_KEYS = Gauge "gateway_rate_limit_keys" ["limit"]
+        "Keys of a rate limit whose buckets are not full."
+    RATE_LIMIT_EVICTIONS = Counter "gateway_rate_limit_evictions_total" ["limit"]
+        "Buckets that were forgotten before they were full, because there were too many keys."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

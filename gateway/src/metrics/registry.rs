@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::shard::{ClusterShard, L4Shard, ListenerShard, RouteShard, Sharded, WorkerShard};
+use super::shard::{ClusterShard, L4Shard, ListenerShard, RateLimitShard, RouteShard, Sharded, WorkerShard};
 
 /// A listener's counters.
 pub type ListenerStats = Sharded<ListenerShard>;
@@ -17,6 +17,8 @@ pub type RouteStats = Sharded<RouteShard>;
 pub type L4RouteStats = Sharded<L4Shard>;
 /// A cluster's counters.
 pub type ClusterStats = Sharded<ClusterShard>;
+/// A rate limit's counters.
+pub type RateLimitStats = Sharded<RateLimitShard>;
 /// The workers' own counters.
 pub type WorkerStats = Sharded<WorkerShard>;
 
@@ -29,6 +31,7 @@ pub struct Registry {
     routes: ByName<RouteShard>,
     l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
+    rate_limits: ByName<RateLimitShard>,
 }
 
 impl Registry {
@@ -41,6 +44,7 @@ impl Registry {
             routes: ByName::default(),
             l4_routes: ByName::default(),
             clusters: ByName::default(),
+            rate_limits: ByName::default(),
         }
     }
 
@@ -74,6 +78,11 @@ impl Registry {
         self.clusters.get(name, self.workers)
     }
 
+    /// The counters of the rate limit of this name: those that are in use, or new ones.
+    pub fn rate_limit(&self, name: &str) -> Arc<RateLimitStats> {
+        self.rate_limits.get(name, self.workers)
+    }
+
     /// The listeners in use, by name.
     pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerStats>)> {
         self.listeners.in_use()
@@ -92,6 +101,11 @@ impl Registry {
     /// The clusters in use, by name.
     pub fn clusters(&self) -> Vec<(Arc<str>, Arc<ClusterStats>)> {
         self.clusters.in_use()
+    }
+
+    /// The rate limits in use, by name.
+    pub fn rate_limits(&self) -> Vec<(Arc<str>, Arc<RateLimitStats>)> {
+        self.rate_limits.in_use()
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Extra {
     pub xdp_drop_log: Option<[u64; 2]>,
     /// Sources that are banned now.
     pub bans: u64,
+    /// Rate limits with a key, and keys whose buckets are not full.
+    pub rate_limit_keys: Vec<(String, usize)>,
 }
 
 /// How full one of the kernel's flow tables is.
@@ -103,6 +105,7 @@ pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
     l4_routes(registry, &mut page);
     routes(registry, &mut page);
     clusters(registry, extra, &mut page);
+    filters(registry, extra, &mut page);
     process(registry, extra, &mut page);
 }
 
@@ -178,6 +181,21 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
             family.sample(&[&health.cluster, &health.endpoint], health.changes);
         }
     });
+}
+
+fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    let limits = registry.rate_limits();
+    page.family(&names::RATE_LIMIT_REQUESTS, |family| {
+        for (name, stats) in &limits {
+            family.sample(&[name, "allowed"], stats.sum(|shard| &shard.allowed));
+            family.sample(&[name, "refused"], stats.sum(|shard| &shard.refused));
+            family.sample(&[name, "dry_run_refused"], stats.sum(|shard| &shard.would_refuse));
+        }
+    });
+    page.family(&names::RATE_LIMIT_KEYS, |family| {
+        extra.rate_limit_keys.iter().for_each(|(name, keys)| family.sample(&[name], keys));
+    });
+    page.sums(&names::RATE_LIMIT_EVICTIONS, &limits, |shard| &shard.evictions);
 }
 
 /// Modes an interface's program can be in.

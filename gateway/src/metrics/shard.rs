@@ -289,6 +289,19 @@ pub struct ClusterShard {
     pub retries: Counter,
 }
 
+/// What one worker counts for one rate limit.
+#[derive(Debug, Default)]
+pub struct RateLimitShard {
+    /// Requests that got a token.
+    pub allowed: Counter,
+    /// Requests that got none and were refused.
+    pub refused: Counter,
+    /// Requests that got none and were let through, in a dry run.
+    pub would_refuse: Counter,
+    /// Buckets that were not full and gave way to another key's.
+    pub evictions: Counter,
+}
+
 /// What one worker counts for itself.
 #[derive(Debug, Default)]
 pub struct WorkerShard {

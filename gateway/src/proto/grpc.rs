@@ -5,6 +5,9 @@ use std::time::Duration;
 /// `grpc-status` of a call that took longer than its `grpc-timeout`.
 pub const DEADLINE_EXCEEDED: u8 = 4;
 
+/// `grpc-status` of a call that is above a quota.
+pub const RESOURCE_EXHAUSTED: u8 = 8;
+
 /// Whether a `content-type` is gRPC's: `application/grpc`, a format after `+`, parameters after `;`. gRPC-Web is another
 /// protocol.
 pub fn is_grpc(content_type: &[u8]) -> bool {

@@ -25,6 +25,7 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         websocket: None,
+        filters: vec![],
     }
 }
 

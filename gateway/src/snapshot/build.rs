@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
+use super::filters::FilterBuilder;
 use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, Cursor, EndpointId, EndpointView, Health, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
@@ -56,8 +57,10 @@ impl Builder {
         resolved: &Resolved,
         previous: Option<&Snapshot>,
     ) -> Result<Snapshot, BuildError> {
+        let registry = self.registry.clone();
+        let filters = FilterBuilder::new(&registry, previous);
         let listeners = (0..config.listeners.len())
-            .map(|at| self.listener(&config, ListenerId(at as u32), previous))
+            .map(|at| self.listener(&config, ListenerId(at as u32), previous, &filters))
             .collect::<Result<_, _>>()?;
         let before: HashMap<&str, (&Cluster, &ClusterView)> = previous
             .map(|previous| previous.config.clusters.iter().zip(&previous.clusters))
@@ -70,6 +73,7 @@ impl Builder {
             .iter()
             .map(|cluster| self.cluster(cluster, resolved, before.get(cluster.name.as_str()).copied()))
             .collect::<Result<_, _>>()?;
+        let route_filters = config.routes.iter().map(|route| filters.build(&route.filters)).collect();
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
@@ -80,6 +84,7 @@ impl Builder {
             listeners,
             clusters,
             routes,
+            route_filters,
             l4_routes,
             access,
             bans: self.bans.clone(),
@@ -91,6 +96,7 @@ impl Builder {
         config: &Config,
         id: ListenerId,
         previous: Option<&Snapshot>,
+        filters: &FilterBuilder<'_>,
     ) -> Result<ListenerView, BuildError> {
         let listener = &config.listeners[id.index()];
         let before = previous.and_then(|previous| {
@@ -101,6 +107,7 @@ impl Builder {
             table: Table::build(&config.routes, id),
             l4: L4Table::build(&config.l4_routes, id),
             tls: self.server_tls(config, listener, before)?,
+            filters: filters.build(&listener.filters),
             trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),

@@ -4,6 +4,7 @@
 //! (endpoint identity, connection counts, ticket keys, counters) is shared and carried over by name.
 
 mod build;
+mod filters;
 mod health;
 mod tls;
 
@@ -26,6 +27,7 @@ use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
+pub use filters::{FilterView, RateLimitView};
 pub use health::Health;
 pub use tls::ServerTls;
 
@@ -41,6 +43,8 @@ pub struct Snapshot {
     pub clusters: Vec<ClusterView>,
     /// By [`RouteId`].
     pub routes: Vec<Arc<RouteStats>>,
+    /// The filters of each route, by [`RouteId`].
+    pub route_filters: Vec<Box<[FilterView]>>,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
@@ -88,6 +92,8 @@ pub struct ListenerView {
     pub l4: L4Table,
     /// How to terminate TLS; `None` is cleartext.
     pub tls: Option<ServerTls>,
+    /// What its requests pass before those of their routes.
+    pub filters: Box<[FilterView]>,
     /// Whose word about the client is believed.
     pub trusted: TrustedProxies,
     /// Its counters.

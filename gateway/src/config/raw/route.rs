@@ -1,5 +1,6 @@
 //! `[[route]]` and `[[l4_route]]`.
 
+use super::Filter;
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use crate::config::report::Diagnostics;
 use crate::config::schema::either_schema;
@@ -8,7 +9,7 @@ use crate::config::value::{
     HostName, Method, Name, RedirectStatus, Scheme, ServerName, Size, UrlPath,
 };
 
-table! { "[[route]]" later ["filters"]
+table! { "[[route]]"
 /// Which requests go where. One of `cluster`, `clusters`, `redirect` and `respond` says where.
 pub struct Route {
     /// What it is called in the access log and in metrics.
@@ -47,6 +48,8 @@ pub struct Route {
     /// Whether requests may become WebSockets; without it such a request is answered with 403.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub websocket: Optional<WebSocket>,
+    /// What happens to requests before they go anywhere, after the filters of the listener.
+    pub filters: Optional<List<Filter>>,
 }
 }
 

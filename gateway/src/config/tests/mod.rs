@@ -1,6 +1,7 @@
 mod bad;
 mod certificates;
 mod files;
+mod filters;
 mod good;
 mod numbers;
 mod robust;

@@ -17,6 +17,10 @@ fn full_page() -> String {
         route.shard(worker).duration.observe_us(us);
     }
     cluster.shard(0).connections_created.inc();
+    let limit = registry.rate_limit("logins");
+    limit.shard(0).refused.add(2);
+    limit.shard(1).refused.add(3);
+    limit.shard(1).evictions.inc();
     let idle = registry.route("idle");
     let extra = Extra {
         version: "1.2.3",
@@ -41,11 +45,12 @@ fn full_page() -> String {
         flow_tables: vec![FlowTableCounts { table: "half_open", ip: "6", entries: [13, 14], max: 15 }],
         xdp_drop_log: Some([4, 9]),
         bans: 3,
+        rate_limit_keys: vec![("logins".into(), 16)],
         ..Extra::default()
     };
     let mut out = String::new();
     render(&registry, &extra, &mut out);
-    drop((listener, route, cluster, idle));
+    drop((listener, route, cluster, limit, idle));
     out
 }
 
@@ -106,6 +111,9 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_vip_local_packets_total{vip="v"}"#, 5.0),
         (r#"gateway_vip_dropped_packets_total{vip="v"}"#, 7.0),
         (r#"gateway_xdp_rule_packets_total{rule="bad-actors"}"#, 7.0),
+        (r#"gateway_rate_limit_requests_total{limit="logins",result="refused"}"#, 5.0),
+        (r#"gateway_rate_limit_evictions_total{limit="logins"}"#, 1.0),
+        (r#"gateway_rate_limit_keys{limit="logins"}"#, 16.0),
         ("gateway_bans_active", 3.0),
         ("gateway_config_generation", 7.0),
         (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),
