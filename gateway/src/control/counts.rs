@@ -27,6 +27,10 @@ pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {
     snapshot.rate_limits().filter_map(|limit| Some((limit.settings.name.clone(), limit.limiter.keys(now)?))).collect()
 }
 
+pub fn faults_active(snapshot: &Snapshot) -> Vec<(String, u32)> {
+    snapshot.faults().map(|fault| (fault.settings.name.clone(), fault.active())).collect()
+}
+
 pub fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
     let Ok(counters) = xdp.counters() else { return Vec::new() };
     counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()

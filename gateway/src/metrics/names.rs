@@ -109,6 +109,10 @@ families! {
         "Keys of a rate limit whose buckets are not full."
     RATE_LIMIT_EVICTIONS = Counter "gateway_rate_limit_evictions_total" ["limit"]
         "Buckets that were forgotten before they were full, because there were too many keys."
+    FAULT_REQUESTS = Counter "gateway_fault_requests_total" ["fault", "result"]
+        "Requests that a fault hit: delayed, aborted, or overflow where there were too many at once and it let go."
+    FAULT_ACTIVE = Gauge "gateway_fault_requests_active" ["fault"]
+        "Requests that a fault delays or aborts now."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::shard::{ClusterShard, L4Shard, ListenerShard, RateLimitShard, RouteShard, Sharded, WorkerShard};
+use super::shard::{
+    ClusterShard, FaultShard, L4Shard, ListenerShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
+};
 
 /// A listener's counters.
 pub type ListenerStats = Sharded<ListenerShard>;
@@ -19,6 +21,8 @@ pub type L4RouteStats = Sharded<L4Shard>;
 pub type ClusterStats = Sharded<ClusterShard>;
 /// A rate limit's counters.
 pub type RateLimitStats = Sharded<RateLimitShard>;
+/// A fault's counters.
+pub type FaultStats = Sharded<FaultShard>;
 /// The workers' own counters.
 pub type WorkerStats = Sharded<WorkerShard>;
 
@@ -32,6 +36,7 @@ pub struct Registry {
     l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
     rate_limits: ByName<RateLimitShard>,
+    faults: ByName<FaultShard>,
 }
 
 impl Registry {
@@ -45,6 +50,7 @@ impl Registry {
             l4_routes: ByName::default(),
             clusters: ByName::default(),
             rate_limits: ByName::default(),
+            faults: ByName::default(),
         }
     }
 
@@ -83,6 +89,11 @@ impl Registry {
         self.rate_limits.get(name, self.workers)
     }
 
+    /// The counters of the fault of this name: those that are in use, or new ones.
+    pub fn fault(&self, name: &str) -> Arc<FaultStats> {
+        self.faults.get(name, self.workers)
+    }
+
     /// The listeners in use, by name.
     pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerStats>)> {
         self.listeners.in_use()
@@ -106,6 +117,11 @@ impl Registry {
     /// The rate limits in use, by name.
     pub fn rate_limits(&self) -> Vec<(Arc<str>, Arc<RateLimitStats>)> {
         self.rate_limits.in_use()
+    }
+
+    /// The faults in use, by name.
+    pub fn faults(&self) -> Vec<(Arc<str>, Arc<FaultStats>)> {
+        self.faults.in_use()
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Extra {
     pub bans: u64,
     /// Rate limits with a key, and keys whose buckets are not full.
     pub rate_limit_keys: Vec<(String, usize)>,
+    /// Faults, and requests that each has its hands on.
+    pub faults_active: Vec<(String, u32)>,
 }
 
 /// How full one of the kernel's flow tables is.
@@ -196,6 +198,17 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.rate_limit_keys.iter().for_each(|(name, keys)| family.sample(&[name], keys));
     });
     page.sums(&names::RATE_LIMIT_EVICTIONS, &limits, |shard| &shard.evictions);
+    let faults = registry.faults();
+    page.family(&names::FAULT_REQUESTS, |family| {
+        for (name, stats) in &faults {
+            family.sample(&[name, "delayed"], stats.sum(|shard| &shard.delayed));
+            family.sample(&[name, "aborted"], stats.sum(|shard| &shard.aborted));
+            family.sample(&[name, "overflow"], stats.sum(|shard| &shard.overflow));
+        }
+    });
+    page.family(&names::FAULT_ACTIVE, |family| {
+        extra.faults_active.iter().for_each(|(name, active)| family.sample(&[name], active));
+    });
 }
 
 /// Modes an interface's program can be in.

@@ -302,6 +302,17 @@ pub struct RateLimitShard {
     pub evictions: Counter,
 }
 
+/// What one worker counts for one fault.
+#[derive(Debug, Default)]
+pub struct FaultShard {
+    /// Requests that were made to wait.
+    pub delayed: Counter,
+    /// Requests that were answered with an error.
+    pub aborted: Counter,
+    /// Requests that were left in peace because there were too many at once.
+    pub overflow: Counter,
+}
+
 /// What one worker counts for itself.
 #[derive(Debug, Default)]
 pub struct WorkerShard {

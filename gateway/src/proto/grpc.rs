@@ -53,6 +53,24 @@ pub fn status_of_http(status: u16) -> u8 {
     }
 }
 
+/// The HTTP status that says what a `grpc-status` says. Envoy's table, and that of `google/rpc/code.proto`.
+pub fn http_of_status(status: u8) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 /// Appends `text` as `grpc-message` has it: percent-encoded but for printable ASCII.
 pub fn encode_message(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -1,16 +1,21 @@
 //! Passing a request through the filters of its listener and its route, in the order of the configuration.
 
 use std::cmp::Reverse;
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
 use super::reply::{self, Answer};
-use super::{Downstream, Ending, Request};
-use crate::config::model::RouteId;
+use super::{Downstream, Ending, ProxyError, Request, RequestBody as _};
+use crate::config::model::{AbortStatus, RouteId};
+use crate::filter::fault::Plan;
 use crate::filter::rate_limit::{Allowance, Asker};
 use crate::metrics::flags::ResponseFlag;
-use crate::net::now_ns;
+use crate::net::{Until, now_ns};
 use crate::proto::grpc;
 use crate::route::{Query, host};
-use crate::snapshot::{FilterView, RateLimitView};
+use crate::snapshot::{FaultView, FilterView, RateLimitView};
 
 /// Passes the request through. `Some`: a filter has answered it. `route` is `None` when there is none, or none for this
 /// connection; the listener's filters see such a request all the same.
@@ -29,6 +34,12 @@ pub(super) async fn pass(
                     return Some(reply::answer(request, downstream, &refusal(limit)).await);
                 }
             }
+            // Boxed, so that requests without faults do not keep the room that a delay needs.
+            FilterView::Fault(fault) => match Box::pin(inject(request, downstream, fault)).await {
+                Ok(None) => {}
+                Ok(Some(with)) => return Some(reply::answer(request, downstream, &abortion(with)).await),
+                Err(error) => return Some(reply::error(request, downstream, error).await),
+            },
         }
     }
     None
@@ -70,6 +81,70 @@ fn refusal(limit: &RateLimitView) -> Answer<'_> {
         body: &limit.settings.body,
         headers: &limit.settings.headers,
         grpc_status: limit.settings.grpc_resource_exhausted.then_some(grpc::RESOURCE_EXHAUSTED),
+    }
+}
+
+/// Delays the request where the fault says so; `Some` when it is to be aborted.
+async fn inject(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    fault: &FaultView,
+) -> Result<Option<AbortStatus>, ProxyError> {
+    if !request.with_query(|query, _| fault.applies(query)) {
+        return Ok(None);
+    }
+    let random = request.worker.random();
+    let plan = Plan::of(&fault.settings, &request.exchange.request.headers, [random as u32, (random >> 32) as u32]);
+    if plan.is_nothing() {
+        return Ok(None);
+    }
+    let stats = fault.stats.shard(request.worker.worker);
+    let Some(_active) = fault.enter() else {
+        stats.overflow.inc();
+        return Ok(None);
+    };
+    if let Some(time) = plan.delay {
+        stats.delayed.inc();
+        request.exchange.flags.insert(ResponseFlag::DelayInjected);
+        pause(request, downstream, time).await?;
+    }
+    if plan.abort.is_some() {
+        stats.aborted.inc();
+    }
+    Ok(plan.abort)
+}
+
+/// Waits, unless the client goes away. That is seen only when its request is whole: what is left of a body is not read.
+async fn pause(request: &mut Request<'_>, downstream: &mut impl Downstream, time: Duration) -> Result<(), ProxyError> {
+    let (mut body, _) = downstream.split();
+    request.timers.idle.set(time);
+    let until = Until::only(&request.timers.idle);
+    let is_whole = body.is_done();
+    let mut gone = pin!(async {
+        match is_whole {
+            true => drop(body.broken().await),
+            false => std::future::pending().await,
+        }
+    });
+    std::future::poll_fn(|cx| match until.poll_passed(cx) {
+        Poll::Ready(_) => Poll::Ready(Ok(())),
+        Poll::Pending => gone.as_mut().poll(cx).map(|()| Err(ProxyError::ClientGone)),
+    })
+    .await
+}
+
+fn abortion(with: AbortStatus) -> Answer<'static> {
+    let (status, grpc_status) = match with {
+        AbortStatus::Http(status) => (status, None),
+        AbortStatus::Grpc(status) => (grpc::http_of_status(status), Some(status)),
+    };
+    Answer {
+        status,
+        flag: ResponseFlag::FaultInjected,
+        details: "fault_filter_abort",
+        body: "fault filter abort",
+        headers: &[],
+        grpc_status,
     }
 }
 

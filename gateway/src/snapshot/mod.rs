@@ -27,7 +27,7 @@ use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
-pub use filters::{FilterView, RateLimitView};
+pub use filters::{FaultView, FilterView, RateLimitView};
 pub use health::Health;
 pub use tls::ServerTls;
 

@@ -1,12 +1,14 @@
 //! `filters` of a listener or a route.
 
+mod fault;
+
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::route::headers::header_fields;
 use super::route::matcher::{addresses, header_matches, query_matches};
-use super::{each, reject_empty};
+use super::{each, only_one, reject_empty};
 use crate::config::decode::{Given, List, Optional, Required};
 use crate::config::model::{Filter, Prefixes, Quota, RateKey, RateLimit, RateOverride, When};
 use crate::config::raw;
@@ -30,10 +32,13 @@ pub fn check(
     each(list, |filter| {
         let At { value: raw, span } = filter;
         let name = format!("{owner}/{}", place.next().unwrap_or_default());
-        match raw.rate_limit {
-            Some(limit) => rate_limit(limit.value.0?, limit.span, name, taken, diagnostics).map(Filter::RateLimit),
-            None => {
-                diagnostics.error(span, "this filter does nothing").help("add `rate_limit`");
+        let spans = [raw.rate_limit.as_ref().map(|key| key.span), raw.fault.as_ref().map(|key| key.span)];
+        only_one(spans, "`rate_limit` and `fault`", diagnostics);
+        match (raw.rate_limit, raw.fault) {
+            (Some(limit), _) => rate_limit(limit.value.0?, limit.span, name, taken, diagnostics).map(Filter::RateLimit),
+            (None, Some(raw)) => fault::check(raw.value.0?, raw.span, name, taken, diagnostics).map(Filter::Fault),
+            (None, None) => {
+                diagnostics.error(span, "this filter does nothing").help("add `rate_limit` or `fault`");
                 None
             }
         }
@@ -55,10 +60,7 @@ fn rate_limit(
     };
     let spans = [raw.ipv4_prefix.map(|key| key.span), raw.ipv6_prefix.map(|key| key.span)];
     let max_keys = raw.max_keys;
-    let key = match raw.key {
-        Some(key) => Some(rate_key(key, prefixes, diagnostics)),
-        None => None,
-    };
+    let key = raw.key.map(|key| rate_key(key, prefixes, diagnostics));
     check_key_settings(key.as_ref().map(Option::as_ref), spans, max_keys.map(|key| key.span), diagnostics);
     let quota = quota(raw.requests, raw.per, raw.burst, diagnostics);
     let overrides = raw.overrides.map_or_else(Vec::new, |list| list.value);

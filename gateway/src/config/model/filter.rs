@@ -12,6 +12,8 @@ use crate::proto::head::{HeaderName, Method};
 pub enum Filter {
     /// `rate_limit`
     RateLimit(RateLimit),
+    /// `fault`
+    Fault(Fault),
 }
 
 /// `rate_limit`: token buckets.
@@ -105,4 +107,62 @@ pub struct When {
     pub query: Vec<QueryMatch>,
     /// `client_ip`; empty is any.
     pub client_ip: Vec<IpNet>,
+}
+
+/// `fault`: delays and aborts, for tests of what is in front of the gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// `name`; when the file says none, where it stands. Unique over the whole file.
+    pub name: String,
+    /// `match`
+    pub when: When,
+    /// `delay`
+    pub delay: Option<FaultDelay>,
+    /// `abort`
+    pub abort: Option<FaultAbort>,
+    /// `headers`: whether `x-envoy-fault-*` fields of a request say what happens to it. Default off.
+    pub headers: bool,
+    /// `max_active`: requests that it has its hands on at once (Envoy's `max_active_faults`). Default 1 024.
+    pub max_active: u32,
+}
+
+/// `delay` of `fault`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultDelay {
+    /// `percent`: of the requests.
+    pub share: Share,
+    /// `for`; `None` delays only those that ask for it by a header.
+    pub time: Option<Duration>,
+}
+
+/// `abort` of `fault`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultAbort {
+    /// `percent`: of the requests.
+    pub share: Share,
+    /// `status` or `grpc_status`; `None` aborts only those that ask for it by a header.
+    pub with: Option<AbortStatus>,
+}
+
+/// How a request is aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortStatus {
+    /// With this HTTP status; gRPC clients get what it means to them.
+    Http(u16),
+    /// With this gRPC status; others get what it means in HTTP.
+    Grpc(u8),
+}
+
+/// A share of requests, in parts of a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(pub u32);
+
+impl Share {
+    /// All of them.
+    pub const ALL: Share = Share(1_000_000);
+
+    /// Whether a request is among them; `random` is evenly distributed over all its values.
+    pub fn has(self, random: u32) -> bool {
+        (u64::from(random) * u64::from(Share::ALL.0)) >> 32 < u64::from(self.0)
+    }
 }

@@ -3,7 +3,9 @@
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use crate::config::report::Diagnostics;
 use crate::config::schema::either_schema;
-use crate::config::value::{Cidr, Count, HeaderName, HeaderValue, Host, KeySource, Method, Name, PositiveDuration};
+use crate::config::value::{
+    Cidr, Count, HeaderName, HeaderValue, Host, KeySource, Method, Name, Percent, PositiveDuration,
+};
 
 use super::Condition;
 
@@ -12,6 +14,8 @@ table! { "`filters`"
 pub struct Filter {
     /// Refuses requests above a rate.
     pub rate_limit: Optional<Given<RateLimit>>,
+    /// Delays and aborts requests, to try out what is in front of the gateway.
+    pub fault: Optional<Given<Fault>>,
 }
 }
 
@@ -86,6 +90,57 @@ pub struct RateOverride {
     /// Tokens that a bucket holds. Without it, as many as `requests`.
     #[schemars(extend("examples" = [20]))]
     pub burst: Optional<Count<u32, 1, 1_000_000_000>>,
+}
+}
+
+table! { "`fault`"
+/// Faults of our own making, as Envoy's fault filter has them. A request may be delayed and then aborted.
+pub struct Fault {
+    /// What it is called in metrics. Without it, `route/NAME/N` or `listener/NAME/N`, where N is its place in `filters` from 0.
+    #[schemars(extend("examples" = ["slow-shop"]))]
+    pub name: Optional<Name>,
+    /// Which requests it is for. Every part must hold; without it, all.
+    pub r#match: Optional<When>,
+    /// Makes requests wait before they go on.
+    pub delay: Optional<FaultDelay>,
+    /// Answers requests with an error, `fault filter abort`.
+    pub abort: Optional<FaultAbort>,
+    /// Whether a request says itself what happens to it: `x-envoy-fault-delay-request` (milliseconds, an hour at most) in
+    /// place of `for`, `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` in place of a status, and with
+    /// `-percentage` behind `delay-request` or `abort-request` a smaller share. Anyone can send them: `match` says who may.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub headers: Optional<bool>,
+    /// Requests that it delays or aborts at once; what comes on top is left in peace.
+    #[schemars(extend("default" = 1024, "examples" = [10]))]
+    pub max_active: Optional<Count<u32, 1, 1_000_000>>,
+}
+}
+
+table! { "`delay` of `fault`"
+/// Makes requests wait.
+pub struct FaultDelay {
+    /// The share of requests: 0, or from `0.0001` to 100.
+    #[schemars(extend("examples" = [0.5]))]
+    pub percent: Required<Percent>,
+    /// How long. May be left out where `headers` is on: then only those wait that ask for it.
+    #[schemars(extend("examples" = ["2s"]))]
+    pub r#for: Optional<Given<PositiveDuration>>,
+}
+}
+
+table! { "`abort` of `fault`"
+/// Answers requests with an error. One of `status` and `grpc_status`, or none where `headers` is on: then only those are
+/// aborted that ask for it.
+pub struct FaultAbort {
+    /// The share of requests: 0, or from `0.0001` to 100.
+    #[schemars(extend("examples" = [5]))]
+    pub percent: Required<Percent>,
+    /// The HTTP status. gRPC clients get the gRPC status that it stands for.
+    #[schemars(extend("examples" = [503]))]
+    pub status: Optional<Given<Count<u16, 200, 599>>>,
+    /// The gRPC status. Other clients get the HTTP status that it stands for.
+    #[schemars(extend("examples" = [14]))]
+    pub grpc_status: Optional<Given<Count<u8, 1, 16>>>,
 }
 }
 

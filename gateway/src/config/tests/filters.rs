@@ -13,6 +13,14 @@ fn filters(text: &str) -> Vec<Filter> {
 fn rate_limit(keys: &str) -> RateLimit {
     match filters(&format!("{{ rate_limit = {{ {keys} }} }}")).remove(0) {
         Filter::RateLimit(limit) => limit,
+        Filter::Fault(fault) => panic!("{fault:?}"),
+    }
+}
+
+fn fault(keys: &str) -> Fault {
+    match filters(&format!("{{ fault = {{ {keys} }} }}")).remove(0) {
+        Filter::Fault(fault) => fault,
+        Filter::RateLimit(limit) => panic!("{limit:?}"),
     }
 }
 
@@ -21,6 +29,9 @@ fn the_defaults_that_the_schema_shows_are_the_defaults() {
     let plain = "requests = 1, per = \"1s\", key = \"client_ip\"";
     let defaults = inline(&keys_with("default", "RateLimit"));
     assert_eq!(rate_limit(&format!("{plain}, {defaults}")), rate_limit(plain));
+    let plain = "delay = { percent = 1, for = \"1s\" }";
+    let defaults = inline(&keys_with("default", "Fault"));
+    assert_eq!(fault(&format!("{plain}, {defaults}")), fault(plain));
 }
 
 #[test]
@@ -73,14 +84,41 @@ fn a_rate_limit_is_read_in_full() {
 #[test]
 fn filters_without_a_name_are_called_by_their_place() {
     let limit = "{ rate_limit = { requests = 1, per = \"1s\" } }";
+    let fault = "{ fault = { abort = { percent = 1, status = 503 } } }";
     let file = format!(
         "[[listener]]\nname = \"web\"\naddress = \"0.0.0.0:1\"\nfilters = [{limit}]\n\
-         [[route]]\nname = \"r\"\nrespond = {{ status = 200 }}\nfilters = [{limit}, {limit}]\n"
+         [[route]]\nname = \"r\"\nrespond = {{ status = 200 }}\nfilters = [{limit}, {fault}, {limit}]\n"
     );
     let config = config(&file);
     let names = |filters: &[Filter]| -> Vec<String> {
-        filters.iter().map(|Filter::RateLimit(limit)| limit.name.clone()).collect()
+        let name = |filter: &Filter| match filter {
+            Filter::RateLimit(limit) => limit.name.clone(),
+            Filter::Fault(fault) => fault.name.clone(),
+        };
+        filters.iter().map(name).collect()
     };
     assert_eq!(names(&config.listeners[0].filters), ["listener/web/0"]);
-    assert_eq!(names(&config.routes[0].filters), ["route/r/0", "route/r/1"]);
+    assert_eq!(names(&config.routes[0].filters), ["route/r/0", "route/r/1", "route/r/2"]);
+}
+
+#[test]
+fn a_fault_is_read_in_full() {
+    let read = fault(
+        r#"name = "slow", match = { headers = { x-test = { present = true } } }, delay = { percent = 0.0001, for = "2s" },
+           abort = { percent = 12.5, grpc_status = 14 }, headers = true, max_active = 7"#,
+    );
+    assert_eq!(read.when.headers.len(), 1);
+    let expected = Fault {
+        name: "slow".into(),
+        when: read.when.clone(),
+        delay: Some(FaultDelay { share: Share(1), time: Some(Duration::from_secs(2)) }),
+        abort: Some(FaultAbort { share: Share(125_000), with: Some(AbortStatus::Grpc(14)) }),
+        headers: true,
+        max_active: 7,
+    };
+    assert_eq!(read, expected);
+    let asked = fault("delay = { percent = 100 }, abort = { percent = 100 }, headers = true");
+    assert_eq!((asked.delay.unwrap().time, asked.abort.unwrap().with), (None, None));
+    let http = fault("abort = { percent = 5, status = 503 }").abort.unwrap();
+    assert_eq!(http, FaultAbort { share: Share(50_000), with: Some(AbortStatus::Http(503)) });
 }

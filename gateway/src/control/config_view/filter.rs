@@ -9,6 +9,7 @@ use crate::proto::head::Method;
 pub fn view(filter: &Filter) -> Value {
     match filter {
         Filter::RateLimit(limit) => json!({ "rate_limit": view_rate_limit(limit) }),
+        Filter::Fault(fault) => json!({ "fault": view_fault(fault) }),
     }
 }
 
@@ -45,6 +46,29 @@ fn view_rate_limit(limit: &RateLimit) -> Value {
         "ratelimit_headers": ratelimit_headers,
         "dry_run": dry_run,
     })
+}
+
+fn view_fault(Fault { name, when, delay, abort, headers, max_active }: &Fault) -> Value {
+    let delay = delay
+        .as_ref()
+        .map(|FaultDelay { share, time }| json!({ "percent": percent(*share), "for": time.map(duration) }));
+    let abort = abort.as_ref().map(|FaultAbort { share, with }| match with {
+        None => json!({ "percent": percent(*share) }),
+        Some(AbortStatus::Http(status)) => json!({ "percent": percent(*share), "status": status }),
+        Some(AbortStatus::Grpc(status)) => json!({ "percent": percent(*share), "grpc_status": status }),
+    });
+    json!({
+        "name": name,
+        "match": view_when(when),
+        "delay": delay,
+        "abort": abort,
+        "headers": headers,
+        "max_active": max_active,
+    })
+}
+
+fn percent(Share(millionths): Share) -> f64 {
+    f64::from(millionths) / 10_000.0
 }
 
 fn view_quota(Quota { requests, per, burst }: &Quota) -> Value {
