@@ -17,7 +17,7 @@ impl Pair {
     fn gateway(self, origin: &Origin, fault: &str) -> Gateway {
         let cluster = format!("protocol = '{}'", self.origin.name());
         let config = Config::new()
-            .listener("web", "")
+            .listener("web", "trusted_proxies = ['127.0.0.1']")
             .cluster("origin", &[origin.addr()], &cluster)
             .route("all", &format!("cluster = 'origin'\nfilters = [{{ fault = {{ name = 'f', {fault} }} }}]"));
         Gateway::start(&config)
@@ -126,11 +126,21 @@ fn grpc_calls_are_aborted_with_their_status(pair: Pair) {
 fn a_client_that_does_not_wait_is_not_waited_for(pair: Pair) {
     let origin = Origin::start("a");
     let gateway = pair.gateway(&origin, "delay = { percent = 100, for = '1h' }");
-    let mut client = pair.connect(&gateway);
-    let asked = client.start_empty("GET", "/", &[]);
     let active = || gateway.metrics().sum("gateway_fault_requests_active", &[("fault", "f")]);
-    wait::until_true("the request to be delayed", || active() == 1.0);
-    asked.cancel();
+    let is_delayed = || wait::until_true("the request to be delayed", || active() == 1.0);
+    match pair.connect(&gateway) {
+        AnyClient::H1(mut client) => {
+            client.send(gateway_tests::client::request("GET", "/", ""));
+            is_delayed();
+            client.reset();
+        }
+        AnyClient::H2(client) => {
+            let stream = client.start("GET", "/", &[], true);
+            is_delayed();
+            stream.reset(gateway_tests::h2::frame::code::CANCEL);
+            client.connection.round_trip();
+        }
+    }
     wait::until_true("the request to be given up", || active() == 0.0);
     assert_eq!(origin.requests(), 0);
 }

@@ -107,7 +107,8 @@ pub struct Fault {
     pub abort: Optional<FaultAbort>,
     /// Whether a request says itself what happens to it: `x-envoy-fault-delay-request` (milliseconds, an hour at most) in
     /// place of `for`, `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` in place of a status, and with
-    /// `-percentage` behind `delay-request` or `abort-request` a smaller share. Anyone can send them: `match` says who may.
+    /// `-percentage` behind `delay-request` or `abort-request` a smaller share. Only trusted proxies can (`trusted_proxies`): of
+    /// others `x-envoy-*` fields are dropped.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub headers: Optional<bool>,
     /// Requests that it delays or aborts at once; what comes on top is left in peace.
