@@ -1,6 +1,9 @@
-//! Choosing an endpoint and a cluster, and working out a round.
+//! Choosing an endpoint and a cluster, and working out a round or a Maglev table.
+
+use std::net::SocketAddr;
 
 use divan::{Bencher, black_box};
+use gateway::balance::maglev::{self, Share};
 use gateway::balance::{RoundRobin, pick_weighted};
 use gateway::config::model::{ClusterId, WeightedCluster};
 
@@ -37,6 +40,14 @@ fn weighted_clusters(bencher: Bencher<'_, '_>, clusters: u32) {
 fn build(bencher: Bencher<'_, '_>, endpoints: u16) {
     let weights = weights(endpoints);
     bencher.bench_local(|| RoundRobin::new(black_box(&weights)));
+}
+
+/// A table of the size that the XDP program has for each service.
+#[divan::bench(args = [16, 100, 1_000])]
+fn maglev_build(bencher: Bencher<'_, '_>, endpoints: u16) {
+    let share = |(port, weight)| Share { address: SocketAddr::from(([10, 0, 0, 1], port)), weight: u32::from(weight) };
+    let shares: Vec<Share> = (1..).zip(weights(endpoints)).map(share).collect();
+    bencher.bench_local(|| maglev::table(black_box(&shares), 65_537));
 }
 
 fn weights(endpoints: u16) -> Vec<u16> {

@@ -10,7 +10,7 @@ use crate::certs;
 use crate::figure::{Figure, Sample};
 use crate::load::answer::Frames;
 use crate::load::engine::Engine;
-use crate::load::{Exchange, Life, Outcome, Pace, Plan, grpc, h2load};
+use crate::load::{Exchange, Life, Outcome, Pace, Plan, grpc, h2load, paced};
 use crate::origin::Origin;
 use crate::scenario::{Contestant, Load, Unit};
 use crate::server::{Cpu, Server};
@@ -61,7 +61,7 @@ impl Bench {
         let (places, mut server) = self.start(contestant)?;
         let idle = server.memory();
         let measured = match load {
-            Load::Http2(streams) => {
+            Load::Http2 { streams, .. } => {
                 let once = |time| h2load::run(*streams, places.listen, h2load::Length::Time(time), &places.dir);
                 once(self.times.warm_up)?;
                 measured(&server, || once(self.times.load))?
@@ -100,6 +100,10 @@ impl Bench {
     /// One run in which so many exchanges a second are due, whatever becomes of them.
     pub fn at_rate(&self, contestant: &Contestant, load: &Load, per_second: f64) -> Result<(Sample, Outcome)> {
         let (places, server) = self.start(contestant)?;
+        if let Load::Http2 { streams, .. } = load {
+            let outcome = paced::run(*streams, per_second, places.listen, self.times.warm_up, self.times.latency)?;
+            return Ok((latencies(&outcome), outcome));
+        }
         let mut plan = self.plan(contestant, load, &places)?;
         plan.pace = Pace::Open { per_second };
         if matches!(load, Load::Overload) {
@@ -119,12 +123,7 @@ impl Bench {
             sample = sample_of(&(outcome.clone(), cpu), Unit::Exchange);
         }
         outcome.add(engine.drain()?);
-        let percentile = |part: f64| outcome.latency.value_at_quantile(part) as f64 / 1e3;
-        sample.insert(Figure::P50, percentile(0.5));
-        sample.insert(Figure::P99, percentile(0.99));
-        sample.insert(Figure::P999, percentile(0.999));
-        sample.insert(Figure::Failed, outcome.failed as f64);
-        sample.insert(Figure::Unanswered, outcome.unanswered as f64);
+        sample.extend(latencies(&outcome));
         Ok((sample, outcome))
     }
 
@@ -252,6 +251,17 @@ fn sample_of((outcome, cpu): &(Outcome, Cpu), unit: Unit) -> Sample {
         (Figure::Cpu, cpu.total() * 1e6 / units),
         (Figure::Rate, units / seconds),
         (Figure::Busy, cpu.total() / seconds),
+        (Figure::Failed, outcome.failed as f64),
+        (Figure::Unanswered, outcome.unanswered as f64),
+    ])
+}
+
+fn latencies(outcome: &Outcome) -> Sample {
+    let percentile = |part: f64| outcome.latency.value_at_quantile(part) as f64 / 1e3;
+    Sample::from([
+        (Figure::P50, percentile(0.5)),
+        (Figure::P99, percentile(0.99)),
+        (Figure::P999, percentile(0.999)),
         (Figure::Failed, outcome.failed as f64),
         (Figure::Unanswered, outcome.unanswered as f64),
     ])

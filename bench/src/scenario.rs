@@ -33,8 +33,13 @@ pub struct Contestant {
 pub enum Load {
     /// Requests, as fast as they are answered.
     Requests(Requests),
-    /// The same with h2load.
-    Http2(Streams),
+    /// The same over HTTP/2.
+    Http2 {
+        /// Over how many streams.
+        streams: Streams,
+        /// Whether latencies at a fixed rate are measured too.
+        latency: bool,
+    },
     /// Streaming gRPC calls: messages that come back, one at a time on each stream.
     Calls(Streams),
     /// Messages that come back, one at a time on each connection.
@@ -89,7 +94,11 @@ impl Load {
 
     /// Whether a figure counts that only a second run at a fixed rate gives.
     pub fn has_latency(&self) -> bool {
-        matches!(self, Load::Requests(Requests { latency: true, .. }) | Load::Reload | Load::Overload)
+        match self {
+            Load::Requests(Requests { latency, .. }) | Load::Http2 { latency, .. } => *latency,
+            Load::Reload | Load::Overload => true,
+            Load::Calls(_) | Load::Echo { .. } | Load::Idle => false,
+        }
     }
 }
 
@@ -178,14 +187,17 @@ fn handshakes() -> [Scenario; 3] {
 
 fn http2() -> Vec<Scenario> {
     let to_h1 = [1, 32, 128].map(|streams| {
-        let load = Load::Http2(Streams { connections: 4, streams, message: None, per_second: None });
+        let load = Load::Http2 {
+            streams: Streams { connections: 4, streams, message: None, per_second: None },
+            latency: streams == 32,
+        };
         let about = format!("HTTP/2 without TLS to HTTP/1.1, 4 connections of {streams} streams");
         scenario(&format!("h2-{streams}"), &about, H2, load)
     });
     let grpc = Task { back: Back::Http2, ..H2 };
     let streams = Streams { connections: 4, streams: 32, message: Some(128), per_second: None };
     let about = "gRPC calls of 128 bytes that come back, 4 connections of 32 streams";
-    let unary = scenario("grpc-unary", about, grpc, Load::Http2(streams));
+    let unary = scenario("grpc-unary", about, grpc, Load::Http2 { streams, latency: true });
     let about = "messages of 128 bytes in streaming gRPC calls of 100, 4 connections of 32 streams";
     let stream = scenario("grpc-stream", about, grpc, Load::Calls(streams));
     to_h1.into_iter().chain([unary, stream]).collect()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::task::{LocalSet, spawn_local};
@@ -33,10 +33,7 @@ pub fn run(what: Streams, target: SocketAddr, time: Duration) -> Result<Outcome>
         let end = started + time;
         let mut calls = Vec::new();
         for _ in 0..what.connections {
-            let socket = TcpStream::connect(target).await?;
-            socket.set_nodelay(true)?;
-            let (client, connection) = h2::client::handshake(socket).await?;
-            spawn_local(connection);
+            let client = connect(target).await?;
             for _ in 0..what.streams {
                 let (client, outcome) = (client.clone(), outcome.clone());
                 let length = what.message.unwrap_or(0);
@@ -66,13 +63,8 @@ pub fn run(what: Streams, target: SocketAddr, time: Duration) -> Result<Outcome>
 
 /// One call, to its status.
 async fn call(client: SendRequest<Bytes>, length: u32, end: Instant, outcome: &Shared) -> Result<()> {
-    // Not compressed, its length, its bytes.
-    let message = Bytes::from([&[0u8][..], &length.to_be_bytes(), &vec![b'm'; length as usize]].concat());
-    let request = Request::post(format!("http://{}/bench.Echo/Chat", certs::HOST))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())?;
-    let (response, mut outgoing) = client.ready().await?.send_request(request, false)?;
+    let message = message(length);
+    let (response, mut outgoing) = client.ready().await?.send_request(request("Chat", Some(length))?, false)?;
     let mut sent = Instant::now();
     outgoing.send_data(message.clone(), false)?;
     let response = response.await?;
@@ -98,7 +90,38 @@ async fn call(client: SendRequest<Bytes>, length: u32, end: Instant, outcome: &S
     }
     outgoing.send_data(Bytes::new(), true)?;
     ensure!(body.data().await.is_none(), "more than was sent");
-    let trailers = body.trailers().await?.context("no trailers")?;
-    ensure!(trailers.get("grpc-status").is_some_and(|status| status == "0"), "no grpc-status 0");
+    check_status(body.trailers().await?)
+}
+
+/// A new connection of HTTP/2 without TLS, which lives as long as the current [`LocalSet`].
+pub(super) async fn connect(target: SocketAddr) -> Result<SendRequest<Bytes>> {
+    let socket = TcpStream::connect(target).await?;
+    socket.set_nodelay(true)?;
+    let (client, connection) = h2::client::handshake(socket).await?;
+    spawn_local(connection);
+    Ok(client)
+}
+
+/// The head of a call of this method where there is a `message`, and else of a plain GET.
+pub(super) fn request(method: &str, message: Option<u32>) -> Result<Request<()>> {
+    let host = certs::HOST;
+    let request = match message {
+        None => Request::get(format!("http://{host}/")),
+        Some(_) => Request::post(format!("http://{host}/bench.Echo/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers"),
+    };
+    Ok(request.body(())?)
+}
+
+/// A message as it is sent: not compressed, its length, its bytes.
+pub(super) fn message(length: u32) -> Bytes {
+    Bytes::from([&[0u8][..], &length.to_be_bytes(), &vec![b'm'; length as usize]].concat())
+}
+
+/// Whether the call has ended well.
+pub(super) fn check_status(trailers: Option<HeaderMap>) -> Result<()> {
+    let status = trailers.context("no trailers")?.get("grpc-status").cloned();
+    ensure!(status.as_ref().is_some_and(|status| status == "0"), "grpc-status {status:?}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::Outcome;
+use super::{Outcome, grpc};
 use crate::certs;
 use crate::core;
 
@@ -46,9 +46,7 @@ pub fn run(what: Streams, target: SocketAddr, length: Length, dir: &Path) -> Res
     command.arg("--header").arg(format!(":authority: {}", certs::HOST));
     if let Some(length) = what.message {
         let file = dir.join("message");
-        // A gRPC message: not compressed, its length, its bytes.
-        let message = [&[0u8][..], &length.to_be_bytes(), &vec![b'm'; length as usize]].concat();
-        fs::write(&file, message)?;
+        fs::write(&file, grpc::message(length))?;
         command.arg("--data").arg(&file);
         command.args(["--header", "content-type: application/grpc", "--header", "te: trailers"]);
     }

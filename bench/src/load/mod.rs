@@ -1,4 +1,4 @@
-//! Load generators: our own for HTTP/1.1, TLS and byte streams, h2load and the h2 crate for HTTP/2.
+//! Load generators: our own for HTTP/1.1, TLS and byte streams; h2load and the h2 crate for HTTP/2.
 
 pub mod answer;
 pub mod conn;
@@ -6,6 +6,7 @@ pub mod engine;
 pub mod grpc;
 pub mod h2load;
 pub mod link;
+pub mod paced;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
