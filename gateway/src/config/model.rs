@@ -5,6 +5,7 @@
 
 mod filter;
 mod l4;
+mod mirror;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use filter::*;
 pub use l4::*;
+pub use mirror::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -432,6 +434,8 @@ pub struct Route {
     pub websocket: Option<WebSocket>,
     /// `filters`, after those of the listener.
     pub filters: Vec<Filter>,
+    /// `mirror`
+    pub mirrors: Option<Mirrors>,
 }
 
 /// `websocket` of a route.

@@ -12,7 +12,7 @@ mod route;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use route::{
-    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Rewrite, Route, WebSocket,
+    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Rewrite, Route, WebSocket,
     WeightedCluster,
 };
 

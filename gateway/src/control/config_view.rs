@@ -244,6 +244,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         response_headers,
         websocket,
         filters,
+        mirrors,
     } = route;
     let (key, action) = view_action(action, config);
     json!({
@@ -260,6 +261,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
             json!({ "idle_timeout": duration_or_none(*idle_timeout) })
         }),
         "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
+        "mirror": mirrors.as_ref().map(|mirrors| filter::view_mirrors(mirrors, config)),
     })
 }
 
@@ -457,6 +459,7 @@ mod tests {
                 response_headers: HeaderEdits::default(),
                 websocket: None,
                 filters: vec![],
+                mirrors: None,
             }],
             l4_routes: vec![L4Route {
                 name: "db".into(),

@@ -113,6 +113,8 @@ families! {
         "Requests that a fault hit: delayed, aborted, or overflow where there were too many at once and it let go."
     FAULT_ACTIVE = Gauge "gateway_fault_requests_active" ["fault"]
         "Requests that a fault delays or aborts now."
+    MIRROR_REQUESTS = Counter "gateway_mirror_requests_total" ["mirror", "result"]
+        "Copies of requests, by route/cluster: sent, failed, or not made because of too_long a body or an overflow."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

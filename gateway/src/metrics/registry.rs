@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    ClusterShard, FaultShard, L4Shard, ListenerShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
+    ClusterShard, FaultShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
 };
 
 /// A listener's counters.
@@ -23,6 +23,8 @@ pub type ClusterStats = Sharded<ClusterShard>;
 pub type RateLimitStats = Sharded<RateLimitShard>;
 /// A fault's counters.
 pub type FaultStats = Sharded<FaultShard>;
+/// The counters of copies for a cluster.
+pub type MirrorStats = Sharded<MirrorShard>;
 /// The workers' own counters.
 pub type WorkerStats = Sharded<WorkerShard>;
 
@@ -37,6 +39,7 @@ pub struct Registry {
     clusters: ByName<ClusterShard>,
     rate_limits: ByName<RateLimitShard>,
     faults: ByName<FaultShard>,
+    mirrors: ByName<MirrorShard>,
 }
 
 impl Registry {
@@ -51,6 +54,7 @@ impl Registry {
             clusters: ByName::default(),
             rate_limits: ByName::default(),
             faults: ByName::default(),
+            mirrors: ByName::default(),
         }
     }
 
@@ -94,6 +98,11 @@ impl Registry {
         self.faults.get(name, self.workers)
     }
 
+    /// The counters of copies of this name (`ROUTE/CLUSTER`): those that are in use, or new ones.
+    pub fn mirror(&self, name: &str) -> Arc<MirrorStats> {
+        self.mirrors.get(name, self.workers)
+    }
+
     /// The listeners in use, by name.
     pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerStats>)> {
         self.listeners.in_use()
@@ -122,6 +131,11 @@ impl Registry {
     /// The faults in use, by name.
     pub fn faults(&self) -> Vec<(Arc<str>, Arc<FaultStats>)> {
         self.faults.in_use()
+    }
+
+    /// The mirrors in use, by name.
+    pub fn mirrors(&self) -> Vec<(Arc<str>, Arc<MirrorStats>)> {
+        self.mirrors.in_use()
     }
 }
 

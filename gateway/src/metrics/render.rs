@@ -209,6 +209,15 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::FAULT_ACTIVE, |family| {
         extra.faults_active.iter().for_each(|(name, active)| family.sample(&[name], active));
     });
+    let mirrors = registry.mirrors();
+    page.family(&names::MIRROR_REQUESTS, |family| {
+        for (name, stats) in &mirrors {
+            family.sample(&[name, "sent"], stats.sum(|shard| &shard.sent));
+            family.sample(&[name, "failed"], stats.sum(|shard| &shard.failed));
+            family.sample(&[name, "too_long"], stats.sum(|shard| &shard.too_long));
+            family.sample(&[name, "overflow"], stats.sum(|shard| &shard.overflow));
+        }
+    });
 }
 
 /// Modes an interface's program can be in.

@@ -313,6 +313,19 @@ pub struct FaultShard {
     pub overflow: Counter,
 }
 
+/// What one worker counts for the copies of a route's requests for a cluster.
+#[derive(Debug, Default)]
+pub struct MirrorShard {
+    /// Copies that were answered.
+    pub sent: Counter,
+    /// Copies that were not.
+    pub failed: Counter,
+    /// Requests without a copy because their bodies were too long.
+    pub too_long: Counter,
+    /// Requests without a copy because there were too many at once.
+    pub overflow: Counter,
+}
+
 /// What one worker counts for itself.
 #[derive(Debug, Default)]
 pub struct WorkerShard {

@@ -7,10 +7,13 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::mirror::{Copied, Copies};
 use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::upgrade;
-use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
+use super::{
+    BodySink as _, BodySource as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink,
+};
 use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::net::{Passed, Until, now_ms};
@@ -56,6 +59,7 @@ pub(super) async fn forward(
         return Err(ProxyError::BodyTooLong);
     }
     request.start_clock(&target);
+    let mut copies = Copies::begin(request, route);
     let stats = target.view.stats.shard(request.worker.worker);
     let mut attempts = 0;
     loop {
@@ -64,7 +68,7 @@ pub(super) async fn forward(
         let mut connection = connection(request, &target, endpoint, attempts == 0).await?;
         attempts += 1;
         let tried = match request.exchange.websocket {
-            None => attempt(request, downstream, &mut connection, &target).await,
+            None => attempt(request, downstream, &mut connection, &target, &mut copies).await,
             Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, &target)).await,
         };
         match tried {
@@ -155,6 +159,7 @@ async fn attempt(
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
+    copies: &mut Option<Box<Copies>>,
 ) -> Result<(Ending, bool), ProxyError> {
     let timers = request.timers;
     let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
@@ -177,10 +182,16 @@ async fn attempt(
     }
     let uploaded = Cell::new(false);
     let mut upload = pin!(async {
-        let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
+        let mut copied = Copied { body: &mut body, copies };
+        let result = pump(&mut copied, &mut sink, target.body_limit, &until).await;
         start_clock();
         match result {
-            Ok(()) => uploaded.set(true),
+            Ok(()) => {
+                uploaded.set(true);
+                if let Some(copies) = copies.take() {
+                    copies.send(body.trailers());
+                }
+            }
             // The origin may have answered before it closed; the answer's half will tell.
             Err(PumpError::Sink(_)) => return std::future::pending().await,
             Err(error) => return error,

@@ -8,6 +8,7 @@ mod exchange;
 mod filters;
 mod finish;
 mod forward;
+mod mirror;
 mod proxy_header;
 mod pump;
 mod reply;

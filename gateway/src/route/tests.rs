@@ -26,6 +26,7 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         response_headers: HeaderEdits::default(),
         websocket: None,
         filters: vec![],
+        mirrors: None,
     }
 }
 

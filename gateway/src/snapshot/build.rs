@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::filters::FilterBuilder;
+use super::mirrors;
 use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, Cursor, EndpointId, EndpointView, Health, ListenerView, Snapshot};
 use crate::balance::round_robin::RoundRobin;
@@ -74,6 +75,7 @@ impl Builder {
             .map(|cluster| self.cluster(cluster, resolved, before.get(cluster.name.as_str()).copied()))
             .collect::<Result<_, _>>()?;
         let route_filters = config.routes.iter().map(|route| filters.build(&route.filters)).collect();
+        let route_mirrors = mirrors::build(&config, &registry, previous);
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
@@ -85,6 +87,7 @@ impl Builder {
             clusters,
             routes,
             route_filters,
+            route_mirrors,
             l4_routes,
             access,
             bans: self.bans.clone(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::Snapshot;
+use super::{Active, Snapshot};
 use crate::config::model::{Fault, Filter, RateLimit};
 use crate::filter::rate_limit::RateLimiter;
 use crate::metrics::registry::{FaultStats, RateLimitStats, Registry};
@@ -57,23 +57,13 @@ impl FaultView {
     }
 
     /// Room for one more request, for as long as the value lives; `None` when there is none.
-    pub fn enter(&self) -> Option<ActiveFault> {
-        let active = ActiveFault(self.active.clone());
-        (self.active.fetch_add(1, Relaxed) < self.settings.max_active).then_some(active)
+    pub fn enter(&self) -> Option<Active> {
+        Active::enter(&self.active, self.settings.max_active)
     }
 
     /// Requests that it has its hands on.
     pub fn active(&self) -> u32 {
         self.active.load(Relaxed)
-    }
-}
-
-/// A request that a fault has its hands on.
-pub struct ActiveFault(Arc<AtomicU32>);
-
-impl Drop for ActiveFault {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@
 mod build;
 mod filters;
 mod health;
+mod mirrors;
 mod tls;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::route::{L4Table, Table};
 pub use build::{BuildError, Builder, Resolved};
 pub use filters::{FaultView, FilterView, RateLimitView};
 pub use health::Health;
+pub use mirrors::MirrorView;
 pub use tls::ServerTls;
 
 /// One generation.
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<RouteStats>>,
     /// The filters of each route, by [`RouteId`].
     pub route_filters: Vec<Box<[FilterView]>>,
+    /// Where copies of each route's requests go, by [`RouteId`].
+    pub route_mirrors: Vec<Box<[MirrorView]>>,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Rules on the peer's address, for where XDP does not decide.
@@ -222,6 +226,23 @@ impl OpenConnections {
                 by_source.remove(&source);
             }
         }
+    }
+}
+
+/// One of a limited number of things at once, over all workers and generations; given back when dropped.
+pub struct Active(Arc<AtomicU32>);
+
+impl Active {
+    fn enter(count: &Arc<AtomicU32>, max: u32) -> Option<Active> {
+        // Made first: dropped, it takes back what was too much.
+        let active = Active(count.clone());
+        (count.fetch_add(1, Relaxed) < max).then_some(active)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -122,3 +122,25 @@ fn a_fault_is_read_in_full() {
     let http = fault("abort = { percent = 5, status = 503 }").abort.unwrap();
     assert_eq!(http, FaultAbort { share: Share(50_000), with: Some(AbortStatus::Http(503)) });
 }
+
+#[test]
+fn mirrors_are_read_in_full() {
+    let clusters = "[[cluster]]\nname = \"a\"\nendpoints = []\n[[cluster]]\nname = \"b\"\nendpoints = []\n";
+    let mirrors = |lines: &str| {
+        let file = format!("{clusters}[[route]]\nname = \"r\"\ncluster = \"a\"\n{lines}\n");
+        config(&file).routes.remove(0).mirrors
+    };
+    assert_eq!(mirrors(""), None);
+    let plain = Mirror { cluster: ClusterId(1), share: Share::ALL, shadow_host: true, max_active: 256 };
+    let defaults = inline(&keys_with("default", "Mirror"));
+    for keys in [String::new(), format!(", {defaults}")] {
+        let read = mirrors(&format!("mirror = [{{ cluster = \"b\"{keys} }}]"));
+        assert_eq!(read, Some(Mirrors { targets: vec![plain], body_bytes: 64 << 10 }));
+    }
+    let read = mirrors(
+        "mirror = [{ cluster = \"a\", percent = 2.5, shadow_host = false, max_active = 3 }, { cluster = \"b\" }]\n\
+         mirror_body_bytes = \"1MiB\"",
+    );
+    let first = Mirror { cluster: ClusterId(0), share: Share(25_000), shadow_host: false, max_active: 3 };
+    assert_eq!(read, Some(Mirrors { targets: vec![first, plain], body_bytes: 1 << 20 }));
+}

@@ -67,6 +67,18 @@ fn view_fault(Fault { name, when, delay, abort, headers, max_active }: &Fault) -
     })
 }
 
+pub fn view_mirrors(Mirrors { targets, body_bytes }: &Mirrors, config: &Config) -> Value {
+    let target = |Mirror { cluster, share, shadow_host, max_active }: &Mirror| {
+        json!({
+            "cluster": config.clusters[cluster.index()].name,
+            "percent": percent(*share),
+            "shadow_host": shadow_host,
+            "max_active": max_active,
+        })
+    };
+    json!({ "targets": targets.iter().map(target).collect::<Vec<_>>(), "body_bytes": body_bytes })
+}
+
 fn percent(Share(millionths): Share) -> f64 {
     f64::from(millionths) / 10_000.0
 }

@@ -3,6 +3,7 @@
 mod action;
 pub mod headers;
 pub mod matcher;
+mod mirror;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub fn check(
     let prefix_has_meaning = matcher.as_ref().is_none_or(|matcher| !matches!(matcher.path, PathMatch::Regex(_)));
     let destination = Destination { cluster: raw.cluster, clusters: raw.clusters };
     let websocket = websocket(raw.websocket, &destination, diagnostics);
+    let mirrors = mirror::mirrors(raw.mirror, raw.mirror_body_bytes, &destination, names, diagnostics);
     let action = action(
         Actions { destination, redirect: raw.redirect, respond: raw.respond, rewrite: raw.rewrite },
         span,
@@ -61,6 +63,7 @@ pub fn check(
         response_headers: response_headers?,
         websocket,
         filters: filters?,
+        mirrors: mirrors?,
     })
 }
 
