@@ -141,6 +141,12 @@ pub fn all() -> Vec<Scenario> {
             "filters",
             Task { filters: true, ..Task::PLAIN },
         ),
+        switched(
+            "rate-limits",
+            "a rate limit for all requests and one by client address, which refuse nothing",
+            "limits",
+            Task { rate_limits: true, ..Task::PLAIN },
+        ),
         scenario(
             "reload",
             "requests at a fixed rate while the configuration changes",
@@ -223,7 +229,11 @@ fn routes(name: &str, count: usize) -> Scenario {
 /// Each proxy with something on; the gateway with it off too.
 fn switched(name: &str, about: &str, what: &'static str, task: Task) -> Scenario {
     let mut scenario = scenario(name, &format!("{about}; the gateway also without"), task, Load::Requests(SMALL));
-    let without = if what == "log" { "without log" } else { "without filters" };
+    let without = match what {
+        "log" => "without log",
+        "limits" => "without limits",
+        _ => "without filters",
+    };
     scenario.contestants.insert(1, Contestant { peer: Peer::Gateway, variant: without, task: Task::PLAIN });
     scenario
 }

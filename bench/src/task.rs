@@ -44,6 +44,8 @@ pub struct Task {
     pub routes: usize,
     /// Header edits of both heads.
     pub filters: bool,
+    /// A rate limit for all requests together and one by client address, which refuse nothing.
+    pub rate_limits: bool,
     /// Requests may become WebSockets.
     pub websocket: bool,
     /// It has to take a new configuration while it runs.
@@ -59,6 +61,7 @@ impl Task {
         access_log: false,
         routes: 0,
         filters: false,
+        rate_limits: false,
         websocket: false,
         reloads: false,
     };

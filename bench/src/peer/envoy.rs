@@ -64,6 +64,7 @@ fn tcp_proxy() -> String {
 
 fn http_manager(task: &Task, places: &Places) -> String {
     let codec = if task.front == Front::Http2 { "HTTP2" } else { "HTTP1" };
+    let limits = if task.rate_limits { rate_limits() } else { String::new() };
     let mut text = format!(
         "      - name: http
         typed_config:
@@ -74,7 +75,7 @@ fn http_manager(task: &Task, places: &Places) -> String {
           server_header_transformation: PASS_THROUGH
           stream_idle_timeout: {IDLE_SECONDS}s
           common_http_protocol_options: {{idle_timeout: {IDLE_SECONDS}s}}
-          http_filters: [{{name: router, typed_config: {{'@type': {EXTENSIONS}.filters.http.router.v3.Router}}}}]
+          http_filters: [{limits}{{name: router, typed_config: {{'@type': {EXTENSIONS}.filters.http.router.v3.Router}}}}]
 "
     );
     if task.websocket {
@@ -111,4 +112,16 @@ fn http_manager(task: &Task, places: &Places) -> String {
         let _ = writeln!(text, "              - {{match: {{prefix: {prefix}}}, {action}}}");
     }
     text
+}
+
+/// One bucket for all requests and one for each client address, neither of which is ever empty.
+fn rate_limits() -> String {
+    let bucket = "token_bucket: {max_tokens: 1000000000, tokens_per_fill: 1000000000, fill_interval: 1s}";
+    let on = "default_value: {numerator: 100, denominator: HUNDRED}";
+    format!(
+        "{{name: limits, typed_config: {{'@type': {EXTENSIONS}.filters.http.local_ratelimit.v3.LocalRateLimit, \
+         stat_prefix: limits, {bucket}, filter_enabled: {{{on}}}, filter_enforced: {{{on}}}, \
+         rate_limits: [{{actions: [{{remote_address: {{}}}}]}}], \
+         descriptors: [{{entries: [{{key: remote_address}}], {bucket}}}]}}}}, "
+    )
 }

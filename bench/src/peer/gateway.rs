@@ -9,6 +9,13 @@ const EDITS: &str =
 response_headers = { remove = ['x-powered-by'], set = { strict-transport-security = 'max-age=31536000' } }
 ";
 
+/// The highest rate that there is.
+const LIMITS: &str = "filters = [
+  { rate_limit = { requests = 10000000, per = '1s' } },
+  { rate_limit = { requests = 10000000, per = '1s', key = 'client_ip' } },
+]
+";
+
 pub fn config(task: &Task, places: &Places) -> String {
     let Places { listen, origin, dir, .. } = places;
     let mut text = String::from("[gateway]\nworkers = 1\nserver_header = 'off'\n[admin]\naddress = 'off'\n");
@@ -48,6 +55,9 @@ pub fn config(task: &Task, places: &Places) -> String {
         };
         if task.filters {
             text.push_str(EDITS);
+        }
+        if task.rate_limits {
+            text.push_str(LIMITS);
         }
         if task.websocket {
             text.push_str("websocket = true\n");

@@ -14,6 +14,15 @@ const EDITS: &str = "  http-request del-header cookie
   http-response set-header strict-transport-security max-age=31536000
 ";
 
+/// Rates are counted in tables, by a constant and by address; no rate is above these.
+const LIMITS: &str = "  stick-table type ip size 64k expire 60s store http_req_rate(1s)
+  http-request track-sc0 src
+  http-request track-sc1 int(1) table all
+  http-request deny deny_status 429 if { sc_http_req_rate(0) gt 10000000 }
+  http-request deny deny_status 429 if { sc_http_req_rate(1) gt 10000000 }
+";
+const ALL: &str = "backend all\n  stick-table type integer size 1k expire 60s store http_req_rate(1s)\n";
+
 pub fn config(task: &Task, places: &Places) -> String {
     let Places { listen, origin, descriptors, .. } = places;
     // A connection may take two descriptors here. Where 10 000 of them are more than the limit allows, it starts all the
@@ -49,6 +58,9 @@ pub fn config(task: &Task, places: &Places) -> String {
     if task.filters {
         text.push_str(EDITS);
     }
+    if task.rate_limits {
+        text.push_str(LIMITS);
+    }
     if task.back == Back::Own {
         let _ = writeln!(text, "  http-request return status 200 content-type text/plain string \"{OWN_BODY}\"");
         return text;
@@ -58,6 +70,9 @@ pub fn config(task: &Task, places: &Places) -> String {
     }
     let protocol = if task.back == Back::Http2 { " proto h2" } else { "" };
     let _ = writeln!(text, "  default_backend origin\nbackend origin\n  server origin {origin}{protocol}");
+    if task.rate_limits {
+        text.push_str(ALL);
+    }
     text
 }
 

@@ -63,6 +63,8 @@ impl Peer {
                 Some("its stream module is not installed")
             }
             Peer::Nginx if task.routes > 10_000 => Some("it reads so many locations for more than five minutes"),
+            Peer::Caddy if task.rate_limits => Some("its core has no rate limits"),
+            Peer::Forwarder if task.rate_limits => Some("only copies bytes"),
             Peer::Envoy if task.reloads => Some("its static configuration is read once"),
             Peer::Forwarder if task.reloads => Some("has no configuration"),
             _ => None,

@@ -10,6 +10,12 @@ const EDITS: &str =
 proxy_hide_header X-Powered-By; add_header Strict-Transport-Security max-age=31536000;
 ";
 
+/// With a rate of a million a second and a burst on top, no request is refused.
+const ZONES: &str = "limit_req_zone $server_name zone=all:1m rate=1000000r/s;
+limit_req_zone $binary_remote_addr zone=clients:10m rate=1000000r/s;
+";
+const LIMITS: &str = "limit_req zone=all burst=1000000 nodelay; limit_req zone=clients burst=1000000 nodelay;\n";
+
 /// The module that relays TCP: installed, or unpacked where `cargo xtask setup bench` does that.
 pub fn stream_module() -> Option<PathBuf> {
     let folders = ["/usr/lib/nginx/modules", "target/tools/usr/lib/nginx/modules"];
@@ -42,6 +48,9 @@ pub fn config(task: &Task, places: &Places) -> String {
          proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;\n\
          upstream origin {{ server {origin}; keepalive {POOL}; keepalive_requests 1000000000; keepalive_timeout {IDLE_SECONDS}s; }}"
     );
+    if task.rate_limits {
+        text.push_str(ZONES);
+    }
     let tls = if task.tls.is_some() { " ssl" } else { "" };
     let http2 = if task.front == Front::Http2 { " http2" } else { "" };
     let _ = writeln!(text, "server {{ listen {listen}{tls}{http2} backlog=4096;");
@@ -77,6 +86,9 @@ fn action(task: &Task) -> String {
     };
     if task.filters {
         action.push_str(EDITS);
+    }
+    if task.rate_limits {
+        action.push_str(LIMITS);
     }
     action
 }

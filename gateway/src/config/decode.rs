@@ -162,6 +162,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The number, whole or not; `None` without an error if it is something else.
+    pub fn number(self) -> Option<f64> {
+        match self.value {
+            DeValue::Float(value) => value.as_str().parse().ok(),
+            _ => self.integer().map(|whole| whole as f64),
+        }
+    }
+
     /// Whether it is a table.
     pub fn is_table(self) -> bool {
         matches!(self.value, DeValue::Table(_))

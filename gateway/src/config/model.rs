@@ -5,7 +5,9 @@
 
 mod balance;
 mod cluster;
+mod filter;
 mod l4;
+mod mirror;
 mod retry;
 
 use std::net::SocketAddr;
@@ -20,7 +22,9 @@ use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use balance::*;
 pub use cluster::*;
+pub use filter::*;
 pub use l4::*;
+pub use mirror::*;
 pub use retry::*;
 
 /// One whole configuration.
@@ -197,6 +201,8 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// `path_normalisation`
     pub path: PathPolicy,
+    /// `filters`
+    pub filters: Vec<Filter>,
 }
 
 /// What a listener speaks.
@@ -340,6 +346,10 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// `websocket`: whether a request may become a WebSocket. Default no: such a request is answered 403.
     pub websocket: Option<WebSocket>,
+    /// `filters`, after those of the listener.
+    pub filters: Vec<Filter>,
+    /// `mirror`
+    pub mirrors: Option<Mirrors>,
 }
 
 /// `websocket` of a route.

@@ -6,14 +6,16 @@
 //! `default` and `example` are for people; a test holds both against the code.
 
 mod balance;
+mod filter;
 mod l4;
 mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
+pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use route::{
-    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Retry, Rewrite, Route, WebSocket,
-    WeightedCluster,
+    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
+    WebSocket, WeightedCluster,
 };
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
@@ -171,6 +173,8 @@ pub struct Listener {
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
     pub path_normalisation: Optional<PathNormalisation>,
+    /// What happens to requests before anything else, whichever route they take.
+    pub filters: Optional<List<Filter>>,
 }
 }
 

@@ -4,6 +4,7 @@
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
 mod balance;
+mod filter;
 mod l4;
 mod retry;
 
@@ -91,7 +92,7 @@ fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http }:
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
-    let Listener { name, address, protocol, http, http2, proxy_protocol, trusted_proxies, tls, limits, path } =
+    let Listener { name, address, protocol, http, http2, proxy_protocol, trusted_proxies, tls, limits, path, filters } =
         listener;
     let protocol = match protocol {
         ListenerProtocol::Http => "http",
@@ -115,6 +116,7 @@ fn view_listener(listener: &Listener, config: &Config) -> Value {
         "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
         "limits": view_limits(limits),
         "path_normalisation": view_path_policy(path),
+        "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
     })
 }
 
@@ -259,6 +261,8 @@ fn view_route(route: &Route, config: &Config) -> Value {
         request_headers,
         response_headers,
         websocket,
+        filters,
+        mirrors,
     } = route;
     let (key, action) = view_action(action, config);
     json!({
@@ -275,6 +279,8 @@ fn view_route(route: &Route, config: &Config) -> Value {
         "websocket": websocket.as_ref().map_or(json!(false), |WebSocket { idle_timeout }| {
             json!({ "idle_timeout": duration_or_none(*idle_timeout) })
         }),
+        "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
+        "mirror": mirrors.as_ref().map(|mirrors| filter::view_mirrors(mirrors, config)),
     })
 }
 
@@ -324,16 +330,24 @@ fn view_match(RouteMatch { path, methods, headers, query, peer_ip, client_ip }: 
         PathMatch::Prefix(prefix) => ("path_prefix", prefix.as_str()),
         PathMatch::Regex(pattern) => ("path_regex", pattern.0.as_str()),
     };
-    let shown = |name: &str, value: &ValueMatch| {
-        let value = if is_secret(name) { json!(REDACTED) } else { view_value(value) };
-        (name.to_owned(), value)
-    };
-    let headers: Map<_, _> = headers.iter().map(|HeaderMatch { name, value }| shown(name.as_str(), value)).collect();
-    let query: Map<_, _> = query.iter().map(|QueryMatch { name, value }| shown(name, value)).collect();
+    let (headers, query) = (view_header_matches(headers), view_query_matches(query));
     let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
     json!({
         key: path, "methods": methods, "headers": headers, "query": query, "peer_ip": peer_ip, "client_ip": client_ip,
     })
+}
+
+fn view_header_matches(headers: &[HeaderMatch]) -> Map<String, Value> {
+    headers.iter().map(|HeaderMatch { name, value }| view_condition(name.as_str(), value)).collect()
+}
+
+fn view_query_matches(query: &[QueryMatch]) -> Map<String, Value> {
+    query.iter().map(|QueryMatch { name, value }| view_condition(name, value)).collect()
+}
+
+fn view_condition(name: &str, value: &ValueMatch) -> (String, Value) {
+    let value = if is_secret(name) { json!(REDACTED) } else { view_value(value) };
+    (name.to_owned(), value)
 }
 
 fn view_value(value: &ValueMatch) -> Value {
@@ -370,14 +384,15 @@ fn view_action(action: &Action, config: &Config) -> (&'static str, Value) {
 }
 
 fn view_edits(HeaderEdits { remove, set, add }: &HeaderEdits) -> Value {
-    let pairs = |edits: &[(HeaderName, String)]| -> Vec<Value> {
-        let shown = |(name, value): &(HeaderName, String)| {
-            json!([name.as_str(), if is_secret(name.as_str()) { REDACTED } else { value.as_str() }])
-        };
-        edits.iter().map(shown).collect()
-    };
     let remove: Vec<_> = remove.iter().map(HeaderName::as_str).collect();
-    json!({ "remove": remove, "set": pairs(set), "add": pairs(add) })
+    json!({ "remove": remove, "set": view_fields(set), "add": view_fields(add) })
+}
+
+fn view_fields(fields: &[(HeaderName, String)]) -> Vec<Value> {
+    let shown = |(name, value): &(HeaderName, String)| {
+        json!([name.as_str(), if is_secret(name.as_str()) { REDACTED } else { value.as_str() }])
+    };
+    fields.iter().map(shown).collect()
 }
 
 /// Whether a header or query parameter of this name is likely to carry a credential. Rather one too many.
@@ -439,6 +454,7 @@ mod tests {
                 }),
                 limits: ListenerLimits::default(),
                 path: PathPolicy::default(),
+                filters: vec![],
             }],
             clusters: vec![Cluster {
                 name: "api".into(),
@@ -496,6 +512,8 @@ mod tests {
                 response_headers: HeaderEdits::default(),
                 retry: Retry::unless_said(),
                 websocket: None,
+                filters: vec![],
+                mirrors: None,
             }],
             l4_routes: vec![L4Route {
                 name: "db".into(),

@@ -2,6 +2,7 @@
 
 use crate::config::model::Cluster;
 use crate::metrics::render::{EndpointHealth, FlowTableCounts, VipCounts, VipEndpointCounts};
+use crate::net::now_ns;
 use crate::snapshot::{ClusterView, Snapshot};
 use crate::xdp::{self, BackendStats, FlowState, FlowTableUse, ServiceStats, Xdp};
 
@@ -20,6 +21,15 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
             .collect::<Vec<_>>()
     };
     snapshot.config.clusters.iter().zip(&snapshot.clusters).flat_map(of_cluster).collect()
+}
+
+pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {
+    let now = now_ns();
+    snapshot.rate_limits().filter_map(|limit| Some((limit.settings.name.clone(), limit.limiter.keys(now)?))).collect()
+}
+
+pub fn faults_active(snapshot: &Snapshot) -> Vec<(String, u32)> {
+    snapshot.faults().map(|fault| (fault.settings.name.clone(), fault.active())).collect()
 }
 
 pub fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {

@@ -2,5 +2,7 @@
 
 pub mod access;
 pub mod bans;
+pub mod fault;
 pub mod forwarded;
 pub mod headers;
+pub mod rate_limit;

@@ -117,6 +117,18 @@ families! {
         "Times the endpoint became unhealthy or healthy again."
     CLUSTER_ENDPOINT_ACTIVE = Gauge "gateway_cluster_endpoint_requests_active" ["cluster", "endpoint"]
         "Requests, connections and UDP sessions of an endpoint in progress; of clusters with `balance = \"least_request\"`."
+    RATE_LIMIT_REQUESTS = Counter "gateway_rate_limit_requests_total" ["limit", "result"]
+        "Requests a rate limit looked at: allowed, refused, or dry_run_refused where it only counts."
+    RATE_LIMIT_KEYS = Gauge "gateway_rate_limit_keys" ["limit"]
+        "Keys of a rate limit whose buckets are not full."
+    RATE_LIMIT_EVICTIONS = Counter "gateway_rate_limit_evictions_total" ["limit"]
+        "Buckets that were forgotten before they were full, because there were too many keys."
+    FAULT_REQUESTS = Counter "gateway_fault_requests_total" ["fault", "result"]
+        "Requests that a fault hit: delayed, aborted, or overflow where there were too many at once and it let go."
+    FAULT_ACTIVE = Gauge "gateway_fault_requests_active" ["fault"]
+        "Requests that a fault delays or aborts now."
+    MIRROR_REQUESTS = Counter "gateway_mirror_requests_total" ["mirror", "result"]
+        "Copies of requests, by route/cluster: sent, failed, or not made because of too_long a body or an overflow."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

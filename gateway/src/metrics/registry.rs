@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::shard::{ClusterShard, L4Shard, ListenerShard, RouteShard, Sharded, WorkerShard};
+use super::shard::{
+    ClusterShard, FaultShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
+};
 
 /// A listener's counters.
 pub type ListenerStats = Sharded<ListenerShard>;
@@ -17,6 +19,12 @@ pub type RouteStats = Sharded<RouteShard>;
 pub type L4RouteStats = Sharded<L4Shard>;
 /// A cluster's counters.
 pub type ClusterStats = Sharded<ClusterShard>;
+/// A rate limit's counters.
+pub type RateLimitStats = Sharded<RateLimitShard>;
+/// A fault's counters.
+pub type FaultStats = Sharded<FaultShard>;
+/// The counters of copies for a cluster.
+pub type MirrorStats = Sharded<MirrorShard>;
 /// The workers' own counters.
 pub type WorkerStats = Sharded<WorkerShard>;
 
@@ -29,6 +37,9 @@ pub struct Registry {
     routes: ByName<RouteShard>,
     l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
+    rate_limits: ByName<RateLimitShard>,
+    faults: ByName<FaultShard>,
+    mirrors: ByName<MirrorShard>,
 }
 
 impl Registry {
@@ -41,6 +52,9 @@ impl Registry {
             routes: ByName::default(),
             l4_routes: ByName::default(),
             clusters: ByName::default(),
+            rate_limits: ByName::default(),
+            faults: ByName::default(),
+            mirrors: ByName::default(),
         }
     }
 
@@ -74,6 +88,21 @@ impl Registry {
         self.clusters.get(name, self.workers)
     }
 
+    /// The counters of the rate limit of this name: those that are in use, or new ones.
+    pub fn rate_limit(&self, name: &str) -> Arc<RateLimitStats> {
+        self.rate_limits.get(name, self.workers)
+    }
+
+    /// The counters of the fault of this name: those that are in use, or new ones.
+    pub fn fault(&self, name: &str) -> Arc<FaultStats> {
+        self.faults.get(name, self.workers)
+    }
+
+    /// The counters of copies of this name (`ROUTE/CLUSTER`): those that are in use, or new ones.
+    pub fn mirror(&self, name: &str) -> Arc<MirrorStats> {
+        self.mirrors.get(name, self.workers)
+    }
+
     /// The listeners in use, by name.
     pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerStats>)> {
         self.listeners.in_use()
@@ -92,6 +121,21 @@ impl Registry {
     /// The clusters in use, by name.
     pub fn clusters(&self) -> Vec<(Arc<str>, Arc<ClusterStats>)> {
         self.clusters.in_use()
+    }
+
+    /// The rate limits in use, by name.
+    pub fn rate_limits(&self) -> Vec<(Arc<str>, Arc<RateLimitStats>)> {
+        self.rate_limits.in_use()
+    }
+
+    /// The faults in use, by name.
+    pub fn faults(&self) -> Vec<(Arc<str>, Arc<FaultStats>)> {
+        self.faults.in_use()
+    }
+
+    /// The mirrors in use, by name.
+    pub fn mirrors(&self) -> Vec<(Arc<str>, Arc<MirrorStats>)> {
+        self.mirrors.in_use()
     }
 }
 

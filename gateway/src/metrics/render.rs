@@ -42,6 +42,10 @@ pub struct Extra {
     pub xdp_drop_log: Option<[u64; 2]>,
     /// Sources that are banned now.
     pub bans: u64,
+    /// Rate limits with a key, and keys whose buckets are not full.
+    pub rate_limit_keys: Vec<(String, usize)>,
+    /// Faults, and requests that each has its hands on.
+    pub faults_active: Vec<(String, u32)>,
 }
 
 /// How full one of the kernel's flow tables is.
@@ -105,6 +109,7 @@ pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
     l4_routes(registry, &mut page);
     routes(registry, &mut page);
     clusters(registry, extra, &mut page);
+    filters(registry, extra, &mut page);
     process(registry, extra, &mut page);
 }
 
@@ -191,6 +196,41 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
             if let Some(active) = health.active {
                 family.sample(&[&health.cluster, &health.endpoint], active);
             }
+        }
+    });
+}
+
+fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    let limits = registry.rate_limits();
+    page.family(&names::RATE_LIMIT_REQUESTS, |family| {
+        for (name, stats) in &limits {
+            family.sample(&[name, "allowed"], stats.sum(|shard| &shard.allowed));
+            family.sample(&[name, "refused"], stats.sum(|shard| &shard.refused));
+            family.sample(&[name, "dry_run_refused"], stats.sum(|shard| &shard.would_refuse));
+        }
+    });
+    page.family(&names::RATE_LIMIT_KEYS, |family| {
+        extra.rate_limit_keys.iter().for_each(|(name, keys)| family.sample(&[name], keys));
+    });
+    page.sums(&names::RATE_LIMIT_EVICTIONS, &limits, |shard| &shard.evictions);
+    let faults = registry.faults();
+    page.family(&names::FAULT_REQUESTS, |family| {
+        for (name, stats) in &faults {
+            family.sample(&[name, "delayed"], stats.sum(|shard| &shard.delayed));
+            family.sample(&[name, "aborted"], stats.sum(|shard| &shard.aborted));
+            family.sample(&[name, "overflow"], stats.sum(|shard| &shard.overflow));
+        }
+    });
+    page.family(&names::FAULT_ACTIVE, |family| {
+        extra.faults_active.iter().for_each(|(name, active)| family.sample(&[name], active));
+    });
+    let mirrors = registry.mirrors();
+    page.family(&names::MIRROR_REQUESTS, |family| {
+        for (name, stats) in &mirrors {
+            family.sample(&[name, "sent"], stats.sum(|shard| &shard.sent));
+            family.sample(&[name, "failed"], stats.sum(|shard| &shard.failed));
+            family.sample(&[name, "too_long"], stats.sum(|shard| &shard.too_long));
+            family.sample(&[name, "overflow"], stats.sum(|shard| &shard.overflow));
         }
     });
 }

@@ -316,6 +316,43 @@ pub struct ClusterShard {
     pub request_overflow: Counter,
 }
 
+/// What one worker counts for one rate limit.
+#[derive(Debug, Default)]
+pub struct RateLimitShard {
+    /// Requests that got a token.
+    pub allowed: Counter,
+    /// Requests that got none and were refused.
+    pub refused: Counter,
+    /// Requests that got none and were let through, in a dry run.
+    pub would_refuse: Counter,
+    /// Buckets that were not full and gave way to another key's.
+    pub evictions: Counter,
+}
+
+/// What one worker counts for one fault.
+#[derive(Debug, Default)]
+pub struct FaultShard {
+    /// Requests that were made to wait.
+    pub delayed: Counter,
+    /// Requests that were answered with an error.
+    pub aborted: Counter,
+    /// Requests that were left in peace because there were too many at once.
+    pub overflow: Counter,
+}
+
+/// What one worker counts for the copies of a route's requests for a cluster.
+#[derive(Debug, Default)]
+pub struct MirrorShard {
+    /// Copies that were answered.
+    pub sent: Counter,
+    /// Copies that were not.
+    pub failed: Counter,
+    /// Requests without a copy because their bodies were too long.
+    pub too_long: Counter,
+    /// Requests without a copy because there were too many at once.
+    pub overflow: Counter,
+}
+
 /// What one worker counts for itself.
 #[derive(Debug, Default)]
 pub struct WorkerShard {

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const CANCELLED: u8 = 1;
 /// `grpc-status` of a call that took longer than its `grpc-timeout`.
 pub const DEADLINE_EXCEEDED: u8 = 4;
-/// `grpc-status` of a call for which something was not left.
+/// `grpc-status` of a call that is above a quota, or for which something else was not left.
 pub const RESOURCE_EXHAUSTED: u8 = 8;
 /// `grpc-status` of a call that met something broken.
 pub const INTERNAL: u8 = 13;
@@ -53,6 +53,24 @@ pub fn status_of_http(status: u16) -> u8 {
         404 => UNIMPLEMENTED,
         429 | 502 | 503 | 504 => UNAVAILABLE,
         _ => UNKNOWN,
+    }
+}
+
+/// The HTTP status that says what a `grpc-status` says. Envoy's table, and that of `google/rpc/code.proto`.
+pub fn http_of_status(status: u8) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
     }
 }
 

@@ -554,6 +554,15 @@ impl RequestHead {
     pub fn query(&self) -> Option<&[u8]> {
         memchr::memchr(b'?', &self.target).map(|at| &self.target[at + 1..])
     }
+
+    /// The first value of a query parameter, as the Gateway API recommends and Envoy does. Bytes as written; a parameter
+    /// without `=` has the empty value.
+    pub fn param(&self, name: &[u8]) -> Option<&[u8]> {
+        self.query()?.split(|&byte| byte == b'&').find_map(|param| {
+            let rest = param.strip_prefix(name)?;
+            if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"=") }
+        })
+    }
 }
 
 /// The head of a response, whichever protocol it came in.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::{ClusterId, RouteId};
+use crate::filter::rate_limit::Allowance;
 use crate::metrics::flags::ResponseFlags;
 use crate::proto::head::{RequestHead, ResponseHead};
 use crate::proto::limits;
@@ -55,6 +56,8 @@ pub struct Exchange {
     pub original_target: Vec<u8>,
     /// The client's address, after the header of a trusted proxy.
     pub client_ip: std::net::IpAddr,
+    /// What the answer says of a rate limit.
+    pub allowance: Option<Allowance>,
     /// Why it ended as it did.
     pub flags: ResponseFlags,
     /// The same in Envoy's words.
@@ -95,6 +98,7 @@ impl Exchange {
             upstream_time: None,
             original_target: Vec::new(),
             client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            allowance: None,
             flags: ResponseFlags::NONE,
             details: "",
             responded: false,

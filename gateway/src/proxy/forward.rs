@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::cx::in_time;
+use super::mirror::{Copied, Copies};
 use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
@@ -65,10 +66,11 @@ pub(super) async fn forward(
     let is_whole = Cell::new(true);
     let budget = Budget { limits: target.cluster.retry_budget, stats: &target.view.stats };
     let mut tries = Tries::new(&settings.retry, budget, &request.exchange.request, &is_whole);
-    let mut kept = Kept::new(settings.retry.body_bytes, &is_whole);
+    let kept = Kept::new(settings.retry.body_bytes, &is_whole);
+    let mut passing = Passing { kept, copies: Copies::begin(request, route) };
     let mut _retrying = None;
     loop {
-        let next = match one_try(request, downstream, &target, &ask, &mut tries, &mut kept).await {
+        let next = match one_try(request, downstream, &target, &ask, &mut tries, &mut passing).await {
             Ok(Tried::Answered { ending, .. }) => return Ok(ending),
             Ok(Tried::Again(wait)) => Next::Retry(wait),
             Err(failed) => request.after_failure(failed, &target, &mut tries)?,
@@ -80,6 +82,12 @@ pub(super) async fn forward(
             pause(request, downstream, wait).await?;
         }
     }
+}
+
+/// What is made of a request's body as it comes from the client.
+struct Passing<'k> {
+    kept: Kept<'k>,
+    copies: Option<Box<Copies>>,
 }
 
 /// What a try brought.
@@ -115,7 +123,7 @@ async fn one_try(
     target: &Target<'_>,
     ask: &Ask,
     tries: &mut Tries<'_>,
-    kept: &mut Kept<'_>,
+    passing: &mut Passing<'_>,
 ) -> Result<Tried, Failed> {
     let ask = Ask { random: request.worker.random(), ..*ask };
     let untried = target.view.pick(&ask, |endpoint| !tries.has_had(endpoint.id));
@@ -128,7 +136,7 @@ async fn one_try(
     request.timers.begin_try(request.exchange.try_timeout);
     let mut connection = connection(request, target, endpoint, tries.may_reuse()).await?;
     let tried = match request.exchange.websocket {
-        None => attempt(request, downstream, &mut connection, target, tries, kept).await,
+        None => attempt(request, downstream, &mut connection, target, tries, passing).await,
         Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, target)).await,
     };
     let stats = target.view.stats.shard(request.worker.worker);
@@ -200,7 +208,7 @@ async fn attempt(
     connection: &mut Connection,
     target: &Target<'_>,
     tries: &mut Tries<'_>,
-    kept: &mut Kept<'_>,
+    passing: &mut Passing<'_>,
 ) -> Result<Tried, ProxyError> {
     let timers = request.timers;
     let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
@@ -212,7 +220,8 @@ async fn attempt(
     }
     let (uploaded, answered) = (Cell::new(false), Cell::new(false));
     let (timeout, try_timeout) = (request.exchange.timeout, request.exchange.try_timeout);
-    let mut body = Replay::new(&mut body, kept);
+    let copied = Copied { body: &mut body, copies: &mut passing.copies };
+    let mut body = Replay::new(copied, &mut passing.kept);
     let mut upload = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
         // The origin's time begins when it has the whole request, as in Envoy.

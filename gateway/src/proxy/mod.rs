@@ -6,8 +6,10 @@ mod affinity;
 mod cx;
 mod error;
 mod exchange;
+mod filters;
 mod finish;
 mod forward;
+mod mirror;
 mod open;
 mod proxy_header;
 mod pump;
@@ -98,9 +100,15 @@ pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) 
     request.count_start();
     identify(&mut request);
     let routed = find_route(&mut request);
-    let ending = match routed {
-        Err(error) => reply::error(&mut request, downstream, error).await,
-        Ok(route) => serve(&mut request, downstream, route).await,
+    let route = routed.as_ref().ok().copied();
+    let answered = match request.has_filters(route) {
+        false => None,
+        true => filters::pass(&mut request, downstream, route).await,
+    };
+    let ending = match (answered, routed) {
+        (Some(ending), _) => ending,
+        (None, Err(error)) => reply::error(&mut request, downstream, error).await,
+        (None, Ok(route)) => serve(&mut request, downstream, route).await,
     };
     request.exchange.received = downstream.split().0.received();
     finish::finish(&mut request);
@@ -232,6 +240,9 @@ impl Request<'_> {
         }
         if !head.headers.contains(&Known::Date) {
             self.worker.with_date(Instant::now(), |date| head.headers.append(&Known::Date, date));
+        }
+        if let Some(allowance) = exchange.allowance {
+            allowance.write(&mut head.headers);
         }
         if let Some(route) = exchange.route {
             headers::apply(&generation.config.routes[route.index()].response_headers, &mut head.headers);

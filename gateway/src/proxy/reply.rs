@@ -4,10 +4,11 @@ use super::error::{LocalReply, ProxyError};
 use super::{BodySink, Downstream, Ending, Exchange, Request, RequestBody, ResponseSink};
 use crate::config::model::{Redirect, Respond, RouteId};
 use crate::filter::forwarded::client_scheme;
+use crate::metrics::flags::ResponseFlag;
 use crate::net::{Buf, Until};
 use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
-use crate::proto::head::{BodyLength, Headers, Known};
+use crate::proto::head::{BodyLength, HeaderName, Headers, Known};
 use crate::proto::websocket::{self, HandshakeError};
 use crate::route::{path, redirect as location};
 
@@ -38,6 +39,33 @@ pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downs
         return send_grpc(request, downstream, &reply.body, reply.grpc_status).await;
     }
     send(request, downstream, reply.body.as_bytes(), "text/plain").await
+}
+
+/// An answer in the words of the configuration.
+pub(super) struct Answer<'a> {
+    pub status: u16,
+    pub flag: ResponseFlag,
+    pub details: &'static str,
+    pub body: &'a str,
+    pub headers: &'a [(HeaderName, String)],
+    /// What a gRPC client gets, where the status alone does not say it.
+    pub grpc_status: Option<u8>,
+}
+
+/// Answers for a filter.
+pub(super) async fn answer(request: &mut Request<'_>, downstream: &mut impl Downstream, answer: &Answer<'_>) -> Ending {
+    let exchange = &mut *request.exchange;
+    exchange.details = answer.details;
+    exchange.flags.insert(answer.flag);
+    exchange.response.clear();
+    exchange.response.status = answer.status;
+    for (name, value) in answer.headers {
+        exchange.response.headers.set(name, value.as_bytes());
+    }
+    if is_grpc(exchange) {
+        return send_grpc(request, downstream, answer.body, answer.grpc_status).await;
+    }
+    send(request, downstream, answer.body.as_bytes(), "text/plain").await
 }
 
 fn is_grpc(exchange: &Exchange) -> bool {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
+use super::mirror::Copied;
 use super::pump::BodySource;
 use super::{ProxyError, RequestBody};
 use crate::balance::retry::{self, Failure};
@@ -195,7 +196,7 @@ impl<'a> Kept<'a> {
 /// A request's body for one try: what is kept of it, and then the rest as it comes from the client, of which as much is kept
 /// as may be.
 pub(super) struct Replay<'a, 'k, B> {
-    body: &'a mut B,
+    body: Copied<'a, B>,
     kept: &'a mut Kept<'k>,
     /// How much of what is kept this try has had.
     at: usize,
@@ -203,7 +204,7 @@ pub(super) struct Replay<'a, 'k, B> {
 
 impl<'a, 'k, B: RequestBody> Replay<'a, 'k, B> {
     /// From its begin.
-    pub(super) fn new(body: &'a mut B, kept: &'a mut Kept<'k>) -> Replay<'a, 'k, B> {
+    pub(super) fn new(body: Copied<'a, B>, kept: &'a mut Kept<'k>) -> Replay<'a, 'k, B> {
         Replay { body, kept, at: 0 }
     }
 

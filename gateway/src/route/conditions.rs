@@ -48,7 +48,7 @@ impl Conditions {
             && self.peer_ip.as_ref().is_none_or(|networks| networks.contains(query.peer_ip))
             && self.client_ip.as_ref().is_none_or(|networks| networks.contains(query.client_ip))
             && self.headers.iter().all(|header| header_holds(header, query.head))
-            && self.query.iter().all(|param| value_holds(&param.value, param_value(query.head, param.name.as_bytes())))
+            && self.query.iter().all(|param| value_holds(&param.value, query.head.param(param.name.as_bytes())))
             && self.path.as_ref().is_none_or(|path| path.is_match(query.path))
     }
 }
@@ -73,13 +73,4 @@ fn value_holds(expected: &ValueMatch, value: Option<&[u8]>) -> bool {
         ValueMatch::Regex(pattern) => value.is_some_and(|value| pattern.0.is_match(value)),
         ValueMatch::Present(present) => value.is_some() == *present,
     }
-}
-
-/// The first value of a query parameter, as the Gateway API recommends and Envoy does. Bytes as written; a parameter
-/// without `=` has the empty value.
-fn param_value<'a>(head: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
-    head.query()?.split(|&byte| byte == b'&').find_map(|param| {
-        let rest = param.strip_prefix(name)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"=") }
-    })
 }

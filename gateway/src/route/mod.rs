@@ -10,9 +10,11 @@ pub mod path;
 pub mod redirect;
 pub mod rewrite;
 pub mod table;
+pub mod when;
 
 mod conditions;
 mod edges;
 
 pub use l4::{L4Query, L4Table};
 pub use table::{MatchRank, Query, Table};
+pub use when::Applies;

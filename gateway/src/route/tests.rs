@@ -26,6 +26,8 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         response_headers: HeaderEdits::default(),
         retry: Retry::unless_said(),
         websocket: None,
+        filters: vec![],
+        mirrors: None,
     }
 }
 

@@ -10,6 +10,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::cluster::{Affinity, SubsetView};
+use super::filters::FilterBuilder;
+use super::mirrors;
 use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
 use super::{ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
@@ -61,8 +63,10 @@ impl Builder {
         resolved: &Resolved,
         previous: Option<&Snapshot>,
     ) -> Result<Snapshot, BuildError> {
+        let registry = self.registry.clone();
+        let filters = FilterBuilder::new(&registry, previous);
         let listeners = (0..config.listeners.len())
-            .map(|at| self.listener(&config, ListenerId(at as u32), previous))
+            .map(|at| self.listener(&config, ListenerId(at as u32), previous, &filters))
             .collect::<Result<_, _>>()?;
         let before: HashMap<&str, (&Cluster, &ClusterView)> = previous
             .map(|previous| previous.config.clusters.iter().zip(&previous.clusters))
@@ -79,6 +83,8 @@ impl Builder {
                 self.cluster(cluster, asked, resolved, before.get(cluster.name.as_str()).copied())
             })
             .collect::<Result<_, _>>()?;
+        let route_filters = config.routes.iter().map(|route| filters.build(&route.filters)).collect();
+        let route_mirrors = mirrors::build(&config, &registry, previous);
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
@@ -89,6 +95,8 @@ impl Builder {
             listeners,
             clusters,
             routes,
+            route_filters,
+            route_mirrors,
             l4_routes,
             route_subsets: subsets.of_routes,
             l4_route_subsets: subsets.of_l4_routes,
@@ -102,6 +110,7 @@ impl Builder {
         config: &Config,
         id: ListenerId,
         previous: Option<&Snapshot>,
+        filters: &FilterBuilder<'_>,
     ) -> Result<ListenerView, BuildError> {
         let listener = &config.listeners[id.index()];
         let before = previous.and_then(|previous| {
@@ -112,6 +121,7 @@ impl Builder {
             table: Table::build(&config.routes, id),
             l4: L4Table::build(&config.l4_routes, id),
             tls: self.server_tls(config, listener, before)?,
+            filters: filters.build(&listener.filters),
             trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),

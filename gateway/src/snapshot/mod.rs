@@ -5,8 +5,10 @@
 
 mod build;
 mod cluster;
+mod filters;
 mod health;
 mod in_flight;
+mod mirrors;
 mod subset;
 mod tls;
 
@@ -26,8 +28,10 @@ use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
 pub use cluster::{Ask, ClusterView, EndpointId, EndpointView};
+pub use filters::{FaultView, FilterView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
+pub use mirrors::MirrorView;
 pub use subset::SubsetId;
 pub use tls::ServerTls;
 
@@ -43,6 +47,10 @@ pub struct Snapshot {
     pub clusters: Vec<ClusterView>,
     /// By [`RouteId`].
     pub routes: Vec<Arc<RouteStats>>,
+    /// The filters of each route, by [`RouteId`].
+    pub route_filters: Vec<Box<[FilterView]>>,
+    /// Where copies of each route's requests go, by [`RouteId`].
+    pub route_mirrors: Vec<Box<[MirrorView]>>,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Which endpoints of its clusters a route uses, by [`RouteId`].
@@ -94,6 +102,8 @@ pub struct ListenerView {
     pub l4: L4Table,
     /// How to terminate TLS; `None` is cleartext.
     pub tls: Option<ServerTls>,
+    /// What its requests pass before those of their routes.
+    pub filters: Box<[FilterView]>,
     /// Whose word about the client is believed.
     pub trusted: TrustedProxies,
     /// Its counters.
@@ -162,6 +172,23 @@ impl OpenConnections {
                 by_source.remove(&source);
             }
         }
+    }
+}
+
+/// One of a limited number of things at once, over all workers and generations; given back when dropped.
+pub struct Active(Arc<AtomicU32>);
+
+impl Active {
+    fn enter(count: &Arc<AtomicU32>, max: u32) -> Option<Active> {
+        // Made first: dropped, it takes back what was too much.
+        let active = Active(count.clone());
+        (count.fetch_add(1, Relaxed) < max).then_some(active)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -43,7 +43,7 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// The meaning of an I/O error on an established connection.
-    fn of_io(error: &io::Error, answered: bool, passed: Option<Passed>) -> UpstreamError {
+    pub fn of_io(error: &io::Error, answered: bool, passed: Option<Passed>) -> UpstreamError {
         match (error.kind(), passed) {
             (io::ErrorKind::TimedOut, Some(passed)) => UpstreamError::TimedOut(passed),
             (io::ErrorKind::InvalidData, _) => UpstreamError::Protocol("upstream_tls_error"),

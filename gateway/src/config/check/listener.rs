@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use super::filter;
 use super::kinds::ListenerKind;
 use super::{Tables, duration, each, http_versions, is_empty, networks};
 use crate::config::decode::Optional;
@@ -19,6 +20,7 @@ pub fn check(
     raw: At<raw::Listener>,
     trusted: &[IpNet],
     names: &Tables,
+    filters: &mut filter::Taken,
     diagnostics: &mut Diagnostics,
 ) -> Option<Listener> {
     let raw = raw.value;
@@ -39,8 +41,11 @@ pub fn check(
     let tls = raw.tls.map(|tls| check_tls(tls, offered, names, diagnostics));
     let http2 = http2(raw.http2, diagnostics);
     let limits = limits(raw.limits, diagnostics);
+    let name = raw.name.0.map(|name| name.value.0);
+    let owner = format!("listener/{}", name.as_deref().unwrap_or_default());
+    let filters = filter::check(raw.filters, owner, filters, diagnostics);
     Some(Listener {
-        name: raw.name.0?.value.0,
+        name: name?,
         address: raw.address.0?.value.0,
         protocol: protocol?,
         http,
@@ -53,6 +58,7 @@ pub fn check(
         },
         limits,
         path: path_policy(raw.path_normalisation),
+        filters: filters?,
     })
 }
 
@@ -62,10 +68,11 @@ fn check_keys(raw: &raw::Listener, protocol: ListenerProtocol, diagnostics: &mut
         return;
     }
     let limits = raw.limits.as_ref().map(|limits| &limits.value);
-    let of_http: [(&str, Option<Span>); 6] = [
+    let of_http: [(&str, Option<Span>); 7] = [
         ("http", raw.http.as_ref().map(|key| key.span)),
         ("http2", raw.http2.as_ref().map(|key| key.span)),
         ("path_normalisation", raw.path_normalisation.as_ref().map(|key| key.span)),
+        ("filters", raw.filters.as_ref().map(|key| key.span)),
         ("header_bytes", limits.and_then(|limits| limits.header_bytes).map(|key| key.span)),
         ("header_count", limits.and_then(|limits| limits.header_count).map(|key| key.span)),
         ("body_bytes", limits.and_then(|limits| limits.body_bytes).map(|key| key.span)),

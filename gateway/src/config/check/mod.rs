@@ -8,6 +8,7 @@ mod balance;
 mod certificate;
 mod cluster;
 mod destination;
+mod filter;
 mod health;
 mod kinds;
 mod l4_route;
@@ -46,9 +47,12 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
-    let listeners = each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut loader.diagnostics));
+    let mut filters = filter::Taken::default();
+    let listeners = each(raw.listener, |listener| {
+        listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
+    });
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
-    let routes = each(raw.route, |route| route::check(route, &names, &mut loader.diagnostics));
+    let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
     let around = vip::Surroundings { xdp: &xdp, listeners: listeners.as_deref(), clusters: clusters.as_deref() };

@@ -1,16 +1,16 @@
 //! `[[route]]` and `[[l4_route]]`.
 
-use super::HashRule;
+use super::{Filter, HashRule};
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use crate::config::model::{RetryOn, SubsetFallback};
 use crate::config::report::Diagnostics;
 use crate::config::schema::either_schema;
 use crate::config::value::{
     Alpn, Authority, Cidr, Count, Duration, Expression, GrpcMethod, GrpcService, HeaderName, HeaderValue, Host,
-    HostName, Method, Name, PositiveDuration, RedirectStatus, Scheme, ServerName, Size, UrlPath,
+    HostName, Method, Name, Percent, PositiveDuration, RedirectStatus, Scheme, ServerName, Size, UrlPath,
 };
 
-table! { "[[route]]" later ["filters"]
+table! { "[[route]]"
 /// Which requests go where. One of `cluster`, `clusters`, `redirect` and `respond` says where.
 pub struct Route {
     /// What it is called in the access log and in metrics.
@@ -61,6 +61,32 @@ pub struct Route {
     /// Whether requests may become WebSockets; without it such a request is answered with 403.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub websocket: Optional<WebSocket>,
+    /// What happens to requests before they go anywhere, after the filters of the listener.
+    pub filters: Optional<List<Filter>>,
+    /// Copies of requests for other clusters. Nobody waits for them, and their answers are thrown away. WebSockets are not
+    /// copied.
+    pub mirror: Optional<List<Mirror>>,
+    /// Longest request body that is copied, at most 16 MiB; a request with a longer one has no copy.
+    #[schemars(extend("default" = "64KiB", "examples" = ["1MiB"]))]
+    pub mirror_body_bytes: Optional<Size>,
+}
+}
+
+table! { "`mirror` of [[route]]"
+/// Copies of requests, as the origin gets them, for a cluster.
+pub struct Mirror {
+    /// The cluster.
+    #[schemars(extend("examples" = ["api-canary"]))]
+    pub cluster: Required<Name>,
+    /// The share of requests that are copied: 0, or from `0.0001` to 100.
+    #[schemars(extend("default" = 100, "examples" = [10]))]
+    pub percent: Optional<Percent>,
+    /// Whether a copy's host ends in `-shadow`: `shop.example` becomes `shop.example-shadow`.
+    #[schemars(extend("default" = true, "examples" = [false]))]
+    pub shadow_host: Optional<bool>,
+    /// Copies at once, over all workers. What comes on top is not copied.
+    #[schemars(extend("default" = 256, "examples" = [32]))]
+    pub max_active: Optional<Count<u32, 1, 65_536>>,
 }
 }
 

@@ -15,7 +15,7 @@ fn loaded(text: &str) -> Loaded {
     files.load().unwrap_or_else(|report| panic!("{report}"))
 }
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     loaded(text).config
 }
 
@@ -117,12 +117,12 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
 }
 
 /// Lines of a table as they are written in one line.
-fn inline(lines: &str) -> String {
+pub(super) fn inline(lines: &str) -> String {
     lines.trim_end().replace('\n', ", ")
 }
 
 /// The keys of a table as the schema shows them under `what`.
-fn keys_with(what: &str, table: &str) -> String {
+pub(super) fn keys_with(what: &str, table: &str) -> String {
     let schema = schema().to_value();
     let properties = schema["$defs"][table]["properties"].as_object().unwrap().clone();
     let value = |schema: &serde_json::Value| schema.get(what).map(toml_text);

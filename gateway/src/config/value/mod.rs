@@ -1,6 +1,7 @@
 //! How single values are written: durations, sizes, numbers, names.
 
 mod balance;
+mod filter;
 mod http;
 mod l4;
 mod net;
@@ -10,6 +11,7 @@ mod tests;
 use std::time;
 
 pub use balance::*;
+pub use filter::*;
 pub use http::*;
 pub use l4::*;
 pub use net::*;

@@ -17,6 +17,12 @@ fn full_page() -> String {
         route.shard(worker).duration.observe_us(us);
     }
     cluster.shard(0).connections_created.inc();
+    let limit = registry.rate_limit("logins");
+    limit.shard(0).refused.add(2);
+    limit.shard(1).refused.add(3);
+    limit.shard(1).evictions.inc();
+    let fault = registry.fault("slow");
+    fault.shard(0).delayed.add(18);
     let idle = registry.route("idle");
     let extra = Extra {
         version: "1.2.3",
@@ -47,11 +53,13 @@ fn full_page() -> String {
         flow_tables: vec![FlowTableCounts { table: "half_open", ip: "6", entries: [13, 14], max: 15 }],
         xdp_drop_log: Some([4, 9]),
         bans: 3,
+        rate_limit_keys: vec![("logins".into(), 16)],
+        faults_active: vec![("slow".into(), 17)],
         ..Extra::default()
     };
     let mut out = String::new();
     render(&registry, &extra, &mut out);
-    drop((listener, route, cluster, idle));
+    drop((listener, route, cluster, limit, fault, idle));
     out
 }
 
@@ -113,6 +121,11 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_vip_local_packets_total{vip="v"}"#, 5.0),
         (r#"gateway_vip_dropped_packets_total{vip="v"}"#, 7.0),
         (r#"gateway_xdp_rule_packets_total{rule="bad-actors"}"#, 7.0),
+        (r#"gateway_rate_limit_requests_total{limit="logins",result="refused"}"#, 5.0),
+        (r#"gateway_rate_limit_evictions_total{limit="logins"}"#, 1.0),
+        (r#"gateway_rate_limit_keys{limit="logins"}"#, 16.0),
+        (r#"gateway_fault_requests_total{fault="slow",result="delayed"}"#, 18.0),
+        (r#"gateway_fault_requests_active{fault="slow"}"#, 17.0),
         ("gateway_bans_active", 3.0),
         ("gateway_config_generation", 7.0),
         (r#"gateway_config_reloads_total{result="ok"}"#, 6.0),

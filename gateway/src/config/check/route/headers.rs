@@ -24,7 +24,8 @@ pub fn header_edits(raw: Optional<raw::HeaderEdits>, diagnostics: &mut Diagnosti
     Some(HeaderEdits { remove: remove.into_iter().map(|name| name.value.0).collect(), set: set?, add: add? })
 }
 
-fn header_fields(
+/// Checks fields that a message gets.
+pub fn header_fields(
     pairs: Vec<(At<String>, List<HeaderValue>)>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<(HeaderName, String)>> {

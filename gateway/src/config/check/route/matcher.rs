@@ -50,7 +50,8 @@ fn grpc_path(raw: raw::Grpc) -> Option<PathMatch> {
     })
 }
 
-fn addresses(given: Optional<List<Cidr>>, key: &str, diagnostics: &mut Diagnostics) -> Vec<IpNet> {
+/// Networks that a condition names.
+pub fn addresses(given: Optional<List<Cidr>>, key: &str, diagnostics: &mut Diagnostics) -> Vec<IpNet> {
     if let Some(list) = &given {
         reject_empty(list, key, "any address", diagnostics);
     }
@@ -64,7 +65,8 @@ fn without_trailing_slash(path: String) -> String {
     }
 }
 
-fn header_matches(raw: Optional<Map<raw::Condition>>, diagnostics: &mut Diagnostics) -> Option<Vec<HeaderMatch>> {
+/// Conditions on headers.
+pub fn header_matches(raw: Optional<Map<raw::Condition>>, diagnostics: &mut Diagnostics) -> Option<Vec<HeaderMatch>> {
     let pairs = raw.map_or_else(Vec::new, |map| map.value.0);
     each(pairs, |(name, condition)| {
         let name = header_name(&name, diagnostics);
@@ -73,7 +75,8 @@ fn header_matches(raw: Optional<Map<raw::Condition>>, diagnostics: &mut Diagnost
     })
 }
 
-fn query_matches(raw: Optional<Map<raw::Condition>>, diagnostics: &mut Diagnostics) -> Option<Vec<QueryMatch>> {
+/// Conditions on query parameters.
+pub fn query_matches(raw: Optional<Map<raw::Condition>>, diagnostics: &mut Diagnostics) -> Option<Vec<QueryMatch>> {
     let pairs = raw.map_or_else(Vec::new, |map| map.value.0);
     each(pairs, |(name, condition)| Some(QueryMatch { name: name.value, value: value_match(condition, diagnostics)? }))
 }

@@ -1,13 +1,15 @@
 //! `[[route]]`
 
 mod action;
-mod headers;
-mod matcher;
+pub mod headers;
+pub mod matcher;
+mod mirror;
 mod retry;
 
 use std::time::Duration;
 
 use super::destination::Destination;
+use super::filter;
 use super::{Tables, each, reject_empty};
 use crate::config::decode::{List, Optional};
 use crate::config::model::{HostPattern, ListenerId, PathMatch, Route, WebSocket};
@@ -21,7 +23,12 @@ use matcher::matcher;
 use retry::retry;
 
 /// Checks a route.
-pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Route> {
+pub fn check(
+    raw: At<raw::Route>,
+    names: &Tables,
+    filters: &mut filter::Taken,
+    diagnostics: &mut Diagnostics,
+) -> Option<Route> {
     let At { value: raw, span } = raw;
     let span = raw.name.0.as_ref().map_or(span, |name| name.span);
     let listeners = listeners(raw.listeners, span, names, diagnostics);
@@ -30,6 +37,7 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
     let prefix_has_meaning = matcher.as_ref().is_none_or(|matcher| !matches!(matcher.path, PathMatch::Regex(_)));
     let destination = Destination { cluster: raw.cluster, clusters: raw.clusters };
     let websocket = websocket(raw.websocket, &destination, diagnostics);
+    let mirrors = mirror::mirrors(raw.mirror, raw.mirror_body_bytes, &destination, names, diagnostics);
     let action = action(
         Actions {
             destination,
@@ -47,8 +55,11 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
     );
     let request_headers = header_edits(raw.request_headers, diagnostics);
     let response_headers = header_edits(raw.response_headers, diagnostics);
+    let name = raw.name.0.map(|name| name.value.0);
+    let owner = format!("route/{}", name.as_deref().unwrap_or_default());
+    let filters = filter::check(raw.filters, owner, filters, diagnostics);
     Some(Route {
-        name: raw.name.0?.value.0,
+        name: name?,
         listeners: listeners?,
         hosts,
         matcher: matcher?,
@@ -62,6 +73,8 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
         request_headers: request_headers?,
         response_headers: response_headers?,
         websocket,
+        filters: filters?,
+        mirrors: mirrors?,
     })
 }
 

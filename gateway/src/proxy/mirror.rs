@@ -1,0 +1,245 @@
+//! Copies of requests for other clusters: sent and forgotten.
+//!
+//! A copy is made of what an origin gets, once its body has passed by whole. It is sent by a task of its own, so nothing
+//! that happens to it can be felt by the request: it may hang, fail or be refused.
+
+use std::io;
+use std::time::Duration;
+
+use super::{BodySink as _, BodySource, Request, RequestBody};
+use crate::config::model::{ClusterId, RouteId};
+use crate::metrics::shard::MirrorShard;
+use crate::net::{self, Buf, Timers, Until, now_ms};
+use crate::proto::head::{BodyLength, Headers, Known, RequestHead, ResponseHead};
+use crate::route::host;
+use crate::snapshot::{Active, Ask, Generation, MirrorView};
+use crate::upstream::{Pools, UpstreamError, Wanted};
+
+/// How long a copy may take where the route has no timeout: Envoy's for a route.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of an answer that are read, so that its connection can serve the next copy. A longer one is not worth it.
+const ANSWER_BYTES: u64 = 1 << 20;
+
+/// What is sent of a body in one piece.
+const PIECE: usize = net::SMALL;
+
+/// Copies of one request in the making.
+pub(super) struct Copies {
+    context: Context,
+    head: RequestHead,
+    /// Which of the route's mirrors get one, and their places.
+    targets: Vec<(usize, Active)>,
+    body: Vec<u8>,
+    body_limit: u64,
+}
+
+/// What a copy needs of the worker, for longer than the request.
+#[derive(Clone)]
+struct Context {
+    worker: usize,
+    random: u64,
+    generation: Generation,
+    route: RouteId,
+    pools: Pools,
+    timers: Timers,
+    timeout: Duration,
+}
+
+impl Copies {
+    /// Begins copies of a request, where its route wants some. Those of a request without a body are sent at once.
+    pub(super) fn begin(request: &Request<'_>, route: RouteId) -> Option<Box<Copies>> {
+        let generation = &request.cx.generation;
+        let views = &generation.route_mirrors[route.index()];
+        let settings = &generation.config.routes[route.index()];
+        let head = &request.exchange.request;
+        if views.is_empty() || request.exchange.websocket.is_some() {
+            return None;
+        }
+        let body_limit = settings.mirrors.as_ref().map_or(0, |mirrors| mirrors.body_bytes);
+        let too_long = matches!(head.body, BodyLength::Known(length) if length > body_limit);
+        let targets: Vec<_> =
+            views.iter().enumerate().filter_map(|(at, view)| take(request, at, view, too_long)).collect();
+        if targets.is_empty() {
+            return None;
+        }
+        let mut head = head.clone();
+        // Nobody waits for a 100 (Continue).
+        head.headers.remove(&Known::Expect);
+        let context = Context {
+            worker: request.worker.worker,
+            random: request.worker.random(),
+            generation: generation.clone(),
+            route,
+            pools: request.worker.pools.clone(),
+            timers: request.worker.timers.clone(),
+            timeout: settings.timeout.unwrap_or(TIMEOUT),
+        };
+        let copies = Box::new(Copies { context, head, targets, body: Vec::new(), body_limit });
+        if copies.head.body.is_empty() {
+            copies.send(&Headers::default());
+            return None;
+        }
+        Some(copies)
+    }
+
+    /// A piece of the body passes by. `false`: it is longer than what is copied, and there will be no copies.
+    fn add(&mut self, piece: &[u8]) -> bool {
+        if (self.body.len() + piece.len()) as u64 > self.body_limit {
+            self.targets.iter().for_each(|&(at, _)| self.context.stats(at).too_long.inc());
+            return false;
+        }
+        self.body.extend_from_slice(piece);
+        true
+    }
+
+    /// The request is whole: its copies go.
+    fn send(self: Box<Self>, trailers: &Headers) {
+        let Copies { context, head, targets, body, .. } = *self;
+        for (at, active) in targets {
+            let (context, mut head, body, trailers) = (context.clone(), head.clone(), body.clone(), trailers.clone());
+            let settings = context.generation.route_mirrors[context.route.index()][at].settings;
+            if settings.shadow_host {
+                head.authority = shadow_host(&head.authority);
+            }
+            net::spawn(async move {
+                let _active = active;
+                let stats = context.stats(at);
+                match Box::pin(context.deliver(settings.cluster, &head, &body, &trailers)).await {
+                    Ok(()) => stats.sent.inc(),
+                    Err(error) => {
+                        stats.failed.inc();
+                        log::debug!("copy for {}: {error:?}", String::from_utf8_lossy(&head.authority));
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// A place for a copy, if this request is among those that are copied.
+fn take(request: &Request<'_>, at: usize, view: &MirrorView, too_long: bool) -> Option<(usize, Active)> {
+    let stats = view.stats.shard(request.worker.worker);
+    if !view.settings.share.has(request.worker.random() as u32) {
+        return None;
+    }
+    if too_long {
+        stats.too_long.inc();
+        return None;
+    }
+    let active = view.enter();
+    if active.is_none() {
+        stats.overflow.inc();
+    }
+    Some((at, active?))
+}
+
+/// `shop.example:8080` becomes `shop.example-shadow:8080`, as in Envoy.
+fn shadow_host(authority: &[u8]) -> Vec<u8> {
+    let (name, _) = host::split_port(authority);
+    [name, b"-shadow", &authority[name.len()..]].concat()
+}
+
+impl Context {
+    fn stats(&self, at: usize) -> &MirrorShard {
+        self.generation.route_mirrors[self.route.index()][at].stats.shard(self.worker)
+    }
+
+    /// Sends a copy and reads its answer away.
+    async fn deliver(
+        &self,
+        id: ClusterId,
+        head: &RequestHead,
+        body: &[u8],
+        trailers: &Headers,
+    ) -> Result<(), UpstreamError> {
+        let (cluster, view) = (&self.generation.config.clusters[id.index()], self.generation.cluster(id));
+        let ask = Ask { worker: self.worker, random: self.random, now_ms: now_ms(), ..Ask::default() };
+        let endpoint = view.pick(&ask, |_| true).ok_or(UpstreamError::Overflow)?;
+        let _in_flight = view.begin(endpoint);
+        let deadline = self.timers.deadline();
+        deadline.set(cluster.connect_timeout);
+        let wanted = Wanted {
+            worker: self.worker,
+            snapshot: &self.generation,
+            cluster: id,
+            endpoint,
+            repeatable: false,
+            reuse: true,
+            preamble: b"",
+            timers: &self.timers,
+        };
+        let mut connection = self.pools.get(&wanted, &self.pools, &deadline).await?;
+        deadline.set(self.timeout);
+        let until = Until::only(&deadline);
+        let failed = |error: io::Error| UpstreamError::of_io(&error, false, until.passed());
+        let (mut sink, mut answer) = connection.start(head, false)?;
+        for piece in body.chunks(PIECE) {
+            sink.ready(&until).await.map_err(failed)?;
+            sink.data(Buf::copy_of(piece), &until).await.map_err(failed)?;
+        }
+        sink.finish(trailers, &until).await.map_err(failed)?;
+        let mut response = ResponseHead::default();
+        let answered = answer.head(&head.method, &mut response, &until).await;
+        view.stats.shard(self.worker).requests.count(if answered.is_ok() { response.status } else { 0 });
+        answered?;
+        let (mut rest, mut read) = (answer.body(), 0);
+        while let Some(piece) = rest.next(&until).await.map_err(failed)? {
+            read += piece.len() as u64;
+            if read > ANSWER_BYTES {
+                return Ok(());
+            }
+        }
+        drop(rest);
+        self.pools.put(connection, true, cluster, now_ms());
+        Ok(())
+    }
+}
+
+/// A body that is copied while it comes from the client. At its end the copies go.
+pub(super) struct Copied<'a, B> {
+    /// The body.
+    pub body: &'a mut B,
+    /// The copies; none when nobody wants any, or no longer.
+    pub copies: &'a mut Option<Box<Copies>>,
+}
+
+impl<B: RequestBody> Copied<'_, B> {
+    /// Waits for the client to go away; see [`RequestBody::broken`].
+    pub async fn broken(&mut self) -> io::Error {
+        self.body.broken().await
+    }
+}
+
+impl<B: BodySource> BodySource for Copied<'_, B> {
+    async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
+        let piece = self.body.next(until).await?;
+        match (self.copies.take(), &piece) {
+            (Some(mut copies), Some(piece)) => *self.copies = copies.add(piece.as_slice()).then_some(copies),
+            (Some(copies), None) => copies.send(self.body.trailers()),
+            (None, _) => {}
+        }
+        Ok(piece)
+    }
+
+    fn trailers(&self) -> &Headers {
+        self.body.trailers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copys_host_says_that_it_is_one() {
+        for (host, shadow) in [
+            ("shop.example", "shop.example-shadow"),
+            ("shop.example:8080", "shop.example-shadow:8080"),
+            ("[::1]:80", "[::1]-shadow:80"),
+            ("", "-shadow"),
+        ] {
+            assert_eq!(shadow_host(host.as_bytes()), shadow.as_bytes(), "{host}");
+        }
+    }
+}
