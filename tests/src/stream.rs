@@ -1,11 +1,11 @@
 //! One connected socket, plain or TLS, that reads and writes with a deadline.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::tls::Session;
 use crate::wait::DEADLINE;
@@ -24,6 +24,16 @@ impl Stream {
     /// Connects to `addr`.
     pub fn connect(addr: SocketAddr) -> io::Result<Stream> {
         let tcp = TcpStream::connect_timeout(&addr, DEADLINE)?;
+        prepare(&tcp)?;
+        Ok(Stream::Plain(Arc::new(tcp)))
+    }
+
+    /// Connects to `addr` from the address `source`.
+    pub fn connect_from(source: IpAddr, addr: SocketAddr) -> io::Result<Stream> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect_timeout(&addr.into(), DEADLINE)?;
+        let tcp = TcpStream::from(socket);
         prepare(&tcp)?;
         Ok(Stream::Plain(Arc::new(tcp)))
     }

@@ -94,7 +94,7 @@ fn every_kind_of_end_is_logged_with_its_flag() {
         ("/direct", 204, "-"),
         ("/empty", 503, "UH"),
         ("/hold", 504, "UT"),
-        ("/nobody", 503, "UF"),
+        ("/nobody", 503, "URX,UF"),
         ("/none", 404, "NR"),
         ("/ok", 200, "-"),
     ];

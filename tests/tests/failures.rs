@@ -22,7 +22,11 @@ fn flagged(gateway: &Gateway, flag: &str, count: u32) {
 #[test]
 fn a_refused_connection_is_503_with_envoys_words() {
     let nobody = HeldPort::new();
-    let gateway = Gateway::in_front_of(nobody.addr());
+    let config = Config::new()
+        .listener("web", "")
+        .cluster("origin", &[nobody.addr()], "")
+        .route("all", "cluster = 'origin'\nretry = { attempts = 0 }");
+    let gateway = Gateway::start(&config);
     let mut client = gateway.connect();
     let response = client.get("/");
     assert_eq!((response.status, response.text()), (503, CONNECTION_FAILURE));

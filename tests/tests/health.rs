@@ -120,3 +120,37 @@ fn health_outlives_a_reload_that_does_not_change_the_check() {
     gateway.reload(&cluster.route("all", "cluster = 'origin'"));
     assert_eq!(answering(&gateway), ["a"]);
 }
+
+#[test]
+fn the_next_priority_takes_over_and_too_few_healthy_endpoints_are_not_believed() {
+    let patients = [Patient::start("a"), Patient::start("b"), Patient::start("c"), Patient::start("d")];
+    let [a, b, c, d] = &patients;
+    let config = |priority: u8, threshold: u8| {
+        let of = |patient: &Patient, priority| {
+            format!("{{ address = '{}', priority = {priority} }}, ", patient.script.addr())
+        };
+        let endpoints = [of(a, 0), of(b, 0), of(c, priority), of(d, priority)].concat();
+        let cluster =
+            format!("[[cluster]]\nname = 'origin'\nendpoints = [{endpoints}]\npanic_threshold = {threshold}\n{CHECK}");
+        Config::new().listener("web", "").tables(&cluster).route("all", "cluster = 'origin'")
+    };
+    let mut gateway = Gateway::start(&config(1, 50));
+    assert_eq!(answering(&gateway), ["a", "b"]);
+    for patient in [a, b] {
+        patient.set_well(false);
+        wait_for_health(&gateway, patient, false);
+    }
+    assert_eq!(answering(&gateway), ["c", "d"]);
+    gateway.reload(&config(0, 50));
+    assert_eq!(answering(&gateway), ["c", "d"], "two of four are half");
+    c.set_well(false);
+    wait_for_health(&gateway, c, false);
+    assert_eq!(answering(&gateway), ["a", "b", "c", "d"], "one of four is less than half");
+    gateway.reload(&config(0, 25));
+    assert_eq!(answering(&gateway), ["d"]);
+    gateway.reload(&config(0, 0));
+    d.set_well(false);
+    wait_for_health(&gateway, d, false);
+    let nobody = gateway.get("/");
+    assert_eq!((nobody.status, nobody.text()), (503, "no healthy upstream"));
+}

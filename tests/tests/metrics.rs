@@ -13,7 +13,7 @@ fn sums_over_all_workers_equal_what_the_clients_counted() {
         .cluster("origin", &[origin.addr()], "")
         .cluster("nobody", &[nobody.addr()], "")
         .route("all", "cluster = 'origin'")
-        .route("nobody", "match = { path_prefix = '/nobody' }\ncluster = 'nobody'");
+        .route("nobody", "match = { path_prefix = '/nobody' }\ncluster = 'nobody'\nretry = { attempts = 0 }");
     let gateway = Gateway::start(&config);
     let load = |mode, path: &str| {
         Load { addr: gateway.addr("web"), clients: 8, requests: 50, mode, path: path.into() }.start().finish()

@@ -45,7 +45,7 @@ fn a_connection_that_cannot_be_made_in_time_is_503_and_others_do_not_wait_for_it
         .cluster("origin", &[origin.addr()], "")
         .cluster("stuck", &[stuck.addr()], "connect_timeout = '700ms'")
         .route("all", "cluster = 'origin'")
-        .route("stuck", "match = { path_prefix = '/stuck' }\ncluster = 'stuck'");
+        .route("stuck", "match = { path_prefix = '/stuck' }\ncluster = 'stuck'\nretry = { attempts = 0 }");
     let gateway = Gateway::start(&config);
     let mut waiting = gateway.connect();
     let begun = Instant::now();

@@ -6,6 +6,8 @@
 
 use std::net::SocketAddr;
 
+use super::hash::Digest;
+
 /// In a table: nobody.
 pub const NOBODY: u16 = u16::MAX;
 
@@ -93,20 +95,14 @@ impl Walker {
     }
 }
 
-/// FNV-1a over the address, with the bits spread by the finaliser of SplitMix64: short inputs that differ in one bit must
-/// not walk side by side. Written out because it must not change with a library's release.
-fn digest(address: SocketAddr, salt: u8) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    eat(salt);
-    match address.ip() {
-        std::net::IpAddr::V4(ip) => ip.octets().into_iter().for_each(&mut eat),
-        std::net::IpAddr::V6(ip) => ip.octets().into_iter().for_each(&mut eat),
-    }
-    address.port().to_be_bytes().into_iter().for_each(&mut eat);
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+/// A number for an address; another one for each salt.
+pub(super) fn digest(address: SocketAddr, salt: u8) -> u64 {
+    let digest = Digest::default().eat(&[salt]);
+    let digest = match address.ip() {
+        std::net::IpAddr::V4(ip) => digest.eat(&ip.octets()),
+        std::net::IpAddr::V6(ip) => digest.eat(&ip.octets()),
+    };
+    digest.eat(&address.port().to_be_bytes()).end()
 }
 
 #[cfg(test)]

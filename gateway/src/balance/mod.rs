@@ -2,10 +2,17 @@
 //!
 //! Pure: what is random or remembered belongs to the worker and comes in.
 
+mod alias;
+pub mod hash;
+pub mod key;
+mod load;
 pub mod maglev;
-pub mod round_robin;
+pub mod retry;
+mod ring;
+mod round_robin;
+mod tiers;
 
-pub use round_robin::RoundRobin;
+pub use tiers::{Draw, Hosts, Place, TIERS_MAX, Tiers, WARM};
 
 use crate::config::model::{ClusterId, WeightedCluster};
 

@@ -24,13 +24,18 @@ impl RoundRobin {
         RoundRobin { turns: turns.into_iter().map(|(_, index)| index).collect() }
     }
 
-    /// The next usable endpoint, as an index into the weights; `None` when there is none.
+    /// Where the `worker`th of `workers` begins: apart from each other, or the first requests of each would all go to the
+    /// first endpoint.
+    pub fn start(&self, worker: usize, workers: usize) -> u64 {
+        (self.turns.len() * worker / workers.max(1)) as u64
+    }
+
+    /// The next usable endpoint, as an index into the weights; `None` when there is none in the next `probes` turns.
     ///
-    /// `cursor` is the caller's place in the order; workers should start at random ones, or all begin with the same
-    /// endpoint. The turn of an endpoint that is not usable is skipped for good, so that the others keep their
-    /// proportions to each other.
-    pub fn pick(&self, cursor: &mut u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        for _ in 0..self.turns.len() {
+    /// `cursor` is the caller's place in the order. The turn of an endpoint that is not usable is skipped for good, so
+    /// that the others keep their proportions to each other.
+    pub fn pick(&self, cursor: &mut u64, probes: usize, mut usable: impl FnMut(usize) -> bool) -> Option<usize> {
+        for _ in 0..self.turns.len().min(probes) {
             let index = self.turns[(*cursor % self.turns.len() as u64) as usize] as usize;
             *cursor = cursor.wrapping_add(1);
             if usable(index) {
@@ -76,7 +81,7 @@ mod tests {
     fn picks(weights: &[u16], count: usize, usable: impl Fn(usize) -> bool) -> Vec<usize> {
         let order = RoundRobin::new(weights);
         let mut cursor = 0;
-        (0..count).filter_map(|_| order.pick(&mut cursor, &usable)).collect()
+        (0..count).filter_map(|_| order.pick(&mut cursor, usize::MAX, &usable)).collect()
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
+mod balance;
+mod cluster;
 mod l4;
+mod retry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +18,10 @@ use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
+pub use balance::*;
+pub use cluster::*;
 pub use l4::*;
+pub use retry::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -309,100 +315,6 @@ impl Default for ListenerLimits {
     }
 }
 
-/// `[[cluster]]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cluster {
-    /// `name`
-    pub name: String,
-    /// `balance`
-    pub balance: Balance,
-    /// `endpoints`
-    pub endpoints: Vec<Endpoint>,
-    /// `connect_timeout`. Default 5 s (Envoy's).
-    pub connect_timeout: Duration,
-    /// `idle_timeout`: how long an unused connection is kept. Default 60 s.
-    pub idle_timeout: Duration,
-    /// `max_connections`: open at once to one endpoint from one worker. Default 1 024.
-    pub max_connections: u32,
-    /// `max_idle_connections`: kept for reuse, to one endpoint by one worker. Default 256.
-    pub max_idle_connections: u32,
-    /// `dns_refresh`: how often names are resolved again. Default 5 s (Envoy's `dns_refresh_rate`).
-    pub dns_refresh: Duration,
-    /// `protocol`
-    pub protocol: UpstreamProtocol,
-    /// `max_streams`: requests at once on one HTTP/2 connection; the origin may allow fewer. Default 100.
-    pub max_streams: u32,
-    /// `proxy_protocol`: the header that tells the endpoint who the client is. Connections that carry one serve that
-    /// client's connection only.
-    pub proxy_protocol: Option<ProxyVersion>,
-    /// `tls`
-    pub tls: Option<UpstreamTls>,
-    /// `health_check`; `None` takes every endpoint for healthy.
-    pub health_check: Option<HealthCheck>,
-    /// `slow_start`: an endpoint that is new, or healthy again, gets its full share only after this time; zero is at once,
-    /// the default.
-    pub slow_start: Duration,
-}
-
-/// The HTTP version spoken to a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum UpstreamProtocol {
-    /// `"h1"`
-    #[default]
-    H1,
-    /// `"h2"`: by ALPN where there is `tls`, by prior knowledge where there is not.
-    H2,
-    /// `"auto"`: what ALPN settles; needs `tls`.
-    Auto,
-}
-
-/// A version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyVersion {
-    /// A line of text.
-    V1,
-    /// Binary, with TLVs: ALPN, authority (SNI), TLS version, unique id.
-    V2,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// In turn, by weight.
-    RoundRobin,
-}
-
-/// One place a cluster's requests go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `address`
-    pub address: EndpointAddress,
-    /// `weight`, 1 to 65 535. Default 1.
-    pub weight: u16,
-    /// `drain`: what it has goes on, nothing new comes. Default off.
-    pub drain: bool,
-}
-
-/// Where an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum EndpointAddress {
-    /// An address and port.
-    Socket(SocketAddr),
-    /// A name to be resolved, and a port. Every address it resolves to is an endpoint of the same weight.
-    Name(String, u16),
-}
-
-/// `tls` of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// `server_name`: SNI and the name to verify; `None` takes the endpoint's host name or address.
-    pub server_name: Option<String>,
-    /// `ca`: a PEM file's bytes; `None` takes the system's roots.
-    pub ca_pem: Option<Arc<[u8]>>,
-    /// `verify`: off accepts any certificate. Default on.
-    pub verify: bool,
-}
-
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -418,6 +330,8 @@ pub struct Route {
     pub action: Action,
     /// `timeout`: from the end of the request to the end of the answer. Default 15 s (Envoy's); `None` is `"0s"`, no limit.
     pub timeout: Option<Duration>,
+    /// `retry`
+    pub retry: Retry,
     /// `body_bytes`: longest request body; overrides the listener's.
     pub body_bytes: Option<u64>,
     /// `request_headers`: edits of what the origin gets.
@@ -452,6 +366,8 @@ pub struct L4Route {
     pub alpn: Vec<String>,
     /// `cluster` or `clusters`; weights sum to more than 0.
     pub clusters: Vec<WeightedCluster>,
+    /// `subset`: which endpoints; `None` is all.
+    pub subset: Option<Subset>,
     /// `connect_attempts`: endpoints tried for one connection. Default 3.
     pub connect_attempts: u32,
     /// `idle_timeout`: how long neither side may send anything. Default 1 h (Envoy's), for UDP 60 s; `None` is `"0s"`, no
@@ -564,6 +480,10 @@ pub struct Forward {
     pub rewrite_prefix: Option<String>,
     /// `rewrite.host`: replaces the authority.
     pub rewrite_host: Option<String>,
+    /// `hash_on`: in place of the clusters'; empty is theirs.
+    pub hash_on: Vec<HashRule>,
+    /// `subset`: which endpoints; `None` is all.
+    pub subset: Option<Subset>,
 }
 
 /// A share of a route's requests.

@@ -5,16 +5,18 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod balance;
 mod l4;
 mod route;
 
+pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use route::{
-    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Rewrite, Route, WebSocket,
+    Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Redirect, Respond, Retry, Rewrite, Route, WebSocket,
     WeightedCluster,
 };
 
-use super::decode::{Decode, Given, List, Node, Optional, Required, table};
+use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use super::model::{Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol};
 use super::report::Diagnostics;
 use super::schema::either_schema;
@@ -265,8 +267,23 @@ pub struct Cluster {
     #[schemars(extend("default" = "off", "examples" = ["v2"]))]
     pub proxy_protocol: Optional<ProxyHeader>,
     /// How an endpoint is chosen.
-    #[schemars(extend("default" = "round_robin", "examples" = ["round_robin"]))]
+    #[schemars(extend("default" = "round_robin", "examples" = ["least_request"]))]
     pub balance: Optional<Balance>,
+    /// What of a request is the key of `balance = "maglev"` and `"ring_hash"`; all that the rules find is put together.
+    /// Requests in which none finds anything go anywhere. Without it, the client's address, and connections and datagrams
+    /// of an l4_route always go by that.
+    #[schemars(extend("examples" = [[{"header": "x-user-id", "terminal": true}, {"source_ip": true}]]))]
+    pub hash_on: Optional<List<HashRule>>,
+    /// A cookie that names the endpoint; it goes before `balance`. Requests only.
+    pub affinity_cookie: Optional<AffinityCookie>,
+    /// When fewer than this percent of the endpoints of a priority are up, the health checks are more likely to be wrong
+    /// than so many endpoints to be dead, and all of them are used; unless those of other priorities can take the load.
+    /// 0 is never. A vip uses all when none is up.
+    #[schemars(extend("default" = 50, "examples" = [30]))]
+    pub panic_threshold: Optional<Count<u8, 0, 100>>,
+    /// Labels, such as the zone of this box: of each priority, the endpoints that have them come first. Not for vips.
+    #[schemars(extend("default" = {}, "examples" = [{"zone": "a"}]))]
+    pub prefer: Optional<Map<Name>>,
     /// Where requests go. Every address a name has is an endpoint. With an empty list requests are answered with 503.
     #[schemars(extend("examples" = [["10.0.0.1:8080", "api.internal:8080"]]))]
     pub endpoints: Required<List<Endpoint>>,
@@ -279,6 +296,11 @@ pub struct Cluster {
     /// Connections open at once from one worker to one endpoint.
     #[schemars(extend("default" = 1024, "examples" = [64]))]
     pub max_connections: Optional<Count<u32, 1, 1_000_000>>,
+    /// Requests in progress, over all workers; more are answered with 503. Without it there is no limit.
+    #[schemars(extend("examples" = [10000]))]
+    pub max_requests: Optional<Count<u32, 1, 10_000_000>>,
+    /// How many of them may be retries. More are not sent, and the client gets the answer that is there.
+    pub retry_budget: Optional<RetryBudget>,
     /// Unused connections one worker keeps to one endpoint.
     #[schemars(extend("default" = 256, "examples" = [16]))]
     pub max_idle_connections: Optional<Count<u32, 0, 1_000_000>>,
@@ -287,13 +309,25 @@ pub struct Cluster {
     pub dns_refresh: Optional<PositiveDuration>,
     /// Speak TLS to the endpoints.
     pub tls: Optional<ClusterTls>,
-    /// Ask each endpoint whether it is well, once however many workers there are. Without it all are taken to be. When
-    /// none is well, all are used: the checks are then more likely to be wrong than every endpoint to be dead.
+    /// Ask each endpoint whether it is well, once however many workers there are. Without it all are taken to be.
+    /// `panic_threshold` says when the checks are not believed.
     pub health_check: Optional<HealthCheck>,
-    /// The time in which the share of an endpoint that is new, or healthy again, grows to its full weight. `"0s"` is at
-    /// once. It is for vips; requests are shared out by the full weights.
+    /// The time in which the share of an endpoint that is new, or healthy again, grows from a tenth to all of its weight.
+    /// `"0s"` is at once. Requests that go by a key are shared out by the full weights.
     #[schemars(extend("default" = "0s", "examples" = ["30s"]))]
     pub slow_start: Optional<Duration>,
+}
+}
+
+table! { "`retry_budget` of [[cluster]]"
+/// How many retries may be in progress, over all workers.
+pub struct RetryBudget {
+    /// Percent of the requests in progress.
+    #[schemars(extend("default" = 20, "examples" = [10]))]
+    pub percent: Optional<Count<u8, 0, 100>>,
+    /// So many in any case.
+    #[schemars(extend("default" = 3, "examples" = [10]))]
+    pub min_retries: Optional<Count<u32, 0, 1_000_000>>,
 }
 }
 
@@ -353,6 +387,13 @@ pub struct EndpointTable {
     /// What it has goes on, and nothing new comes.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub drain: Optional<bool>,
+    /// Endpoints of priority 0 take everything while 72 % of them are up; what is then too much for them goes to the next
+    /// priority that has endpoints. Not for vips.
+    #[schemars(extend("default" = 0, "examples" = [1]))]
+    pub priority: Optional<Count<u8, 0, 127>>,
+    /// What `subset` of a route and `prefer` of the cluster ask for.
+    #[schemars(extend("default" = {}, "examples" = [{"version": "v2", "zone": "a"}]))]
+    pub labels: Optional<Map<Name>>,
 }
 }
 
@@ -362,7 +403,7 @@ impl Decode for Endpoint {
             return EndpointTable::decode(node, diagnostics).map(Endpoint);
         }
         let address = Required(Some(node.read(diagnostics)?));
-        Some(Endpoint(EndpointTable { address, weight: None, drain: None }))
+        Some(Endpoint(EndpointTable { address, weight: None, drain: None, priority: None, labels: None }))
     }
 }
 

@@ -3,7 +3,9 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
+mod balance;
 mod l4;
+mod retry;
 
 use std::time::{Duration, SystemTime};
 
@@ -173,10 +175,16 @@ fn view_cluster(cluster: &Cluster) -> Value {
     let Cluster {
         name,
         balance,
+        hash_on,
+        affinity_cookie,
+        panic_threshold,
+        prefer,
         endpoints,
         connect_timeout,
         idle_timeout,
         max_connections,
+        max_requests,
+        retry_budget,
         max_idle_connections,
         dns_refresh,
         protocol,
@@ -196,16 +204,19 @@ fn view_cluster(cluster: &Cluster) -> Value {
         Some(ProxyVersion::V1) => "v1",
         Some(ProxyVersion::V2) => "v2",
     };
-    let balance = match balance {
-        Balance::RoundRobin => "round_robin",
-    };
     json!({
         "name": name,
-        "balance": balance,
+        "balance": balance.as_str(),
+        "hash_on": balance::view_rules(hash_on),
+        "affinity_cookie": affinity_cookie.as_ref().map(balance::view_affinity),
+        "panic_threshold": panic_threshold,
+        "prefer": balance::view_labels(prefer),
         "endpoints": endpoints.iter().map(view_endpoint).collect::<Vec<_>>(),
         "connect_timeout": duration(*connect_timeout),
         "idle_timeout": duration(*idle_timeout),
         "max_connections": max_connections,
+        "max_requests": max_requests,
+        "retry_budget": retry::view_budget(retry_budget),
         "max_idle_connections": max_idle_connections,
         "dns_refresh": duration(*dns_refresh),
         "protocol": protocol,
@@ -221,12 +232,18 @@ fn view_cluster(cluster: &Cluster) -> Value {
     })
 }
 
-fn view_endpoint(Endpoint { address, weight, drain }: &Endpoint) -> Value {
+fn view_endpoint(Endpoint { address, weight, drain, priority, labels }: &Endpoint) -> Value {
     let address = match address {
         EndpointAddress::Socket(address) => address.to_string(),
         EndpointAddress::Name(name, port) => format!("{name}:{port}"),
     };
-    json!({ "address": address, "weight": weight, "drain": drain })
+    json!({
+        "address": address,
+        "weight": weight,
+        "drain": drain,
+        "priority": priority,
+        "labels": balance::view_labels(labels),
+    })
 }
 
 fn view_route(route: &Route, config: &Config) -> Value {
@@ -237,6 +254,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         matcher,
         action,
         timeout,
+        retry,
         body_bytes,
         request_headers,
         response_headers,
@@ -250,6 +268,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         "match": view_match(matcher),
         key: action,
         "timeout": duration_or_none(*timeout),
+        "retry": retry::view_retry(retry),
         "body_bytes": body_bytes,
         "request_headers": view_edits(request_headers),
         "response_headers": view_edits(response_headers),
@@ -260,8 +279,18 @@ fn view_route(route: &Route, config: &Config) -> Value {
 }
 
 fn view_l4_route(route: &L4Route, config: &Config) -> Value {
-    let L4Route { name, listeners, server_names, without_server_name, alpn, clusters, connect_attempts, idle_timeout } =
-        route;
+    let L4Route {
+        name,
+        listeners,
+        server_names,
+        without_server_name,
+        alpn,
+        clusters,
+        subset,
+        connect_attempts,
+        idle_timeout,
+    } = route;
+    let (subset, fallback) = balance::view_subset(subset.as_ref());
     json!({
         "name": name,
         "listeners": listeners.iter().map(|id| &config.listeners[id.index()].name).collect::<Vec<_>>(),
@@ -269,6 +298,8 @@ fn view_l4_route(route: &L4Route, config: &Config) -> Value {
         "without_server_name": without_server_name,
         "alpn": alpn,
         "clusters": view_clusters(clusters, config),
+        "subset": subset,
+        "subset_fallback": fallback,
         "connect_attempts": connect_attempts,
         "idle_timeout": duration_or_none(*idle_timeout),
     })
@@ -315,9 +346,16 @@ fn view_value(value: &ValueMatch) -> Value {
 
 fn view_action(action: &Action, config: &Config) -> (&'static str, Value) {
     match action {
-        Action::Forward(Forward { clusters, rewrite_prefix, rewrite_host }) => {
-            let rewrite = json!({ "path_prefix": rewrite_prefix, "host": rewrite_host });
-            ("forward", json!({ "clusters": view_clusters(clusters, config), "rewrite": rewrite }))
+        Action::Forward(Forward { clusters, rewrite_prefix, rewrite_host, hash_on, subset }) => {
+            let (subset, fallback) = balance::view_subset(subset.as_ref());
+            let forward = json!({
+                "clusters": view_clusters(clusters, config),
+                "rewrite": { "path_prefix": rewrite_prefix, "host": rewrite_host },
+                "hash_on": balance::view_rules(hash_on),
+                "subset": subset,
+                "subset_fallback": fallback,
+            });
+            ("forward", forward)
         }
         Action::Redirect(Redirect { status, scheme, host, port, path, path_prefix }) => (
             "redirect",
@@ -360,6 +398,7 @@ fn duration_or_none(limit: Option<Duration>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::cookie::Cookie;
 
     fn config() -> Config {
         let name = |text: &str| HeaderName::new(text).unwrap();
@@ -403,15 +442,27 @@ mod tests {
             }],
             clusters: vec![Cluster {
                 name: "api".into(),
-                balance: Balance::RoundRobin,
+                balance: Balance::Maglev,
+                hash_on: vec![HashRule { on: HashOn::SourceIp, terminal: false }],
+                affinity_cookie: Some(AffinityCookie {
+                    cookie: Cookie { name: "server".into(), ttl: None, path: None, attributes: vec![] },
+                    strict: true,
+                    secret: Some("hunter2".into()),
+                }),
+                panic_threshold: 50,
+                prefer: vec![("zone".into(), "a".into())],
                 endpoints: vec![Endpoint {
                     address: EndpointAddress::Name("origin.test".into(), 80),
                     weight: 2,
                     drain: false,
+                    priority: 1,
+                    labels: vec![("zone".into(), "b".into())],
                 }],
                 connect_timeout: Duration::from_millis(1500),
                 idle_timeout: Duration::from_secs(60),
                 max_connections: 1024,
+                max_requests: None,
+                retry_budget: RetryBudget::default(),
                 max_idle_connections: 256,
                 dns_refresh: Duration::from_secs(5),
                 protocol: UpstreamProtocol::H1,
@@ -433,6 +484,8 @@ mod tests {
                     clusters: vec![WeightedCluster { cluster: ClusterId(0), weight: 1 }],
                     rewrite_prefix: Some("/".into()),
                     rewrite_host: None,
+                    hash_on: vec![],
+                    subset: Some(Subset { labels: vec![("v".into(), "2".into())], fallback: SubsetFallback::Any }),
                 }),
                 timeout: None,
                 body_bytes: None,
@@ -441,6 +494,7 @@ mod tests {
                     ..HeaderEdits::default()
                 },
                 response_headers: HeaderEdits::default(),
+                retry: Retry::unless_said(),
                 websocket: None,
             }],
             l4_routes: vec![L4Route {
@@ -450,6 +504,7 @@ mod tests {
                 without_server_name: false,
                 alpn: vec!["h2".into()],
                 clusters: vec![WeightedCluster { cluster: ClusterId(0), weight: 1 }],
+                subset: None,
                 connect_attempts: 3,
                 idle_timeout: Some(Duration::from_secs(3600)),
             }],
@@ -464,6 +519,10 @@ mod tests {
         assert_eq!(view["route"][0]["forward"]["clusters"], json!([{ "name": "api", "weight": 1 }]));
         assert_eq!(view["route"][0]["hosts"], json!(["*.example.com"]));
         assert_eq!(view["route"][0]["timeout"], "0s");
+        assert_eq!(view["route"][0]["forward"]["subset"], json!({ "v": "2" }));
+        assert_eq!(view["route"][0]["forward"]["subset_fallback"], "any");
+        assert_eq!(view["cluster"][0]["hash_on"], json!([{ "source_ip": true, "terminal": false }]));
+        assert_eq!(view["cluster"][0]["affinity_cookie"]["name"], "server");
         assert_eq!(view["route"][0]["websocket"], json!(false));
         assert_eq!(view["cluster"][0]["connect_timeout"], "1s 500ms");
         assert_eq!(view["cluster"][0]["proxy_protocol"], "off");
@@ -475,7 +534,9 @@ mod tests {
         assert_eq!(view["l4_route"][0]["idle_timeout"], "1h");
         assert_eq!(
             view["cluster"][0]["endpoints"],
-            json!([{ "address": "origin.test:80", "weight": 2, "drain": false }])
+            json!([{
+                "address": "origin.test:80", "weight": 2, "drain": false, "priority": 1, "labels": { "zone": "b" },
+            }])
         );
     }
 

@@ -15,6 +15,7 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
                 endpoint: endpoint.address.to_string(),
                 healthy: endpoint.is_up(),
                 changes: endpoint.health.changes(),
+                active: view.active(endpoint),
             })
             .collect::<Vec<_>>()
     };

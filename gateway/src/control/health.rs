@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::services::EndpointNow;
 use crate::config::model::{Cluster, Endpoint, EndpointAddress, HealthCheck};
+use crate::net::now_ms;
 use crate::snapshot::{Health, Snapshot};
 use crate::xdp::ProbeWay;
 
@@ -103,7 +104,12 @@ impl Checks {
                 let key = (cluster.name.clone(), endpoint.address);
                 let question = question(cluster, &cluster.endpoints[endpoint.configured], endpoint.address, ways);
                 let old = before.remove(&key).or_else(|| self.endpoints.remove(&key));
-                let old = old.unwrap_or_else(|| Followed { health: endpoint.health.clone(), since, task: None });
+                let old = old.unwrap_or_else(|| {
+                    if since.is_some() {
+                        endpoint.health.begin(now_ms());
+                    }
+                    Followed { health: endpoint.health.clone(), since, task: None }
+                });
                 let task = match (old.task, question) {
                     (Some(task), Some(question)) if task.question == question => Some(task),
                     (_, Some(question)) => Some(self.start(key.clone(), question)),
@@ -180,6 +186,7 @@ impl Checks {
         match result {
             Ok(()) if changed => {
                 followed.since = Some(Instant::now());
+                followed.health.begin(now_ms());
                 log::info!("cluster \"{cluster}\": endpoint {address} is healthy again");
             }
             Ok(()) if first => log::info!("cluster \"{cluster}\": endpoint {address} is healthy"),

@@ -21,17 +21,18 @@ use crate::tls::{Reader, Writer};
 /// Between requests it holds nothing but the connection: what a request needs is a future in a box of its own.
 pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Reader, writer: &mut Writer) {
     let idle = worker.timers.deadline_in(connection.listener.group);
-    let mut ending = Ending::KeepAlive;
+    let (mut ending, mut is_first) = (Ending::KeepAlive, true);
     while ending == Ending::KeepAlive {
-        ending = match await_request(connection, reader, &idle).await {
+        ending = match await_request(connection, reader, &idle, is_first).await {
             true => Box::pin(serve_one(worker, connection, reader, writer)).await,
             false => return leave(worker, writer).await,
         };
+        is_first = false;
     }
 }
 
 /// Waits for the first byte of a request. Says whether one came.
-async fn await_request(connection: &ConnectionCx, reader: &mut Reader, idle: &Deadline) -> bool {
+async fn await_request(connection: &ConnectionCx, reader: &mut Reader, idle: &Deadline, is_first: bool) -> bool {
     if !reader.data().is_empty() {
         return true;
     }
@@ -40,7 +41,11 @@ async fn await_request(connection: &ConnectionCx, reader: &mut Reader, idle: &De
         generation.config.listeners[id.index()].limits.idle_timeout
     };
     idle.set(connection.listener.patience(timeout));
-    let filled = reader.fill_idle(idle).await;
+    let filled = match is_first {
+        // It follows the handshake at once, and is here already when we get to the connection.
+        true => reader.fill(&Until::only(idle)).await,
+        false => reader.fill_idle(idle).await,
+    };
     idle.clear();
     matches!(filled, Ok(1..))
 }

@@ -3,16 +3,17 @@
 //! [`serve`] tells the story. What cannot be connected is reset, as Envoy does, and so is what was cut: neither side may
 //! take half a stream for a whole one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::session::{NotConnected, Session};
-use crate::balance;
+use crate::balance::{self, key};
 use crate::config::model::{ClusterId, L4RouteId};
 use crate::http1::{BodyState, Sink, Source};
 use crate::metrics::flags::ResponseFlag;
-use crate::net::Until;
+use crate::net::{Until, now_ms};
 use crate::proxy::{ConnectionCx, Generation, TunnelError, WorkerCx, proxy_header, tunnel};
-use crate::snapshot::{EndpointId, Snapshot};
+use crate::snapshot::{Ask, EndpointId, InFlight, Load, Snapshot};
 use crate::tls::{Reader, Writer};
 use crate::upstream::{self, Slot, UpstreamError};
 
@@ -27,6 +28,8 @@ struct Origin {
     halves: Halves,
     /// Counts it under the cluster's limit until it is closed.
     _slot: Slot,
+    /// And as the endpoint's, where the cluster balances by that.
+    _in_flight: Option<InFlight<Arc<Load>>>,
 }
 
 /// Relays a connection to its end. `None`: no route takes it.
@@ -39,6 +42,9 @@ pub(super) async fn serve(
 ) {
     let mut session =
         Session::new(connection.listener.clone(), connection.peer.addr(), connection.local, connection.id);
+    let finish = |session: &Session| {
+        session.finish(worker, connection.server_name(), connection.tls.as_ref().map(|tls| tls.version));
+    };
     // Boxed, so that a relay does not keep the room that connecting needs.
     match Box::pin(connect(worker, &generation, route, connection, &mut session)).await {
         Ok(mut origin) => {
@@ -46,13 +52,15 @@ pub(super) async fn serve(
             // A connection outlives many generations.
             drop(generation);
             relay(worker, idle, &mut client, &mut origin.halves, &mut session).await;
+            finish(&session);
         }
         Err(error) => {
-            client.writer.abort();
             session.note_not_connected(&error);
+            // Counted first: whoever sees the reset finds it in the metrics.
+            finish(&session);
+            client.writer.abort();
         }
     }
-    session.finish(worker, connection.server_name(), connection.tls.as_ref().map(|tls| tls.version));
 }
 
 /// Connects to an endpoint of the route's cluster, and tells it whose connection this is.
@@ -70,8 +78,12 @@ async fn connect(
     session.set_cluster(generation, cluster);
     let header = proxy_header(&generation.config.clusters[cluster.index()], connection);
     let (mut tried, mut error) = (Vec::new(), NotConnected::NoEndpoint);
+    let key = Some(key::of_address(connection.peer.ip()));
+    let subset = generation.l4_route_subsets[route.index()];
     while tried.len() < settings.connect_attempts as usize {
-        match attempt(worker, generation, cluster, &header, &mut tried, session).await {
+        let (worker_number, random) = (worker.worker, worker.random());
+        let ask = Ask { worker: worker_number, random, now_ms: now_ms(), key, subset, named: None };
+        match attempt(worker, generation, cluster, &ask, &header, &mut tried, session).await {
             Some(Ok(origin)) => return Ok(origin),
             Some(Err(failed)) => error = NotConnected::Upstream(failed),
             None => return Err(error),
@@ -86,13 +98,14 @@ async fn attempt(
     worker: &WorkerCx,
     generation: &Snapshot,
     cluster: ClusterId,
+    ask: &Ask,
     header: &[u8],
     tried: &mut Vec<EndpointId>,
     session: &mut Session,
 ) -> Option<Result<Origin, UpstreamError>> {
     let (view, settings) = (generation.cluster(cluster), &generation.config.clusters[cluster.index()]);
     let stats = view.stats.shard(worker.worker);
-    let endpoint = view.pick(worker.worker, |endpoint| !tried.contains(&endpoint.id))?;
+    let endpoint = view.pick(ask, |endpoint| !tried.contains(&endpoint.id))?;
     if !tried.is_empty() {
         stats.retries.inc();
     }
@@ -102,13 +115,15 @@ async fn attempt(
         stats.pool_overflow.inc();
         return Some(Err(UpstreamError::Overflow));
     };
+    let in_flight = view.begin_connection(endpoint);
     let deadline = worker.timers.deadline();
     deadline.set(settings.connect_timeout);
     match upstream::dial_relay(view, endpoint, header, &deadline).await {
         Ok((reader, writer)) => {
             stats.connections_created.inc();
             session.upstream_local = writer.local_addr().ok();
-            Some(Ok(Origin { halves: Halves { reader, writer }, _slot: slot }))
+            let halves = Halves { reader, writer };
+            Some(Ok(Origin { halves, _slot: slot, _in_flight: in_flight }))
         }
         Err(error) => {
             stats.connect_failures.inc();

@@ -1,6 +1,6 @@
 //! What is known of a relayed connection or a UDP session, for its log line and its counters.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -60,6 +60,11 @@ impl Session {
             started: Instant::now(),
             started_wall: SystemTime::now(),
         }
+    }
+
+    /// The client's address.
+    pub fn peer_ip(&self) -> IpAddr {
+        self.peer.ip()
     }
 
     /// It goes this way, and counts as the route's from now on.

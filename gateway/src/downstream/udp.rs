@@ -10,20 +10,21 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::session::{NotConnected, Session};
-use crate::balance;
+use crate::balance::{self, key};
 use crate::config::model::{ClusterId, L4Route, VipProtocol};
 use crate::filter::access::Knock;
 use crate::metrics::flags::ResponseFlag;
 use crate::metrics::shard::Refusal;
-use crate::net::{self, DATAGRAM, Datagram, Deadline, UdpListener, UdpSocket};
+use crate::net::{self, DATAGRAM, Datagram, Deadline, UdpListener, UdpSocket, now_ms};
 use crate::proxy::{ListenerCx, WorkerCx};
 use crate::route::L4Query;
-use crate::snapshot::{ListenerView, Place, Snapshot};
+use crate::snapshot::{Ask, InFlight, ListenerView, Load, Place, Snapshot};
 use crate::upstream::{Slot, UpstreamError};
 
 /// Datagrams moved before other tasks have their turn.
@@ -50,7 +51,13 @@ struct Link {
     cut: RefCell<Option<io::Error>>,
     ends: Notify,
     _place: Place,
+    _taken: Taken,
+}
+
+/// What a session takes of its endpoint: the right to it, and a place among its requests.
+struct Taken {
     _slot: Slot,
+    _in_flight: Option<InFlight<Arc<Load>>>,
 }
 
 /// Serves a listener's datagrams until it is stopped.
@@ -125,12 +132,12 @@ impl Sessions {
         let [peer, local] = [datagram.peer, datagram.local].map(canonical);
         let mut session = Session::new(self.listener.clone(), peer, local, self.worker.next_id());
         match self.connect(&generation, view, &mut session) {
-            Ok((origin, slot, idle)) => {
+            Ok((origin, taken, idle)) => {
                 stats.connections_active.inc();
                 let (deadline, ends) = (self.worker.timers.deadline(), Notify::new());
                 let session = RefCell::new(session);
                 let cut = RefCell::default();
-                let link = Rc::new(Link { origin, deadline, idle, session, cut, ends, _place: place, _slot: slot });
+                let link = Rc::new(Link { origin, deadline, idle, session, cut, ends, _place: place, _taken: taken });
                 self.open.borrow_mut().insert((datagram.peer, datagram.local), link.clone());
                 net::spawn(self.clone().answer(datagram, link.clone()));
                 Some(link)
@@ -149,30 +156,35 @@ impl Sessions {
         generation: &Snapshot,
         view: &ListenerView,
         session: &mut Session,
-    ) -> Result<(UdpSocket, Slot, Option<Duration>), NotConnected> {
+    ) -> Result<(UdpSocket, Taken, Option<Duration>), NotConnected> {
         let route = view.l4.find(L4Query::Opaque).ok_or(NotConnected::NoRoute)?;
         session.take(&self.worker, generation, route);
         let settings = &generation.config.l4_routes[route.index()];
         let random = self.worker.random() as u32;
         let cluster = balance::pick_weighted(&settings.clusters, random).ok_or(NotConnected::NoEndpoint)?;
         session.set_cluster(generation, cluster);
-        let (origin, slot) = self.connect_to(generation, cluster, settings, session)?;
+        let key = Some(key::of_address(session.peer_ip()));
+        let (worker, random) = (self.worker.worker, self.worker.random());
+        let subset = generation.l4_route_subsets[route.index()];
+        let ask = Ask { worker, random, now_ms: now_ms(), key, subset, named: None };
+        let (origin, taken) = self.connect_to(generation, cluster, &ask, settings, session)?;
         session.upstream_local = origin.local_addr().ok();
-        Ok((origin, slot, settings.idle_timeout))
+        Ok((origin, taken, settings.idle_timeout))
     }
 
     fn connect_to(
         &self,
         generation: &Snapshot,
         cluster: ClusterId,
+        ask: &Ask,
         route: &L4Route,
         session: &mut Session,
-    ) -> Result<(UdpSocket, Slot), NotConnected> {
+    ) -> Result<(UdpSocket, Taken), NotConnected> {
         let (view, settings) = (generation.cluster(cluster), &generation.config.clusters[cluster.index()]);
         let (number, stats) = (self.worker.worker, view.stats.shard(self.worker.worker));
         let (mut tried, mut error) = (Vec::new(), NotConnected::NoEndpoint);
         while tried.len() < route.connect_attempts as usize
-            && let Some(endpoint) = view.pick(number, |endpoint| !tried.contains(&endpoint.id))
+            && let Some(endpoint) = view.pick(ask, |endpoint| !tried.contains(&endpoint.id))
         {
             tried.push(endpoint.id);
             session.upstream = Some(endpoint.address);
@@ -184,7 +196,7 @@ impl Sessions {
             match UdpSocket::connect(endpoint.address) {
                 Ok(origin) => {
                     stats.connections_created.inc();
-                    return Ok((origin, slot));
+                    return Ok((origin, Taken { _slot: slot, _in_flight: view.begin_connection(endpoint) }));
                 }
                 Err(failed) => {
                     stats.connect_failures.inc();

@@ -45,6 +45,31 @@ pub fn set_expected_timeout(headers: &mut Headers, timeout: Option<Duration>) {
     }
 }
 
+/// Timeouts that a request asks for. Each may also be `Some(None)`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedTimeouts {
+    /// Of the request.
+    pub whole: Option<Option<Duration>>,
+    /// Of each try.
+    pub each_try: Option<Option<Duration>>,
+}
+
+/// Takes the timeouts out of a request that Envoy's clients ask for, in milliseconds, 0 for none. Only what trusted proxies
+/// say is still there: nobody else's `x-envoy-` fields are.
+pub fn take_timeouts(headers: &mut Headers) -> AskedTimeouts {
+    let mut take = |name: Known| {
+        let asked = headers.get(&name).and_then(|value| str::from_utf8(value).ok()?.parse().ok());
+        if asked.is_some() {
+            headers.remove(&name);
+        }
+        asked.map(|asked| Some(Duration::from_millis(asked)).filter(|asked| !asked.is_zero()))
+    };
+    AskedTimeouts {
+        whole: take(Known::XEnvoyUpstreamRqTimeoutMs),
+        each_try: take(Known::XEnvoyUpstreamRqPerTryTimeoutMs),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +119,18 @@ mod tests {
         assert_eq!(lines(&headers), ["x-envoy-expected-rq-timeout-ms: 15000"]);
         set_expected_timeout(&mut headers, None);
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn timeouts_that_a_request_asks_for_are_taken_out_of_it() {
+        let asked = |value: &str| {
+            let mut headers = Headers::default();
+            headers.append(&Known::XEnvoyUpstreamRqTimeoutMs, value.as_bytes());
+            (take_timeouts(&mut headers).whole, headers.contains(&Known::XEnvoyUpstreamRqTimeoutMs))
+        };
+        assert_eq!(asked("1500"), (Some(Some(Duration::from_millis(1500))), false));
+        assert_eq!(asked("0"), (Some(None), false));
+        assert_eq!(asked("soon"), (None, true), "the origin may know what is meant");
+        assert_eq!(take_timeouts(&mut Headers::default()), AskedTimeouts::default());
     }
 }

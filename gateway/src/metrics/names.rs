@@ -99,10 +99,24 @@ families! {
         "Requests refused because the connection pool had no room."
     CLUSTER_RETRIES = Counter "gateway_cluster_retries_total" ["cluster"]
         "Upstream attempts after the first."
+    CLUSTER_RETRIES_EXHAUSTED = Counter "gateway_cluster_retries_exhausted_total" ["cluster"]
+        "Requests whose last retry did not help."
+    CLUSTER_RETRY_OVERFLOW = Counter "gateway_cluster_retry_overflow_total" ["cluster"]
+        "Retries that the cluster's retry budget had no room for."
+    CLUSTER_TRY_TIMEOUTS = Counter "gateway_cluster_try_timeouts_total" ["cluster"]
+        "Upstream attempts that ran into the per-try timeout of their route."
+    CLUSTER_REQUESTS_ACTIVE = Gauge "gateway_cluster_requests_active" ["cluster"]
+        "Requests in progress."
+    CLUSTER_RETRIES_ACTIVE = Gauge "gateway_cluster_retries_active" ["cluster"]
+        "Requests in progress that have been sent again."
+    CLUSTER_REQUEST_OVERFLOW = Counter "gateway_cluster_requests_overflow_total" ["cluster"]
+        "Requests refused because the cluster had as many in progress as it may."
     CLUSTER_HEALTHY = Gauge "gateway_cluster_endpoint_healthy" ["cluster", "endpoint"]
         "1 when the endpoint takes requests, else 0: it drains or its health checks fail."
     CLUSTER_HEALTH_CHANGES = Counter "gateway_cluster_endpoint_health_changes_total" ["cluster", "endpoint"]
         "Times the endpoint became unhealthy or healthy again."
+    CLUSTER_ENDPOINT_ACTIVE = Gauge "gateway_cluster_endpoint_requests_active" ["cluster", "endpoint"]
+        "Requests, connections and UDP sessions of an endpoint in progress; of clusters with `balance = \"least_request\"`."
     LOG_LINES = Counter "gateway_access_log_lines_total" []
         "Access log lines handed to the writer."
     LOG_DROPPED = Counter "gateway_access_log_lines_dropped_total" []

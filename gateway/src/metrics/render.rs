@@ -94,6 +94,8 @@ pub struct EndpointHealth {
     pub healthy: bool,
     /// How often the health checks changed their mind about it.
     pub changes: u64,
+    /// What it has in progress, where that is counted.
+    pub active: Option<u32>,
 }
 
 /// Appends every metric to `out`.
@@ -168,6 +170,12 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.sums(&names::CLUSTER_TIMEOUTS, &all, |shard| &shard.timeouts);
     page.sums(&names::CLUSTER_OVERFLOW, &all, |shard| &shard.pool_overflow);
     page.sums(&names::CLUSTER_RETRIES, &all, |shard| &shard.retries);
+    page.sums(&names::CLUSTER_RETRIES_EXHAUSTED, &all, |shard| &shard.retries_exhausted);
+    page.sums(&names::CLUSTER_RETRY_OVERFLOW, &all, |shard| &shard.retry_overflow);
+    page.sums(&names::CLUSTER_TRY_TIMEOUTS, &all, |shard| &shard.try_timeouts);
+    page.levels(&names::CLUSTER_REQUESTS_ACTIVE, &all, |shard| &shard.requests_active);
+    page.levels(&names::CLUSTER_RETRIES_ACTIVE, &all, |shard| &shard.retries_active);
+    page.sums(&names::CLUSTER_REQUEST_OVERFLOW, &all, |shard| &shard.request_overflow);
     page.family(&names::CLUSTER_HEALTHY, |family| {
         for health in &extra.endpoints {
             family.sample(&[&health.cluster, &health.endpoint], u8::from(health.healthy));
@@ -176,6 +184,13 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.family(&names::CLUSTER_HEALTH_CHANGES, |family| {
         for health in &extra.endpoints {
             family.sample(&[&health.cluster, &health.endpoint], health.changes);
+        }
+    });
+    page.family(&names::CLUSTER_ENDPOINT_ACTIVE, |family| {
+        for health in &extra.endpoints {
+            if let Some(active) = health.active {
+                family.sample(&[&health.cluster, &health.endpoint], active);
+            }
         }
     });
 }

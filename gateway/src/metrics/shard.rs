@@ -50,9 +50,24 @@ impl Gauge {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Adds one for as long as the returned value lives.
+    pub fn hold(&self) -> Held<'_> {
+        self.inc();
+        Held(self)
+    }
+
     /// The value.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// One in a [`Gauge`].
+pub struct Held<'a>(&'a Gauge);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -281,12 +296,24 @@ pub struct ClusterShard {
     pub connections_active: Gauge,
     /// Connections that could not be made, timeouts among them.
     pub connect_failures: Counter,
+    /// Requests in progress.
+    pub requests_active: Gauge,
+    /// Those of them that are sent again.
+    pub retries_active: Gauge,
     /// Requests that ran into the route's timeout.
     pub timeouts: Counter,
+    /// Tries that ran into `per_try_timeout`.
+    pub try_timeouts: Counter,
     /// Requests refused because the pool had no room.
     pub pool_overflow: Counter,
     /// Attempts after the first.
     pub retries: Counter,
+    /// Requests whose last retry did not help.
+    pub retries_exhausted: Counter,
+    /// Retries that the cluster's budget had no room for.
+    pub retry_overflow: Counter,
+    /// Requests refused because there were as many as there may be.
+    pub request_overflow: Counter,
 }
 
 /// What one worker counts for itself.

@@ -338,20 +338,32 @@ fn is_retry(error: &io::Error) -> bool {
 pub struct Listener {
     fd: Fd,
     pending: Option<Op<Box<SockAddr>>>,
+    /// Where the kernel writes the next peer's address.
+    address: Option<Box<SockAddr>>,
 }
 
 impl Listener {
     /// Accepts on a bound and listening socket.
     pub fn new(fd: OwnedFd) -> Listener {
-        Listener { fd: Fd::new(fd), pending: None }
+        Listener { fd: Fd::new(fd), pending: None, address: None }
+    }
+
+    /// Our end of every connection it accepts, where that is known beforehand: a socket that is bound to one address gets
+    /// those to this one only, as nothing here sets `IP_TRANSPARENT`.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        socket::local_addr(self.fd.raw()).ok().filter(|bound| !bound.ip().is_unspecified())
     }
 
     /// The next connection. May be dropped and called again without losing one.
     pub async fn accept(&mut self) -> io::Result<(Reader, Writer, SocketAddr)> {
-        let op = self.pending.get_or_insert_with(|| op::accept(&self.fd, SockAddr::empty()));
+        let op = self
+            .pending
+            .get_or_insert_with(|| op::accept(&self.fd, self.address.take().unwrap_or_else(SockAddr::empty)));
         let (result, address) = std::future::poll_fn(|cx| op.poll(cx)).await;
         self.pending = None;
-        accepted(result, &address)
+        let connection = accepted(result, &address);
+        self.address = Some(address);
+        connection
     }
 
     /// Stops accepting and gives back what the kernel had already accepted for this socket, so that closing it resets

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
+/// `grpc-status` of a call that was given up.
+pub const CANCELLED: u8 = 1;
 /// `grpc-status` of a call that took longer than its `grpc-timeout`.
 pub const DEADLINE_EXCEEDED: u8 = 4;
+/// `grpc-status` of a call for which something was not left.
+pub const RESOURCE_EXHAUSTED: u8 = 8;
+/// `grpc-status` of a call that met something broken.
+pub const INTERNAL: u8 = 13;
+/// `grpc-status` of a call that nobody was there to answer.
+pub const UNAVAILABLE: u8 = 14;
 
 /// Whether a `content-type` is gRPC's: `application/grpc`, a format after `+`, parameters after `;`. gRPC-Web is another
 /// protocol.
@@ -37,8 +45,6 @@ pub fn status_of_http(status: u16) -> u8 {
     const UNKNOWN: u8 = 2;
     const PERMISSION_DENIED: u8 = 7;
     const UNIMPLEMENTED: u8 = 12;
-    const INTERNAL: u8 = 13;
-    const UNAVAILABLE: u8 = 14;
     const UNAUTHENTICATED: u8 = 16;
     match status {
         400 => INTERNAL,

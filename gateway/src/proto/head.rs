@@ -32,6 +32,8 @@ pub enum Known {
     Expect,
     /// `forwarded`
     Forwarded,
+    /// `grpc-status`
+    GrpcStatus,
     /// `grpc-timeout`
     GrpcTimeout,
     /// `host`
@@ -46,6 +48,8 @@ pub enum Known {
     ProxyAuthorization,
     /// `proxy-connection`
     ProxyConnection,
+    /// `retry-after`
+    RetryAfter,
     /// `sec-websocket-accept`
     SecWebsocketAccept,
     /// `sec-websocket-key`
@@ -54,6 +58,8 @@ pub enum Known {
     SecWebsocketVersion,
     /// `server`
     Server,
+    /// `set-cookie`
+    SetCookie,
     /// `te`
     Te,
     /// `trailer`
@@ -70,6 +76,10 @@ pub enum Known {
     XEnvoyExpectedRqTimeoutMs,
     /// `x-envoy-original-path`
     XEnvoyOriginalPath,
+    /// `x-envoy-upstream-rq-per-try-timeout-ms`
+    XEnvoyUpstreamRqPerTryTimeoutMs,
+    /// `x-envoy-upstream-rq-timeout-ms`
+    XEnvoyUpstreamRqTimeoutMs,
     /// `x-envoy-upstream-service-time`
     XEnvoyUpstreamServiceTime,
     /// `x-forwarded-for`
@@ -95,6 +105,7 @@ impl Known {
             b"date" => Known::Date,
             b"expect" => Known::Expect,
             b"forwarded" => Known::Forwarded,
+            b"grpc-status" => Known::GrpcStatus,
             b"grpc-timeout" => Known::GrpcTimeout,
             b"host" => Known::Host,
             b"keep-alive" => Known::KeepAlive,
@@ -102,10 +113,12 @@ impl Known {
             b"proxy-authenticate" => Known::ProxyAuthenticate,
             b"proxy-authorization" => Known::ProxyAuthorization,
             b"proxy-connection" => Known::ProxyConnection,
+            b"retry-after" => Known::RetryAfter,
             b"sec-websocket-accept" => Known::SecWebsocketAccept,
             b"sec-websocket-key" => Known::SecWebsocketKey,
             b"sec-websocket-version" => Known::SecWebsocketVersion,
             b"server" => Known::Server,
+            b"set-cookie" => Known::SetCookie,
             b"te" => Known::Te,
             b"trailer" => Known::Trailer,
             b"transfer-encoding" => Known::TransferEncoding,
@@ -114,6 +127,8 @@ impl Known {
             b"via" => Known::Via,
             b"x-envoy-expected-rq-timeout-ms" => Known::XEnvoyExpectedRqTimeoutMs,
             b"x-envoy-original-path" => Known::XEnvoyOriginalPath,
+            b"x-envoy-upstream-rq-per-try-timeout-ms" => Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+            b"x-envoy-upstream-rq-timeout-ms" => Known::XEnvoyUpstreamRqTimeoutMs,
             b"x-envoy-upstream-service-time" => Known::XEnvoyUpstreamServiceTime,
             b"x-forwarded-for" => Known::XForwardedFor,
             b"x-forwarded-host" => Known::XForwardedHost,
@@ -136,6 +151,7 @@ impl Known {
             Known::Date => "date",
             Known::Expect => "expect",
             Known::Forwarded => "forwarded",
+            Known::GrpcStatus => "grpc-status",
             Known::GrpcTimeout => "grpc-timeout",
             Known::Host => "host",
             Known::KeepAlive => "keep-alive",
@@ -143,10 +159,12 @@ impl Known {
             Known::ProxyAuthenticate => "proxy-authenticate",
             Known::ProxyAuthorization => "proxy-authorization",
             Known::ProxyConnection => "proxy-connection",
+            Known::RetryAfter => "retry-after",
             Known::SecWebsocketAccept => "sec-websocket-accept",
             Known::SecWebsocketKey => "sec-websocket-key",
             Known::SecWebsocketVersion => "sec-websocket-version",
             Known::Server => "server",
+            Known::SetCookie => "set-cookie",
             Known::Te => "te",
             Known::Trailer => "trailer",
             Known::TransferEncoding => "transfer-encoding",
@@ -155,6 +173,8 @@ impl Known {
             Known::Via => "via",
             Known::XEnvoyExpectedRqTimeoutMs => "x-envoy-expected-rq-timeout-ms",
             Known::XEnvoyOriginalPath => "x-envoy-original-path",
+            Known::XEnvoyUpstreamRqPerTryTimeoutMs => "x-envoy-upstream-rq-per-try-timeout-ms",
+            Known::XEnvoyUpstreamRqTimeoutMs => "x-envoy-upstream-rq-timeout-ms",
             Known::XEnvoyUpstreamServiceTime => "x-envoy-upstream-service-time",
             Known::XForwardedFor => "x-forwarded-for",
             Known::XForwardedHost => "x-forwarded-host",

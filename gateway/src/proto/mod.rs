@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod client_hello;
+pub mod cookie;
 pub mod date;
 pub mod grpc;
 pub mod h1;

@@ -10,7 +10,7 @@ use super::{Admitted, Open, Rooms};
 use crate::config::model::ListenerId;
 use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
-use crate::net::{Deadline, Timers};
+use crate::net::{Deadline, Timers, now_ms};
 use crate::proto::date::imf_fixdate;
 use crate::proto::limits;
 use crate::snapshot::{Generation, ListenerView};
@@ -175,14 +175,45 @@ pub struct ConnectionCx {
 pub struct RequestTimers {
     /// Ends waits when nothing moves.
     pub idle: Deadline,
-    /// Ends a request that takes too long.
+    /// Ends a request, or one try of it, that takes too long.
     pub end: Deadline,
+    /// When the request has to be over, in [`now_ms`].
+    whole: Cell<u64>,
+    /// Whether its time counts.
+    runs: Cell<bool>,
 }
 
 impl RequestTimers {
-    /// Neither is set.
+    /// None is set.
     pub fn new(timers: &Timers) -> RequestTimers {
-        RequestTimers { idle: timers.deadline(), end: timers.deadline() }
+        let (whole, runs) = (Cell::new(u64::MAX), Cell::new(false));
+        RequestTimers { idle: timers.deadline(), end: timers.deadline(), whole, runs }
+    }
+
+    /// A request begins whose time does not count yet. It is over at `deadline`, in [`now_ms`], all the same.
+    pub fn begin(&self, deadline: Option<u64>) {
+        self.whole.set(deadline.unwrap_or(u64::MAX));
+        self.runs.set(false);
+    }
+
+    /// Its time counts from now on, and it is over after `timeout`. Does and says nothing when it counts already.
+    pub fn start(&self, timeout: Option<Duration>) -> bool {
+        let starts = !self.runs.replace(true);
+        if starts {
+            self.whole.set(self.whole.get().min(timeout.map_or(u64::MAX, in_time)));
+        }
+        starts
+    }
+
+    /// A try begins, which is over after `timeout`, and with the request. A request that is still coming in has time.
+    pub fn begin_try(&self, timeout: Option<Duration>) {
+        let over = timeout.filter(|_| self.runs.get()).map_or(u64::MAX, in_time);
+        self.end.set_at(self.whole.get().min(over));
+    }
+
+    /// From now on only the request can be over.
+    pub fn end_tries(&self) {
+        self.end.set_at(self.whole.get());
     }
 
     /// Neither is set any more.
@@ -190,6 +221,16 @@ impl RequestTimers {
         self.idle.rest();
         self.end.rest();
     }
+
+    /// Whether the request is over, and not just a try.
+    pub fn is_over(&self) -> bool {
+        self.whole.get() <= now_ms()
+    }
+}
+
+/// When `timeout` from now is over, in [`now_ms`].
+pub(super) fn in_time(timeout: Duration) -> u64 {
+    now_ms().saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl ConnectionCx {

@@ -42,6 +42,8 @@ pub enum ProxyError {
     ClientIdle,
     /// The client is gone; nobody is left to answer.
     ClientGone,
+    /// The route's time for one try is over.
+    TryTimeout,
     /// The client's `grpc-timeout` is over.
     GrpcDeadline,
     /// The origin's side.
@@ -119,6 +121,12 @@ impl LocalReply {
                 grpc_status: Some(grpc::DEADLINE_EXCEEDED),
                 ..LocalReply::new(504, Flag::UpstreamRequestTimeout, "grpc_timeout", "grpc-timeout has passed")
             },
+            ProxyError::TryTimeout => LocalReply::new(
+                504,
+                Flag::UpstreamRequestTimeout,
+                "upstream_per_try_timeout",
+                "upstream request timeout",
+            ),
             ProxyError::NoEndpoint => {
                 LocalReply::new(503, Flag::NoHealthyUpstream, "no_healthy_upstream", "no healthy upstream")
             }

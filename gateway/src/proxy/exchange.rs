@@ -25,6 +25,10 @@ pub struct Exchange {
     pub expects_continue: bool,
     /// Whether the client asks for a WebSocket, and if so, whether it asks well.
     pub websocket: Option<Result<(), HandshakeError>>,
+    /// From the end of the request to the end of the answer; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// The same to the head of an answer, for each try.
+    pub try_timeout: Option<Duration>,
     /// When the client's `grpc-timeout` is over, in [`crate::net::now_ms`].
     pub grpc_deadline: Option<u64>,
     /// Whether the client can send another request after this one.
@@ -33,10 +37,18 @@ pub struct Exchange {
     pub route: Option<RouteId>,
     /// The cluster it went to.
     pub cluster: Option<ClusterId>,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// Whether it was sent again after a failure that counts.
+    pub is_retried: bool,
     /// The endpoint of the last attempt.
     pub upstream: Option<SocketAddr>,
     /// Why the last attempt failed, in words.
     pub upstream_failure: Option<String>,
+    /// The value of a `set-cookie` field for the client; empty for none.
+    pub set_cookie: Vec<u8>,
+    /// What the cookie that names endpoints has to be set to.
+    pub set_affinity: Option<u64>,
     /// From the request sent to the answer's head received.
     pub upstream_time: Option<Duration>,
     /// Path and query before the route rewrote them; empty when it did not.
@@ -68,12 +80,18 @@ impl Exchange {
             started_wall: SystemTime::UNIX_EPOCH,
             expects_continue: false,
             websocket: None,
+            timeout: None,
+            try_timeout: None,
             grpc_deadline: None,
             client_keeps_alive: false,
             route: None,
             cluster: None,
+            attempts: 0,
+            is_retried: false,
             upstream: None,
             upstream_failure: None,
+            set_cookie: Vec::new(),
+            set_affinity: None,
             upstream_time: None,
             original_target: Vec::new(),
             client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -92,6 +110,7 @@ impl Exchange {
         self.request = last.request;
         self.response = last.response;
         self.original_target = last.original_target;
+        self.set_cookie = last.set_cookie;
         self.scratch = last.scratch;
         debug_assert!(self.request.target.is_empty() && self.response.headers.is_empty());
     }
@@ -100,7 +119,7 @@ impl Exchange {
     pub fn rest(&mut self) {
         self.request.clear();
         self.response.clear();
-        for bytes in [&mut self.original_target, &mut self.scratch] {
+        for bytes in [&mut self.original_target, &mut self.set_cookie, &mut self.scratch] {
             bytes.clear();
             bytes.shrink_to(limits::KEPT_HEAD_BYTES);
         }

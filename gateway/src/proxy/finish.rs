@@ -51,6 +51,7 @@ fn record<'a>(request: &'a Request<'_>, status: u16, duration_us: u64) -> Record
         bytes_sent: exchange.sent,
         flags: exchange.flags,
         details: Some(exchange.details),
+        upstream_attempts: exchange.attempts,
         upstream_host: exchange.upstream,
         upstream_cluster: exchange.cluster.map(|id| config.clusters[id.index()].name.as_str()),
         upstream_failure: exchange.upstream_failure.as_deref(),

@@ -7,17 +7,19 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::cx::in_time;
 use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
+use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
 use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
-use crate::balance;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
+use crate::metrics::flags::ResponseFlag;
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
-use crate::proto::head::{BodyLength, Known, RequestHead};
-use crate::snapshot::{ClusterView, EndpointView};
+use crate::proto::head::{BodyLength, Known};
+use crate::snapshot::{Ask, ClusterView, EndpointView};
 use crate::upstream::{Answer, AnswerBody, Connection, Pools, UpstreamError, Wanted};
 
 /// Where this request goes, and within which bounds.
@@ -26,7 +28,6 @@ pub(super) struct Target<'a> {
     cluster: &'a Cluster,
     view: &'a ClusterView,
     body_limit: u64,
-    timeout: Option<Duration>,
     /// How long a WebSocket may be silent.
     pub(super) websocket_idle: Option<Duration>,
 }
@@ -39,14 +40,13 @@ pub(super) async fn forward(
     route: RouteId,
 ) -> Result<Ending, ProxyError> {
     let generation = request.cx.generation.clone();
-    let id = balance::pick_weighted(&to.clusters, request.worker.random() as u32).ok_or(ProxyError::NoEndpoint)?;
+    let (id, ask) = request.ask(to, route).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
         id,
         cluster: &generation.config.clusters[id.index()],
         view: generation.cluster(id),
         body_limit: settings.body_bytes.or(request.cx.settings().limits.body_bytes).unwrap_or(u64::MAX),
-        timeout: settings.timeout,
         websocket_idle: settings.websocket.as_ref().and_then(|websocket| websocket.idle_timeout),
     };
     request.exchange.cluster = Some(id);
@@ -55,64 +55,109 @@ pub(super) async fn forward(
     {
         return Err(ProxyError::BodyTooLong);
     }
-    request.start_clock(&target);
     let stats = target.view.stats.shard(request.worker.worker);
-    let mut attempts = 0;
+    if target.cluster.max_requests.is_some_and(|most| target.view.stats.level(|s| &s.requests_active) >= most.into()) {
+        stats.request_overflow.inc();
+        return Err(UpstreamError::Overflow.into());
+    }
+    let _active = stats.requests_active.hold();
+    request.start_clock();
+    let is_whole = Cell::new(true);
+    let budget = Budget { limits: target.cluster.retry_budget, stats: &target.view.stats };
+    let mut tries = Tries::new(&settings.retry, budget, &request.exchange.request, &is_whole);
+    let mut kept = Kept::new(settings.retry.body_bytes, &is_whole);
+    let mut _retrying = None;
     loop {
-        let endpoint = target.view.pick(request.worker.worker, |_| true).ok_or(ProxyError::NoEndpoint)?;
-        request.exchange.upstream = Some(endpoint.address);
-        let mut connection = connection(request, &target, endpoint, attempts == 0).await?;
-        attempts += 1;
-        let tried = match request.exchange.websocket {
-            None => attempt(request, downstream, &mut connection, &target).await,
-            Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, &target)).await,
+        let next = match one_try(request, downstream, &target, &ask, &mut tries, &mut kept).await {
+            Ok(Tried::Answered { ending, .. }) => return Ok(ending),
+            Ok(Tried::Again(wait)) => Next::Retry(wait),
+            Err(failed) => request.after_failure(failed, &target, &mut tries)?,
         };
-        match tried {
-            Ok((ending, uploaded)) => {
-                stats.requests.count(request.exchange.response.status);
-                let uploaded = uploaded && ending != Ending::Abort;
-                request.pools(target.cluster).put(connection, uploaded, target.cluster, now_ms());
-                return Ok(ending);
-            }
-            Err(error)
-                if attempts < ATTEMPTS
-                    && may_repeat(request, connection.is_reused(), &error)
-                    && downstream.split().0.received() == 0 =>
-            {
-                stats.retries.inc();
-            }
-            Err(error) => {
-                stats.requests.count(0);
-                if !matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End))) {
-                    return Err(error);
-                }
-                stats.timeouts.inc();
-                let deadline = request.exchange.grpc_deadline;
-                return Err(if deadline.is_some_and(|due| due <= now_ms()) { ProxyError::GrpcDeadline } else { error });
-            }
+        stats.retries.inc();
+        if let Next::Retry(wait) = next {
+            request.exchange.is_retried = true;
+            _retrying = Some(stats.retries_active.hold());
+            pause(request, downstream, wait).await?;
         }
     }
 }
 
-/// Tries for one request. The second is over a connection of its own, so that only an origin that refuses one stream after
-/// the other needs a third.
-const ATTEMPTS: u32 = 3;
+/// What a try brought.
+pub(super) enum Tried {
+    /// The client has its answer.
+    Answered {
+        /// What becomes of its connection.
+        ending: Ending,
+        /// Whether the request was sent whole, and the origin's connection can serve another one.
+        uploaded: bool,
+    },
+    /// An answer that is asked for again, after a wait.
+    Again(Duration),
+}
 
-/// Whether the request can be sent again. Either the origin has said that it did not look at it, or it closed a connection
-/// that we had kept before it answered a byte, which says nothing about this request; then only what may be repeated
-/// is (RFC 9110 §9.2.2).
-fn may_repeat(request: &Request<'_>, reused: bool, error: &ProxyError) -> bool {
-    match error {
-        ProxyError::Upstream(UpstreamError::Refused) => true,
-        ProxyError::Upstream(UpstreamError::Closed { answered: false }) => {
-            reused && is_repeatable(&request.exchange.request)
-        }
-        _ => false,
+/// A try without an answer.
+struct Failed {
+    error: ProxyError,
+    /// Whether its connection has served other requests.
+    reused: bool,
+}
+
+impl From<ProxyError> for Failed {
+    fn from(error: ProxyError) -> Failed {
+        Failed { error, reused: false }
     }
 }
 
-fn is_repeatable(head: &RequestHead) -> bool {
-    head.method.is_idempotent() && head.body == BodyLength::Empty
+/// One try: an endpoint that has not failed yet, where there is one, a connection to it, and the exchange.
+async fn one_try(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    target: &Target<'_>,
+    ask: &Ask,
+    tries: &mut Tries<'_>,
+    kept: &mut Kept<'_>,
+) -> Result<Tried, Failed> {
+    let ask = Ask { random: request.worker.random(), ..*ask };
+    let untried = target.view.pick(&ask, |endpoint| !tries.has_had(endpoint.id));
+    let endpoint = untried.or_else(|| target.view.pick(&ask, |_| true)).ok_or(ProxyError::NoEndpoint)?;
+    let _in_flight = target.view.begin(endpoint);
+    request.stay_with(endpoint, &ask, target.cluster);
+    tries.begin(endpoint.id);
+    request.exchange.upstream = Some(endpoint.address);
+    request.exchange.attempts += 1;
+    request.timers.begin_try(request.exchange.try_timeout);
+    let mut connection = connection(request, target, endpoint, tries.may_reuse()).await?;
+    let tried = match request.exchange.websocket {
+        None => attempt(request, downstream, &mut connection, target, tries, kept).await,
+        Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, target)).await,
+    };
+    let stats = target.view.stats.shard(request.worker.worker);
+    let tried = tried.map_err(|error| Failed { error, reused: connection.is_reused() })?;
+    stats.requests.count(request.exchange.response.status);
+    if let Tried::Answered { ending, uploaded } = tried {
+        let uploaded = uploaded && ending != Ending::Abort;
+        request.pools(target.cluster).put(connection, uploaded, target.cluster, now_ms());
+    }
+    Ok(tried)
+}
+
+/// Waits before a retry, unless the client leaves or the request's time is over.
+async fn pause(request: &mut Request<'_>, downstream: &mut impl Downstream, wait: Duration) -> Result<(), ProxyError> {
+    let timers = request.timers;
+    timers.end_tries();
+    timers.idle.set_within(wait, &timers.end);
+    let until = Until::only(&timers.idle);
+    let (mut body, _) = downstream.split();
+    let is_done = body.is_done();
+    let mut broken = pin!(body.broken());
+    std::future::poll_fn(|cx| {
+        if is_done && broken.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ProxyError::ClientGone));
+        }
+        until.poll_passed(cx).map(|_| Ok(()))
+    })
+    .await?;
+    if timers.end.is_due() { Err(UpstreamError::TimedOut(Passed::End).into()) } else { Ok(()) }
 }
 
 /// A connection to the endpoint; `reuse`: one that is there will do.
@@ -148,37 +193,32 @@ async fn connection(
     }
 }
 
-/// One try at one endpoint: sends the request, and relays the answer while the request's body may still be on its way.
-/// Says also whether the request was sent whole.
+/// One try over a connection: sends the request, and relays the answer while the request's body may still be on its way.
 async fn attempt(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
-) -> Result<(Ending, bool), ProxyError> {
+    tries: &mut Tries<'_>,
+    kept: &mut Kept<'_>,
+) -> Result<Tried, ProxyError> {
     let timers = request.timers;
     let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut body, mut response) = downstream.split();
-    let head = &request.exchange.request;
-    let (mut sink, mut answer) = connection.start(head, false)?;
-
-    // The origin's time begins when it has the whole request, as in Envoy. Without a body it began before we connected.
-    let (clock_runs, grpc_deadline) = (head.body.is_empty(), request.exchange.grpc_deadline);
-    let start_clock = || {
-        if let Some(timeout) = target.timeout
-            && !clock_runs
-        {
-            timers.end.set_at(in_time(timeout, grpc_deadline));
-        }
-    };
-    if request.exchange.expects_continue && !body.is_done() && !body.has_data() {
+    let (mut sink, mut answer) = connection.start(&request.exchange.request, false)?;
+    if std::mem::take(&mut request.exchange.expects_continue) && !body.is_done() && !body.has_data() {
         response.start_continue();
         response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
     }
-    let uploaded = Cell::new(false);
+    let (uploaded, answered) = (Cell::new(false), Cell::new(false));
+    let (timeout, try_timeout) = (request.exchange.timeout, request.exchange.try_timeout);
+    let mut body = Replay::new(&mut body, kept);
     let mut upload = pin!(async {
         let result = pump(&mut body, &mut sink, target.body_limit, &until).await;
-        start_clock();
+        // The origin's time begins when it has the whole request, as in Envoy.
+        if timers.start(timeout) && !answered.get() {
+            timers.begin_try(try_timeout);
+        }
         match result {
             Ok(()) => uploaded.set(true),
             // The origin may have answered before it closed; the answer's half will tell.
@@ -188,8 +228,14 @@ async fn attempt(
         PumpError::Source(body.broken().await)
     });
     answer_head(request.exchange, &mut answer, upload.as_mut(), &until).await?;
+    answered.set(true);
+    timers.end_tries();
+    match tries.after_answer(&request.exchange.response, request.worker.random() as u32) {
+        Next::Retry(wait) => return Ok(Tried::Again(wait)),
+        next => request.note_end_of_tries(next, target),
+    }
     let ending = relay(request, &mut response, answer.body(), upload, &uploaded, &until).await;
-    Ok((ending, uploaded.get()))
+    Ok(Tried::Answered { ending, uploaded: uploaded.get() })
 }
 
 /// Reads the answer's head while the client's side goes on, which ends first only when it fails.
@@ -269,24 +315,64 @@ fn upload_error(error: PumpError, until: &Until<'_>) -> ProxyError {
     }
 }
 
-/// When `timeout` from now is over, in [`now_ms`], or what is `earlier`.
-fn in_time(timeout: Duration, earlier: Option<u64>) -> u64 {
-    let due = now_ms().saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    due.min(earlier.unwrap_or(u64::MAX))
-}
-
 impl<'a> Request<'a> {
-    /// Sets the end of a request whose head has just been read: a gRPC client's own deadline, and the route's timeout
-    /// where the request is whole.
-    fn start_clock(&mut self, target: &Target<'_>) {
+    /// Sets the end of a request whose head has just been read: a gRPC client's own deadline, and the timeout where the
+    /// request is whole. Without a body its time begins before we connect.
+    fn start_clock(&mut self) {
         let head = &self.exchange.request;
         let asked = head.headers.get(&Known::GrpcTimeout).and_then(grpc::parse_timeout);
-        self.exchange.grpc_deadline = asked.map(|timeout| in_time(timeout, None));
-        let timeout = target.timeout.filter(|_| head.body.is_empty());
-        match (timeout, self.exchange.grpc_deadline) {
-            (Some(timeout), deadline) => self.timers.end.set_at(in_time(timeout, deadline)),
-            (None, Some(deadline)) => self.timers.end.set_at(deadline),
-            (None, None) => self.timers.end.clear(),
+        self.exchange.grpc_deadline = asked.map(in_time);
+        self.timers.begin(self.exchange.grpc_deadline);
+        if head.body.is_empty() {
+            self.timers.start(self.exchange.timeout);
+        }
+    }
+
+    /// What follows a try that has failed; an error when it was the last.
+    fn after_failure(
+        &mut self,
+        failed: Failed,
+        target: &Target<'_>,
+        tries: &mut Tries<'_>,
+    ) -> Result<Next, ProxyError> {
+        let is_timeout =
+            |error: &ProxyError| matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End)));
+        let Failed { mut error, reused } = failed;
+        let stats = target.view.stats.shard(self.worker.worker);
+        if is_timeout(&error) && !self.timers.is_over() {
+            stats.try_timeouts.inc();
+            error = ProxyError::TryTimeout;
+        }
+        let next = tries.after_failure(&error, &self.exchange.request, reused, self.worker.random() as u32);
+        if next != Next::Repeat {
+            stats.requests.count(0);
+        }
+        match next {
+            Next::Repeat | Next::Retry(_) => return Ok(next),
+            Next::Exhausted | Next::Overflow | Next::GiveUp => self.note_end_of_tries(next, target),
+        }
+        if is_timeout(&error) {
+            stats.timeouts.inc();
+            if self.exchange.grpc_deadline.is_some_and(|due| due <= now_ms()) {
+                return Err(ProxyError::GrpcDeadline);
+            }
+        }
+        Err(error)
+    }
+
+    /// Counts and remembers why there is no other try.
+    fn note_end_of_tries(&mut self, next: Next, target: &Target<'_>) {
+        let stats = target.view.stats.shard(self.worker.worker);
+        match next {
+            Next::Exhausted => {
+                stats.retries_exhausted.inc();
+                self.exchange.flags.insert(ResponseFlag::RetryLimitExceeded);
+            }
+            Next::Overflow => {
+                stats.retry_overflow.inc();
+                self.exchange.flags.insert(ResponseFlag::UpstreamOverflow);
+            }
+            Next::Repeat | Next::Retry(_) | Next::GiveUp => {}
         }
     }
 
@@ -306,7 +392,7 @@ impl<'a> Request<'a> {
 
     /// Remembers why a response was cut short.
     fn note_cut(&mut self, error: PumpError, until: &Until<'_>) {
-        use crate::metrics::flags::ResponseFlag as Flag;
+        use ResponseFlag as Flag;
         let (flag, details) = match (error, until.passed()) {
             (_, Some(Passed::End)) => (Flag::UpstreamRequestTimeout, "response_timeout"),
             (_, Some(Passed::Idle)) => (Flag::StreamIdleTimeout, "stream_idle_timeout"),

@@ -2,6 +2,7 @@
 //!
 //! [`handle`] tells the story; each step is a function of its own. The HTTP version of either side is not known here.
 
+mod affinity;
 mod cx;
 mod error;
 mod exchange;
@@ -12,6 +13,7 @@ mod proxy_header;
 mod pump;
 mod reply;
 mod room;
+mod tries;
 mod tunnel;
 mod upgrade;
 
@@ -203,7 +205,10 @@ fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
     if exchange.websocket.is_some() {
         upgrade::prepare(head, [request.worker.random(), request.worker.random()]);
     }
-    headers::set_expected_timeout(&mut head.headers, route.timeout);
+    let asked = headers::take_timeouts(&mut head.headers);
+    exchange.timeout = asked.whole.unwrap_or(route.timeout);
+    exchange.try_timeout = asked.each_try.unwrap_or(route.retry.per_try_timeout);
+    headers::set_expected_timeout(&mut head.headers, exchange.timeout);
     headers::apply(&route.request_headers, &mut head.headers);
 }
 
@@ -212,6 +217,9 @@ impl Request<'_> {
     fn finish_response_head(&mut self, from_upstream: bool) {
         let generation = &self.cx.generation;
         let exchange = &mut *self.exchange;
+        if from_upstream {
+            affinity::set_cookies(exchange, &generation.config);
+        }
         let head = &mut exchange.response;
         if from_upstream {
             hop::strip(&mut head.headers);

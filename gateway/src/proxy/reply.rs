@@ -13,8 +13,12 @@ use crate::route::{path, redirect as location};
 
 /// Answers an error by the table in [`super::error`].
 pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downstream, error: ProxyError) -> Ending {
-    let reply = LocalReply::of(&error);
+    let mut reply = LocalReply::of(&error);
     let exchange = &mut *request.exchange;
+    if exchange.is_retried {
+        // Envoy's words.
+        reply.body = reply.body.replacen(". reset reason", ". retried and the latest reset reason", 1).into();
+    }
     exchange.details = reply.details;
     if let Some(flag) = reply.flag {
         exchange.flags.insert(flag);
@@ -52,7 +56,7 @@ async fn send_grpc(
     exchange.response.status = 200;
     let headers = &mut exchange.response.headers;
     headers.append(&Known::ContentType, b"application/grpc");
-    headers.append_raw(b"grpc-status", itoa::Buffer::new().format(status).as_bytes());
+    headers.append(&Known::GrpcStatus, itoa::Buffer::new().format(status).as_bytes());
     if !message.is_empty() {
         let mut text = std::mem::take(&mut exchange.scratch);
         text.clear();

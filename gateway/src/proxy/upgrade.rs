@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 
-use super::forward::{Target, answer_head, relay};
+use super::forward::{Target, Tried, answer_head, relay};
 use super::pump::PumpError;
 use super::tunnel::{TunnelError, tunnel};
 use super::{BodySink as _, Downstream, Ending, ProxyError, Request, RequestBody as _, ResponseSink as _};
@@ -31,13 +31,13 @@ pub(super) fn prepare(head: &mut RequestHead, random: [u64; 2]) {
     }
 }
 
-/// One try at one endpoint. Says also whether the origin's connection is still good, which after a tunnel it never is.
+/// One try over a connection, which is of no use after a tunnel.
 pub(super) async fn attempt(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     connection: &mut Connection,
     target: &Target<'_>,
-) -> Result<(Ending, bool), ProxyError> {
+) -> Result<Tried, ProxyError> {
     let timers = request.timers;
     let handshake = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut sink, mut answer) = connection.start(&request.exchange.request, true)?;
@@ -47,6 +47,7 @@ pub(super) async fn attempt(
         let gone = pin!(async { PumpError::Source(client_in.broken().await) });
         answer_head(request.exchange, &mut answer, gone, &handshake).await?;
     }
+    timers.end_tries();
     let key = request.exchange.request.headers.get(&Known::SecWebsocketKey).unwrap_or_default().to_vec();
     if !answer.accepts_websocket(&request.exchange.response, &key)? {
         // A client of HTTP/2 would take this for a yes (RFC 8441 §5).
@@ -57,7 +58,7 @@ pub(super) async fn attempt(
         let mut upload = pin!(async { PumpError::Source(client_in.broken().await) });
         let ending =
             relay(request, &mut client_out, answer.body(), upload.as_mut(), &Cell::new(true), &handshake).await;
-        return Ok((ending, true));
+        return Ok(Tried::Answered { ending, uploaded: true });
     }
 
     request.finish_response_head(true);
@@ -78,7 +79,8 @@ pub(super) async fn attempt(
     if let Err(error) = &ended {
         request.note_tunnel_end(error);
     }
-    Ok((if ended.is_ok() { Ending::Close } else { Ending::Abort }, false))
+    let ending = if ended.is_ok() { Ending::Close } else { Ending::Abort };
+    Ok(Tried::Answered { ending, uploaded: false })
 }
 
 impl Request<'_> {

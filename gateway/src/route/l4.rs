@@ -112,6 +112,7 @@ mod tests {
             without_server_name: without,
             alpn: alpn.iter().map(ToString::to_string).collect(),
             clusters: Vec::new(),
+            subset: None,
             connect_attempts: 1,
             idle_timeout: None,
         }

@@ -36,6 +36,8 @@ mod tests {
             clusters: Vec::new(),
             rewrite_prefix: prefix.map(Into::into),
             rewrite_host: host.map(Into::into),
+            hash_on: Vec::new(),
+            subset: None,
         };
         let mut head = RequestHead { authority: b"a.test".into(), target: target.into(), ..RequestHead::default() };
         apply(&forward, &matcher, &mut head, &mut Vec::new());

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use regex::bytes::Regex;
 
 use super::*;
-use crate::config::model::{Action, HeaderEdits, HeaderMatch, Pattern, QueryMatch, Respond, ValueMatch};
+use crate::config::model::{Action, HeaderEdits, HeaderMatch, Pattern, QueryMatch, Respond, Retry, ValueMatch};
 use crate::proto::head::{HeaderName, Method};
 
 const LISTENER: ListenerId = ListenerId(0);
@@ -24,6 +24,7 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         body_bytes: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        retry: Retry::unless_said(),
         websocket: None,
     }
 }

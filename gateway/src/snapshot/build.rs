@@ -4,15 +4,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
+use aws_lc_rs::hmac;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
+use super::cluster::{Affinity, SubsetView};
+use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
-use super::{ClusterView, Cursor, EndpointId, EndpointView, Health, ListenerView, Snapshot};
-use crate::balance::round_robin::RoundRobin;
-use crate::config::model::{Cluster, Config, Endpoint, EndpointAddress, Listener, ListenerId, ListenerProtocol};
+use super::{ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
+use crate::balance::{Place, Tiers};
+use crate::config::model::{
+    AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, Labels, Listener, ListenerId,
+    ListenerProtocol, Subset,
+};
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
@@ -65,10 +70,14 @@ impl Builder {
             .flatten()
             .map(|(cluster, view)| (cluster.name.as_str(), (cluster, view)))
             .collect();
-        let clusters = config
-            .clusters
-            .iter()
-            .map(|cluster| self.cluster(cluster, resolved, before.get(cluster.name.as_str()).copied()))
+        let subsets = Subsets::of(&config);
+        let clusters = (0..)
+            .map(ClusterId)
+            .zip(&config.clusters)
+            .map(|(id, cluster)| {
+                let asked = subsets.distinct.iter().map(|(subset, of)| of.contains(&id).then_some(subset)).collect();
+                self.cluster(cluster, asked, resolved, before.get(cluster.name.as_str()).copied())
+            })
             .collect::<Result<_, _>>()?;
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
@@ -81,6 +90,8 @@ impl Builder {
             clusters,
             routes,
             l4_routes,
+            route_subsets: subsets.of_routes,
+            l4_route_subsets: subsets.of_l4_routes,
             access,
             bans: self.bans.clone(),
         })
@@ -130,18 +141,21 @@ impl Builder {
     fn cluster(
         &mut self,
         cluster: &Cluster,
+        subsets: Vec<Option<&Subset>>,
         resolved: &Resolved,
         before: Option<(&Cluster, &ClusterView)>,
     ) -> Result<ClusterView, BuildError> {
         let same_speech = |old: &Cluster| {
             (&old.tls, old.protocol, old.proxy_protocol) == (&cluster.tls, cluster.protocol, cluster.proxy_protocol)
         };
-        // Whoever is well is so whatever is spoken.
-        let mut health: HashMap<SocketAddr, Arc<Health>> = before
+        // Whoever is well, or busy, is so whatever is spoken.
+        let flips = before.map_or_else(Default::default, |(_, view)| view.flips.clone());
+        let mut states: HashMap<SocketAddr, (Arc<Health>, Arc<Load>)> = before
             .into_iter()
             .flat_map(|(_, view)| &view.endpoints)
-            .map(|old| (old.address, old.health.clone()))
+            .map(|old| (old.address, (old.health.clone(), old.load.clone())))
             .collect();
+        let compiled = before.map_or_else(Vec::new, |(_, view)| view.compiled());
         let before = before.filter(|(old, _)| same_speech(old)).map(|(_, view)| view);
         let known: HashMap<_, _> = before
             .into_iter()
@@ -150,21 +164,48 @@ impl Builder {
             .collect();
         let tls = self.client_tls(cluster, before)?;
         let mut endpoints = Vec::new();
-        let mut weights = Vec::new();
+        let mut places = Vec::new();
         for (configured, endpoint) in cluster.endpoints.iter().enumerate() {
             for address in addresses(&endpoint.address, resolved) {
                 let server_name = server_name(cluster, endpoint, address)?;
                 let key = (address, server_name.clone());
                 let id = known.get(&key).copied().unwrap_or_else(|| self.new_endpoint());
-                let (drain, health) = (endpoint.drain, health.entry(address).or_default().clone());
-                endpoints.push(EndpointView { id, address, server_name, configured, drain, health });
-                weights.push(endpoint.weight);
+                let new = || (Arc::new(Health::new(flips.clone())), Arc::default());
+                let (health, load) = states.entry(address).or_insert_with(new).clone();
+                let name = cluster.affinity_cookie.as_ref().map_or(0, |cookie| cookie_name(cluster, cookie, address));
+                places.push(place(cluster, endpoint, endpoints.len() as u32, address));
+                let drain = endpoint.drain;
+                endpoints.push(EndpointView { id, address, server_name, configured, drain, health, load, name });
             }
         }
-        // Workers begin at different places, so that the first requests of each do not all go to the first endpoint.
-        let cursors = (0..self.registry.workers()).map(|worker| Cursor(AtomicU64::new(worker as u64))).collect();
-        let order = RoundRobin::new(&weights);
-        Ok(ClusterView { endpoints, order, tls, stats: self.registry.cluster(&cluster.name), cursors })
+        let tiers = |places: Vec<Place>| {
+            let workers = self.registry.workers();
+            Tiers::build(cluster.balance, cluster.panic_threshold, places, workers, compiled.iter().copied())
+        };
+        let in_subset = |place: &&Place, labels: &Labels| {
+            let endpoint = &cluster.endpoints[endpoints[place.at as usize].configured];
+            has_all(endpoint, labels)
+        };
+        let subset = |subset: Option<&Subset>| {
+            let Subset { labels, fallback } = subset?;
+            let places = places.iter().filter(|place| in_subset(place, labels)).cloned().collect();
+            Some(SubsetView { tiers: tiers(places), fallback: *fallback })
+        };
+        let affinity = |cookie: &AffinityCookie| {
+            let by_name = endpoints.iter().zip(0..).map(|(endpoint, at)| (endpoint.name, at)).collect();
+            Affinity { by_name, strict: cookie.strict }
+        };
+        Ok(ClusterView {
+            subsets: subsets.into_iter().map(subset).collect(),
+            affinity: cluster.affinity_cookie.as_ref().map(affinity),
+            all: tiers(places),
+            endpoints,
+            tls,
+            stats: self.registry.cluster(&cluster.name),
+            flips,
+            slow_start_ms: cluster.slow_start.as_millis() as u64,
+            counts_requests: cluster.balance == Balance::LeastRequest,
+        })
     }
 
     fn client_tls(
@@ -190,6 +231,26 @@ fn trusted_proxies(config: &Config, listener: &Listener) -> TrustedProxies {
     let own = &listener.trusted_proxies;
     let networks = if own.is_empty() { &config.gateway.trusted_proxies } else { own };
     TrustedProxies::build(networks, config.gateway.trusted_hops)
+}
+
+/// Where an address of an endpoint stands among the others. What is preferred comes first of each priority.
+fn place(cluster: &Cluster, endpoint: &Endpoint, at: u32, address: SocketAddr) -> Place {
+    let preferred = has_all(endpoint, &cluster.prefer);
+    let tier = 2 * u16::from(endpoint.priority) + u16::from(!preferred);
+    Place { at, address, weight: endpoint.weight, tier, drain: endpoint.drain }
+}
+
+fn has_all(endpoint: &Endpoint, labels: &Labels) -> bool {
+    labels.iter().all(|label| endpoint.labels.contains(label))
+}
+
+/// What the cluster's cookie calls an endpoint: a keyed hash, so that nothing is learnt from it. The same on every box and
+/// in every release.
+fn cookie_name(cluster: &Cluster, cookie: &AffinityCookie, address: SocketAddr) -> u64 {
+    let secret = cookie.secret.as_ref().unwrap_or(&cluster.name);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = hmac::sign(&key, format!("{} {address}", cluster.name).as_bytes());
+    tag.as_ref().iter().take(8).fold(0, |name, byte| name << 8 | u64::from(*byte))
 }
 
 fn addresses(address: &EndpointAddress, resolved: &Resolved) -> Vec<SocketAddr> {

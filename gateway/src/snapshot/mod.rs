@@ -4,29 +4,31 @@
 //! (endpoint identity, connection counts, ticket keys, counters) is shared and carried over by name.
 
 mod build;
+mod cluster;
 mod health;
+mod in_flight;
+mod subset;
 mod tls;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-
-use crate::balance::round_robin::RoundRobin;
 use crate::config::model::{ClusterId, Config, L4RouteId, ListenerId, RouteId};
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
-use crate::metrics::registry::{ClusterStats, L4RouteStats, ListenerStats, RouteStats};
+use crate::metrics::registry::{L4RouteStats, ListenerStats, RouteStats};
 use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
-pub use health::Health;
+pub use cluster::{Ask, ClusterView, EndpointId, EndpointView};
+pub use health::{Flips, Health};
+pub use in_flight::{InFlight, Load};
+pub use subset::SubsetId;
 pub use tls::ServerTls;
 
 /// One generation.
@@ -43,6 +45,10 @@ pub struct Snapshot {
     pub routes: Vec<Arc<RouteStats>>,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
+    /// Which endpoints of its clusters a route uses, by [`RouteId`].
+    pub route_subsets: Vec<Option<SubsetId>>,
+    /// The same of an L4 route, by [`L4RouteId`].
+    pub l4_route_subsets: Vec<Option<SubsetId>>,
     /// Rules on the peer's address, for where XDP does not decide.
     pub access: AccessList,
     /// Sources that are refused for a while; those of the process, whichever generation sees them.
@@ -94,66 +100,6 @@ pub struct ListenerView {
     pub stats: Arc<ListenerStats>,
     /// Its open connections, over all workers and generations.
     pub open: Arc<OpenConnections>,
-}
-
-/// A cluster, compiled.
-pub struct ClusterView {
-    /// Every address there is now; names are resolved.
-    pub endpoints: Vec<EndpointView>,
-    /// In which order they are taken.
-    pub order: RoundRobin,
-    /// How to speak TLS to them; `None` is cleartext.
-    pub tls: Option<Arc<ClientConfig>>,
-    /// Its counters.
-    pub stats: Arc<ClusterStats>,
-    cursors: Box<[Cursor]>,
-}
-
-/// A worker's place in [`ClusterView::order`]. On cache lines of its own: each worker writes its own only.
-#[repr(align(128))]
-struct Cursor(AtomicU64);
-
-impl ClusterView {
-    /// The next endpoint in this worker's turn; `None` when no endpoint is `usable`. Those that drain get nothing, nor
-    /// do unhealthy ones, unless all are unhealthy: then each is tried, because the checks are more likely to be wrong.
-    pub fn pick(&self, worker: usize, usable: impl Fn(&EndpointView) -> bool) -> Option<&EndpointView> {
-        // Ordinarily the first endpoint is well, and this looks no further.
-        let panic = !self.endpoints.iter().any(EndpointView::is_up);
-        let takes = |endpoint: &EndpointView| if panic { !endpoint.drain } else { endpoint.is_up() };
-        let mut cursor = self.cursors[worker].0.load(Relaxed);
-        let at = self.order.pick(&mut cursor, |at| takes(&self.endpoints[at]) && usable(&self.endpoints[at]))?;
-        self.cursors[worker].0.store(cursor, Relaxed);
-        Some(&self.endpoints[at])
-    }
-}
-
-/// Identifies an endpoint over generations: same cluster, same address, same way of speaking to it. Connection pools
-/// are kept by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(pub u64);
-
-/// An endpoint, resolved.
-#[derive(Clone, Debug)]
-pub struct EndpointView {
-    /// Who it is.
-    pub id: EndpointId,
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Its name in the certificate, where the cluster speaks TLS.
-    pub server_name: Option<ServerName<'static>>,
-    /// Which of the cluster's endpoints in the configuration it is an address of.
-    pub configured: usize,
-    /// It gets nothing new.
-    pub drain: bool,
-    /// What the health checks say about it.
-    pub health: Arc<Health>,
-}
-
-impl EndpointView {
-    /// Whether new requests go to it.
-    pub fn is_up(&self) -> bool {
-        !self.drain && self.health.is_healthy()
-    }
 }
 
 /// Counts a listener's open connections, in all and by source.
@@ -254,46 +200,6 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_go_to_endpoints_that_are_up_and_when_none_is_healthy_to_all_that_do_not_drain() {
-        // Each endpoint: d drains, u is unhealthy, h is healthy. Then the endpoints that are picked in turn.
-        let cases: &[(&str, &[usize])] = &[
-            ("hhh", &[0, 1, 2]),
-            ("huh", &[0, 2]),
-            ("hdh", &[0, 2]),
-            ("uhd", &[1]),
-            ("uuu", &[0, 1, 2]),
-            ("uud", &[0, 1]),
-            ("dd", &[]),
-            ("", &[]),
-        ];
-        for (endpoints, expected) in cases {
-            let view = cluster(endpoints);
-            let picked: Vec<usize> = expected.iter().filter_map(|_| Some(view.pick(0, |_| true)?.configured)).collect();
-            assert_eq!(picked, *expected, "{endpoints}");
-            assert_eq!(view.pick(0, |_| true).is_some(), !expected.is_empty(), "{endpoints}");
-        }
-        let view = cluster("uh");
-        assert!(view.pick(0, |endpoint| endpoint.configured != 1).is_none(), "a healthy one was tried already");
-    }
-
-    fn cluster(endpoints: &str) -> ClusterView {
-        let endpoint = |(configured, kind): (usize, char)| {
-            let health = Arc::new(Health::default());
-            health.set(kind != 'u');
-            let address = SocketAddr::from(([127, 0, 0, 1], configured as u16));
-            let id = EndpointId(configured as u64);
-            EndpointView { id, address, server_name: None, configured, drain: kind == 'd', health }
-        };
-        ClusterView {
-            endpoints: endpoints.chars().enumerate().map(endpoint).collect(),
-            order: RoundRobin::new(&vec![1; endpoints.len()]),
-            tls: None,
-            stats: Arc::new(ClusterStats::new(1)),
-            cursors: [Cursor(AtomicU64::new(0))].into(),
-        }
-    }
 
     #[test]
     fn connections_are_counted_in_all_and_by_source() {

@@ -50,13 +50,14 @@ async fn accept(
     mut socket: Listener,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let bound = socket.local_addr();
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok(accepted) => admit(&worker, &listener, accepted),
+            Ok(accepted) => admit(&worker, &listener, accepted, bound),
             Err(error) if is_passing(&error) => {}
             Err(error) => {
                 log::warn!("listener {}: accept: {error}", listener.name);
@@ -65,7 +66,7 @@ async fn accept(
         }
     }
     for accepted in socket.finish().await {
-        admit(&worker, &listener, accepted);
+        admit(&worker, &listener, accepted, bound);
     }
     worker.open.stop_accepting();
 }
@@ -88,14 +89,19 @@ fn is_passing(error: &std::io::Error) -> bool {
 }
 
 /// Serves a connection, unless a rule or a limit refuses it.
-fn admit(worker: &Rc<WorkerCx>, listener: &Rc<ListenerCx>, (reader, writer, peer): (Reader, Writer, SocketAddr)) {
+fn admit(
+    worker: &Rc<WorkerCx>,
+    listener: &Rc<ListenerCx>,
+    (reader, writer, peer): (Reader, Writer, SocketAddr),
+    bound: Option<SocketAddr>,
+) {
     let (generation, id) = listener.generation();
     let view = generation.listener(id);
     let stats = view.stats.shard(worker.worker);
     stats.connections.inc();
     let source = peer.ip().to_canonical();
     // A connection that was reset meanwhile has no address any more.
-    let Ok(local) = writer.local_addr() else { return };
+    let Some(local) = bound.or_else(|| writer.local_addr().ok()) else { return };
     let knock = Knock { protocol: VipProtocol::Tcp, port: local.port(), now: SystemTime::now() };
     if generation.access.verdict(source, knock).is_some() {
         stats.refused.of(Refusal::AccessDenied).inc();

@@ -5,12 +5,14 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::{duration, health};
+use super::{balance, duration, each, health};
+use crate::config::decode::{Map, Optional};
 use crate::config::load::Loader;
-use crate::config::model::{Balance, Cluster, Endpoint, UpstreamProtocol, UpstreamTls};
+use crate::config::model::{Balance, Cluster, Endpoint, Labels, RetryBudget, UpstreamProtocol, UpstreamTls};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
+use crate::config::value::Name;
 
 /// Checks a cluster, and reads the authorities it trusts.
 pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> {
@@ -19,15 +21,28 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
     check_protocol(&raw, protocol, &mut loader.diagnostics);
     let endpoints = raw.endpoints.0.and_then(|list| endpoints(list, &mut loader.diagnostics));
     let tls = raw.tls.map(|tls| check_tls(tls.value, loader));
+    let balance = raw.balance.map_or_else(Balance::default, |balance| balance.value);
+    let hash_on = balance::cluster_rules(raw.hash_on, balance, &mut loader.diagnostics);
+    let affinity = raw.affinity_cookie.map(|raw| balance::affinity_cookie(raw.value, &mut loader.diagnostics));
+    let prefer = prefer(raw.prefer, endpoints.as_deref(), &mut loader.diagnostics);
     let plain = tls.is_none() && protocol != UpstreamProtocol::H2;
     let health_check = raw.health_check.map(|check| health::check(check, plain, &mut loader.diagnostics));
     Some(Cluster {
         name: raw.name.0?.value.0,
-        balance: raw.balance.map_or(Balance::RoundRobin, |balance| balance.value),
+        balance,
+        hash_on: hash_on?,
+        affinity_cookie: match affinity {
+            Some(affinity) => Some(affinity?),
+            None => None,
+        },
+        panic_threshold: raw.panic_threshold.map_or(50, |percent| percent.value.0),
+        prefer: prefer?,
         endpoints: endpoints?,
         connect_timeout: duration(raw.connect_timeout, Duration::from_secs(5)),
         idle_timeout: duration(raw.idle_timeout, Duration::from_secs(60)),
         max_connections: raw.max_connections.map_or(1024, |count| count.value.0),
+        max_requests: raw.max_requests.map(|count| count.value.0),
+        retry_budget: retry_budget(raw.retry_budget),
         max_idle_connections: raw.max_idle_connections.map_or(256, |count| count.value.0),
         dns_refresh: duration(raw.dns_refresh, Duration::from_secs(5)),
         protocol,
@@ -45,6 +60,14 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
     })
 }
 
+fn retry_budget(given: Optional<raw::RetryBudget>) -> RetryBudget {
+    let default = RetryBudget::default();
+    given.map_or(default, |At { value: raw, .. }| RetryBudget {
+        percent: raw.percent.map_or(default.percent, |count| count.value.0),
+        min_retries: raw.min_retries.map_or(default.min_retries, |count| count.value.0),
+    })
+}
+
 fn check_protocol(raw: &raw::Cluster, protocol: UpstreamProtocol, diagnostics: &mut Diagnostics) {
     if let (UpstreamProtocol::Auto, Some(key), None) = (protocol, raw.protocol, &raw.tls) {
         let help = "add `tls`, or say \"h1\" or \"h2\"";
@@ -59,17 +82,29 @@ fn endpoints(list: At<Vec<At<raw::Endpoint>>>, diagnostics: &mut Diagnostics) ->
     if list.value.is_empty() {
         diagnostics.hint(list.span, "no endpoints: requests to this cluster get 503");
     }
-    list.value
-        .into_iter()
-        .map(|endpoint| {
-            let raw = endpoint.value.0;
-            Some(Endpoint {
-                address: raw.address.0?.value.0,
-                weight: raw.weight.map_or(1, |weight| weight.value.0),
-                drain: raw.drain.is_some_and(|drain| drain.value),
-            })
+    each(list.value, |endpoint| {
+        let raw = endpoint.value.0;
+        let labels = balance::labels(raw.labels, diagnostics);
+        Some(Endpoint {
+            address: raw.address.0?.value.0,
+            weight: raw.weight.map_or(1, |weight| weight.value.0),
+            drain: raw.drain.is_some_and(|drain| drain.value),
+            priority: raw.priority.map_or(0, |priority| priority.value.0),
+            labels: labels?,
         })
-        .collect()
+    })
+}
+
+fn prefer(raw: Optional<Map<Name>>, endpoints: Option<&[Endpoint]>, diagnostics: &mut Diagnostics) -> Option<Labels> {
+    let span = raw.as_ref().map(|map| map.span);
+    let labels = balance::labels(raw, diagnostics)?;
+    let has_all = |endpoint: &Endpoint| labels.iter().all(|label| endpoint.labels.contains(label));
+    if let (Some(span), Some(endpoints)) = (span, endpoints)
+        && !endpoints.iter().any(has_all)
+    {
+        diagnostics.warning(span, "not used: no endpoint has these labels");
+    }
+    Some(labels)
 }
 
 fn check_tls(raw: raw::ClusterTls, loader: &mut Loader<'_>) -> Option<UpstreamTls> {

@@ -1,7 +1,7 @@
 //! What tables that refer to others have to know of them.
 
 use super::http_versions;
-use crate::config::model::{HttpVersions, ListenerProtocol};
+use crate::config::model::{HttpVersions, Labels, ListenerProtocol};
 use crate::config::raw;
 
 /// Of a listener.
@@ -14,12 +14,15 @@ pub struct ListenerKind {
 }
 
 /// Of a cluster.
-#[derive(Clone, Copy)]
 pub struct ClusterKind {
     /// Whether endpoints are spoken to over TLS.
     pub has_tls: bool,
     /// Whether they get a PROXY header.
     pub has_proxy_header: bool,
+    /// Whether a key decides who gets a request.
+    pub hashes: bool,
+    /// The labels of each endpoint.
+    pub labels: Vec<Labels>,
 }
 
 /// Of a certificate.
@@ -57,7 +60,13 @@ impl ClusterKind {
     /// Looks at what the file says.
     pub fn of(raw: &raw::Cluster) -> ClusterKind {
         let header = raw.proxy_protocol.and_then(|header| header.value.0);
-        ClusterKind { has_tls: raw.tls.is_some(), has_proxy_header: header.is_some() }
+        let endpoints = raw.endpoints.0.iter().flat_map(|list| &list.value);
+        ClusterKind {
+            has_tls: raw.tls.is_some(),
+            has_proxy_header: header.is_some(),
+            hashes: raw.balance.is_some_and(|balance| balance.value.hashes()),
+            labels: endpoints.map(|endpoint| labels(&endpoint.value.0)).collect(),
+        }
     }
 }
 
@@ -66,4 +75,9 @@ impl CertificateKind {
     pub fn of(raw: &raw::Certificate) -> CertificateKind {
         CertificateKind { http: http_versions(&raw.http) }
     }
+}
+
+fn labels(raw: &raw::EndpointTable) -> Labels {
+    let pairs = raw.labels.iter().flat_map(|map| &map.value.0);
+    pairs.map(|(name, value)| (name.value.clone(), value.value.0.clone())).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::destination::Destination;
 use super::kinds::ListenerKind;
-use super::{Tables, each, only_one, reject_empty};
+use super::{Tables, balance, each, only_one, reject_empty};
 use crate::config::decode::{List, Optional};
 use crate::config::model::{HostPattern, L4Route, ListenerId, ListenerProtocol, WeightedCluster};
 use crate::config::raw;
@@ -32,6 +32,7 @@ pub fn check(
     let listeners = listeners(raw.listeners, &tls, span, names, diagnostics);
     let clusters = clusters(Destination { cluster: raw.cluster, clusters: raw.clusters }, span, names, diagnostics);
     let (listeners, clusters) = (listeners?, clusters?);
+    let subset = balance::subset(raw.subset, raw.subset_fallback, &clusters, names, diagnostics);
     let carries = Carries::of(&listeners, names);
     check_clusters(&clusters, carries, names, diagnostics);
     let idle_timeout = idle_timeout(raw.idle_timeout, carries, span, diagnostics);
@@ -43,6 +44,7 @@ pub fn check(
         without_server_name: tls.without_server_name,
         alpn: tls.alpn,
         clusters: clusters.into_iter().map(|share| share.value).collect(),
+        subset: subset?,
         connect_attempts: raw.connect_attempts.map_or(3, |count| count.value.0),
         idle_timeout,
     })
@@ -182,7 +184,7 @@ impl Carries {
 
 fn check_clusters(clusters: &[At<WeightedCluster>], carries: Carries, names: &Tables, diagnostics: &mut Diagnostics) {
     for share in clusters {
-        let kind = names.cluster_kinds[share.value.cluster.index()];
+        let kind = &names.cluster_kinds[share.value.cluster.index()];
         if carries.datagrams && kind.has_proxy_header {
             let message = "a cluster with `proxy_protocol` is for connections, and this l4_route has datagrams";
             diagnostics.error(share.span, message).help("use a cluster without it");

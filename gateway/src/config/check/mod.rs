@@ -4,6 +4,7 @@
 //! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
 
 mod access;
+mod balance;
 mod certificate;
 mod cluster;
 mod destination;

@@ -171,6 +171,13 @@ impl Wanted {
                 diagnostics.warning(span, message).help(help);
             }
         }
+        let has_tiers = !cluster.prefer.is_empty() || cluster.endpoints.iter().any(|endpoint| endpoint.priority > 0);
+        if has_tiers {
+            let message = format!("`priority` and `prefer` of cluster `{}` are not used for a vip", cluster.name);
+            diagnostics
+                .warning(span, message)
+                .help("all of its endpoints get their share; make a cluster without them");
+        }
     }
 
     fn check_endpoint(&self, cluster: &str, endpoint: &EndpointAddress, span: Span, diagnostics: &mut Diagnostics) {

@@ -1,11 +1,13 @@
 //! `[[route]]` and `[[l4_route]]`.
 
+use super::HashRule;
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
+use crate::config::model::{RetryOn, SubsetFallback};
 use crate::config::report::Diagnostics;
 use crate::config::schema::either_schema;
 use crate::config::value::{
     Alpn, Authority, Cidr, Count, Duration, Expression, GrpcMethod, GrpcService, HeaderName, HeaderValue, Host,
-    HostName, Method, Name, RedirectStatus, Scheme, ServerName, Size, UrlPath,
+    HostName, Method, Name, PositiveDuration, RedirectStatus, Scheme, ServerName, Size, UrlPath,
 };
 
 table! { "[[route]]" later ["filters"]
@@ -28,6 +30,16 @@ pub struct Route {
     /// Several clusters, each with a share of the requests.
     #[schemars(extend("examples" = [[{"name": "api", "weight": 9}, {"name": "api-canary", "weight": 1}]]))]
     pub clusters: Optional<Given<List<WeightedCluster>>>,
+    /// What of a request is the key of clusters with `balance = "maglev"` or `"ring_hash"`, in place of their own rules. Of
+    /// several `clusters`, the key chooses one too.
+    #[schemars(extend("examples" = [[{"cookie": {"name": "session", "ttl": "1h", "path": "/"}}]]))]
+    pub hash_on: Optional<List<HashRule>>,
+    /// Use only the endpoints with all of these labels.
+    #[schemars(extend("examples" = [{"version": "v2"}]))]
+    pub subset: Optional<Map<Name>>,
+    /// Where to go when no endpoint of the `subset` is up: nowhere else, or to any endpoint of the cluster.
+    #[schemars(extend("default" = "none", "examples" = ["any"]))]
+    pub subset_fallback: Optional<SubsetFallback>,
     /// Answer with a redirect.
     pub redirect: Optional<Given<Redirect>>,
     /// Answer from here.
@@ -37,6 +49,8 @@ pub struct Route {
     /// Time from the end of the request to the end of the answer; `"0s"` is no limit, for long downloads.
     #[schemars(extend("default" = "15s", "examples" = ["1m30s"]))]
     pub timeout: Optional<Duration>,
+    /// When a request is sent again. Without it: twice, when no endpoint has looked at it, or a gRPC answer asks for it.
+    pub retry: Optional<Retry>,
     /// Longest request body, in place of the listener's limit.
     #[schemars(extend("examples" = ["1GiB"]))]
     pub body_bytes: Optional<Size>,
@@ -47,6 +61,40 @@ pub struct Route {
     /// Whether requests may become WebSockets; without it such a request is answered with 403.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub websocket: Optional<WebSocket>,
+}
+}
+
+table! { "`retry` of [[route]]"
+/// When a request is sent again, to another endpoint where there is one. The names of `on` are Envoy's.
+pub struct Retry {
+    /// How often a request is sent again at most; 0 is never.
+    #[schemars(extend("default" = 2, "examples" = [1]))]
+    pub attempts: Optional<Count<u32, 0, 10>>,
+    /// Why. `"connect-failure"`: no connection. `"refused-stream"`: the endpoint says that it has not looked at the
+    /// request. `"reset"`: the connection ended before an answer, or `per_try_timeout` passed. `"gateway-error"`: the same,
+    /// or an answer of 502, 503 or 504. `"5xx"`: the same, or any answer of 500 to 599. `"retriable-4xx"`: 409. And of gRPC
+    /// `"cancelled"`, `"deadline-exceeded"`, `"internal"`, `"resource-exhausted"` and `"unavailable"`.
+    #[schemars(extend("default" = ["connect-failure", "refused-stream", "unavailable", "cancelled"], "examples" = [["gateway-error", "connect-failure"]]))]
+    pub on: Optional<List<RetryOn>>,
+    /// Answers with one of these statuses are asked for again.
+    #[schemars(extend("examples" = [[429, 503]]))]
+    pub statuses: Optional<List<Count<u16, 400, 599>>>,
+    /// Whether requests that may have had an effect are sent again too, whatever their method. Without it only those of
+    /// `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE`, and gRPC calls by their status.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub non_idempotent: Optional<bool>,
+    /// Time for each try, to the head of its answer. `timeout` still bounds all of them.
+    #[schemars(extend("examples" = ["2s"]))]
+    pub per_try_timeout: Optional<PositiveDuration>,
+    /// The wait before the first retry is a random time up to this; before the next up to three times as long, then seven.
+    #[schemars(extend("default" = "25ms", "examples" = ["100ms"]))]
+    pub backoff: Optional<PositiveDuration>,
+    /// Longest wait. An answer whose `retry-after` asks for more is passed on. Without it, ten times `backoff`.
+    #[schemars(extend("examples" = ["1s"]))]
+    pub max_backoff: Optional<PositiveDuration>,
+    /// Longest request body that is kept to be sent again. A request with more is sent again only while none of it is sent.
+    #[schemars(extend("default" = "64KiB", "examples" = ["1MiB"]))]
+    pub body_bytes: Optional<Size>,
 }
 }
 
@@ -259,6 +307,12 @@ pub struct L4Route {
     /// Several clusters, each with a share of the connections.
     #[schemars(extend("examples" = [[{"name": "db", "weight": 9}, {"name": "db-new", "weight": 1}]]))]
     pub clusters: Optional<Given<List<WeightedCluster>>>,
+    /// Use only the endpoints with all of these labels.
+    #[schemars(extend("examples" = [{"version": "v2"}]))]
+    pub subset: Optional<Map<Name>>,
+    /// Where to go when no endpoint of the `subset` is up: nowhere else, or to any endpoint of the cluster.
+    #[schemars(extend("default" = "none", "examples" = ["any"]))]
+    pub subset_fallback: Optional<SubsetFallback>,
     /// Endpoints tried for one connection.
     #[schemars(extend("default" = 3, "examples" = [1]))]
     pub connect_attempts: Optional<Count<u32, 1, 100>>,

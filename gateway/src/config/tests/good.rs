@@ -353,6 +353,7 @@ fn listeners_clusters_and_l4_routes_are_read_in_full() {
         without_server_name: false,
         alpn: vec![],
         clusters: vec![share(0, 1), share(1, 0)],
+        subset: None,
         connect_attempts: 5,
         idle_timeout: None,
     };

@@ -1,4 +1,5 @@
 mod bad;
+mod balance;
 mod certificates;
 mod files;
 mod good;

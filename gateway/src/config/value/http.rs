@@ -4,7 +4,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::{is_dns_name, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
-use crate::config::model::{EncodedSlashes, HostPattern, Pattern, UpstreamProtocol};
+use crate::config::model::{EncodedSlashes, HostPattern, Pattern, RetryOn, UpstreamProtocol};
 use crate::config::report::Diagnostics;
 use crate::proto::head;
 
@@ -224,6 +224,20 @@ impl FromText for Expression {
 fn anchored(text: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_REGEX_BYTES).build()
 }
+
+keywords!(RetryOn {
+    "5xx" => RetryOn::ServerError,
+    "gateway-error" => RetryOn::GatewayError,
+    "connect-failure" => RetryOn::ConnectFailure,
+    "refused-stream" => RetryOn::RefusedStream,
+    "reset" => RetryOn::Reset,
+    "retriable-4xx" => RetryOn::Retriable4xx,
+    "cancelled" => RetryOn::Cancelled,
+    "deadline-exceeded" => RetryOn::DeadlineExceeded,
+    "resource-exhausted" => RetryOn::ResourceExhausted,
+    "internal" => RetryOn::Internal,
+    "unavailable" => RetryOn::Unavailable,
+});
 
 keywords!(EncodedSlashes {
     "keep" => EncodedSlashes::Keep,

@@ -1,5 +1,6 @@
 //! How single values are written: durations, sizes, numbers, names.
 
+mod balance;
 mod http;
 mod l4;
 mod net;
@@ -8,6 +9,7 @@ mod tests;
 
 use std::time;
 
+pub use balance::*;
 pub use http::*;
 pub use l4::*;
 pub use net::*;

@@ -8,8 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{Count, Host, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
 use crate::config::model::{
-    AccessAction, Balance, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, TlsVersion,
-    XdpMode,
+    AccessAction, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, TlsVersion, XdpMode,
 };
 use crate::config::report::Diagnostics;
 
@@ -188,8 +187,6 @@ keywords!(XdpMode {
 keywords!(AccessAction { "deny" => AccessAction::Deny, "allow" => AccessAction::Allow });
 
 keywords!(TlsVersion { "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13 });
-
-keywords!(Balance { "round_robin" => Balance::RoundRobin } later ["least_request", "random", "maglev", "ring_hash"]);
 
 keywords!(ListenerProtocol {
     "http" => ListenerProtocol::Http,

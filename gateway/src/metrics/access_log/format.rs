@@ -115,6 +115,7 @@ enum NumberOf {
     DurationMs,
     RequestDurationMs,
     ResponseDurationMs,
+    UpstreamAttempts,
     ConnectionId,
 }
 
@@ -154,6 +155,7 @@ const PLAIN: &[(&str, Operator)] = {
         ("UPSTREAM_LOCAL_ADDRESS", Address(UpstreamLocal, Whole)),
         ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Address(UpstreamLocal, Ip)),
         ("UPSTREAM_LOCAL_PORT", Address(UpstreamLocal, Port)),
+        ("UPSTREAM_REQUEST_ATTEMPT_COUNT", Number(N::UpstreamAttempts)),
         ("UPSTREAM_CLUSTER", Text(T::UpstreamCluster)),
         ("UPSTREAM_TRANSPORT_FAILURE_REASON", Text(T::UpstreamFailure)),
         ("ROUTE_NAME", Text(T::Route)),
@@ -219,6 +221,7 @@ impl NumberOf {
             NumberOf::DurationMs => Some(record.duration_us / 1000),
             NumberOf::RequestDurationMs => record.request_duration_us.map(|us| us / 1000),
             NumberOf::ResponseDurationMs => record.response_duration_us.map(|us| us / 1000),
+            NumberOf::UpstreamAttempts => Some(record.upstream_attempts.into()),
             NumberOf::ConnectionId => Some(record.connection_id),
         }
     }

@@ -11,6 +11,7 @@
 //! | `bytes_received`, `bytes_sent` | bytes of the bodies |
 //! | `duration`, `upstream_service_time` | milliseconds; the second may be `null` |
 //! | `x_forwarded_for`, `user_agent`, `request_id`, `authority` | of the request, or `null` |
+//! | `upstream_attempts` | how often the request was sent |
 //! | `upstream_host`, `upstream_cluster`, `upstream_local_address` | text or `null` |
 //! | `downstream_local_address`, `downstream_remote_address` | `address:port`; the second after trusted proxies |
 //! | `requested_server_name`, `route_name` | text or `null` |
@@ -49,6 +50,7 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     object.text("user_agent", field(Known::UserAgent));
     object.text("request_id", record.request_id());
     object.text("authority", record.authority());
+    object.number("upstream_attempts", Some(record.upstream_attempts.into()));
     object.address("upstream_host", record.upstream_host);
     object.text("upstream_cluster", record.upstream_cluster.map(str::as_bytes));
     object.address("upstream_local_address", record.upstream_local);
@@ -132,6 +134,7 @@ mod tests {
                 "bytes_received": 11, "bytes_sent": 95, "duration": 12, "upstream_service_time": 9,
                 "x_forwarded_for": "203.0.113.9", "user_agent": "curl/8.5.0",
                 "request_id": "6c4b7b0e-1f0a-4d6e-9d5b-2f6f2f9a1c11", "authority": "api.example.com",
+                "upstream_attempts": 3,
                 "upstream_host": "10.0.0.1:8080", "upstream_cluster": "api", "upstream_local_address": null,
                 "downstream_local_address": "[2001:db8::1]:443", "downstream_remote_address": "203.0.113.9:0",
                 "requested_server_name": "api.example.com", "route_name": "api-v1",

@@ -40,6 +40,8 @@ pub struct Record<'a> {
     pub upstream_host: Option<SocketAddr>,
     /// The gateway's own address on the connection to it.
     pub upstream_local: Option<SocketAddr>,
+    /// How often the request was sent.
+    pub upstream_attempts: u32,
     /// The cluster's name.
     pub upstream_cluster: Option<&'a str>,
     /// Why the last connection failed, in words.
@@ -95,6 +97,7 @@ impl<'a> Record<'a> {
             upstream_local: None,
             upstream_cluster: None,
             upstream_failure: None,
+            upstream_attempts: 0,
             upstream_service_us: None,
             route: None,
             listener,
@@ -187,6 +190,7 @@ pub(crate) mod samples {
             upstream_local: None,
             upstream_cluster: Some("api"),
             upstream_failure: None,
+            upstream_attempts: 3,
             upstream_service_us: Some(9_800),
             route: Some("api-v1"),
             listener: "web",

@@ -23,7 +23,13 @@ fn full_page() -> String {
         generation: 7,
         reloads_ok: 6,
         last_reload_unix_s: 1_700_000_000,
-        endpoints: vec![EndpointHealth { cluster: "c".into(), endpoint: "[::1]:80".into(), healthy: true, changes: 2 }],
+        endpoints: vec![EndpointHealth {
+            cluster: "c".into(),
+            endpoint: "[::1]:80".into(),
+            healthy: true,
+            changes: 2,
+            active: Some(3),
+        }],
         xdp_packets: vec![("denied_v4", 12)],
         xdp_interfaces: vec![("eth0".into(), "generic")],
         vips: vec![VipCounts {
@@ -92,6 +98,7 @@ fn shards_add_up_in_the_samples() {
         (r#"gateway_cluster_connections_total{cluster="c"}"#, 1.0),
         (r#"gateway_cluster_endpoint_healthy{cluster="c",endpoint="[::1]:80"}"#, 1.0),
         (r#"gateway_cluster_endpoint_health_changes_total{cluster="c",endpoint="[::1]:80"}"#, 2.0),
+        (r#"gateway_cluster_endpoint_requests_active{cluster="c",endpoint="[::1]:80"}"#, 3.0),
         (r#"gateway_xdp_packets_total{reason="denied_v4"}"#, 12.0),
         (r#"gateway_xdp_flow_entries{table="half_open",ip="6",state="live"}"#, 13.0),
         (r#"gateway_xdp_flow_entries{table="half_open",ip="6",state="over"}"#, 14.0),

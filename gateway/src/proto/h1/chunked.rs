@@ -219,7 +219,7 @@ pub fn is_allowed_trailer(name: &[u8]) -> bool {
     let Some(lower) = lower.get_mut(..name.len()) else { return true };
     lower.copy_from_slice(name);
     lower.make_ascii_lowercase();
-    Known::of(lower) == Known::Other
+    matches!(Known::of(lower), Known::Other | Known::GrpcStatus)
 }
 
 /// No [`Known`] name is longer.

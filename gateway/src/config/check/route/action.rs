@@ -1,12 +1,13 @@
 //! What a route does with its requests.
 
 use crate::config::check::destination::Destination;
-use crate::config::check::{Tables, only_one};
-use crate::config::decode::{Given, Optional};
-use crate::config::model::{Action, Forward, Redirect, Respond};
+use crate::config::check::{Tables, balance, only_one};
+use crate::config::decode::{Given, List, Map, Optional};
+use crate::config::model::{Action, Forward, Redirect, Respond, SubsetFallback};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::Span;
+use crate::config::value::Name;
 
 /// The keys of a route of which one has to be there, and what goes with them.
 pub struct Actions {
@@ -14,6 +15,9 @@ pub struct Actions {
     pub redirect: Optional<Given<raw::Redirect>>,
     pub respond: Optional<Given<raw::Respond>>,
     pub rewrite: Optional<raw::Rewrite>,
+    pub hash_on: Optional<List<raw::HashRule>>,
+    pub subset: Optional<Map<Name>>,
+    pub subset_fallback: Optional<SubsetFallback>,
 }
 
 /// Checks the action. `span` is the route's; `prefix_has_meaning` says whether the matched part of the path is known, so that it can be
@@ -33,10 +37,18 @@ pub fn action(
     if let Some(rewrite) = raw.rewrite.as_ref().filter(|_| !forwards) {
         diagnostics.error(rewrite.span, "`rewrite` needs `cluster` or `clusters`: it changes what an origin gets");
     }
+    if let Some(span) = raw.hash_on.as_ref().map(|key| key.span).or(raw.subset.as_ref().map(|key| key.span))
+        && !forwards
+    {
+        diagnostics.error(span, "`hash_on` and `subset` need `cluster` or `clusters`: they choose among endpoints");
+    }
     if let Some(prefix) = raw.rewrite.as_ref().and_then(|rewrite| rewrite.value.path_prefix.as_ref()) {
         check_replaces_prefix(prefix.span, prefix_has_meaning, diagnostics);
     }
     let clusters = raw.destination.check(names, diagnostics);
+    let known = clusters.as_deref().unwrap_or_default();
+    let hash_on = balance::route_rules(raw.hash_on, known, names, diagnostics);
+    let subset = balance::subset(raw.subset, raw.subset_fallback, known, names, diagnostics);
     let redirect = raw.redirect.map(|raw| check_redirect(raw.value.0?, prefix_has_meaning, diagnostics));
     let respond = raw.respond.map(|raw| check_respond(raw.value.0?, diagnostics));
     if forwards {
@@ -46,6 +58,8 @@ pub fn action(
             clusters: clusters?.into_iter().map(|share| share.value).collect(),
             rewrite_prefix: prefix.map(|prefix| prefix.value.0),
             rewrite_host: host.map(|host| host.value.0),
+            hash_on: hash_on?,
+            subset: subset?,
         }));
     }
     match (redirect, respond) {

@@ -3,6 +3,7 @@
 mod action;
 mod headers;
 mod matcher;
+mod retry;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::config::value::{Host, Name};
 use action::{Actions, action};
 use headers::header_edits;
 use matcher::matcher;
+use retry::retry;
 
 /// Checks a route.
 pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<Route> {
@@ -29,7 +31,15 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
     let destination = Destination { cluster: raw.cluster, clusters: raw.clusters };
     let websocket = websocket(raw.websocket, &destination, diagnostics);
     let action = action(
-        Actions { destination, redirect: raw.redirect, respond: raw.respond, rewrite: raw.rewrite },
+        Actions {
+            destination,
+            redirect: raw.redirect,
+            respond: raw.respond,
+            rewrite: raw.rewrite,
+            hash_on: raw.hash_on,
+            subset: raw.subset,
+            subset_fallback: raw.subset_fallback,
+        },
         span,
         prefix_has_meaning,
         names,
@@ -47,6 +57,7 @@ pub fn check(raw: At<raw::Route>, names: &Tables, diagnostics: &mut Diagnostics)
             Some(timeout) => Some(timeout.value.0).filter(|timeout| !timeout.is_zero()),
             None => Some(Duration::from_secs(15)),
         },
+        retry: retry(raw.retry, diagnostics),
         body_bytes: raw.body_bytes.map(|size| size.value.0),
         request_headers: request_headers?,
         response_headers: response_headers?,

@@ -56,6 +56,7 @@ const OPERATORS: &[(&str, &str, &str)] = &[
     ("%UPSTREAM_LOCAL_ADDRESS%", "-", "-"),
     ("%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "-", "-"),
     ("%UPSTREAM_LOCAL_PORT%", "-", "-"),
+    ("%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "3", "0"),
     ("%UPSTREAM_CLUSTER%", "api", "-"),
     ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "-", "-"),
     ("%ROUTE_NAME%", "api-v1", "-"),

@@ -1,0 +1,161 @@
+use super::*;
+use crate::balance::Place;
+use crate::config::model::Balance;
+
+/// Each endpoint: d drains, u is unhealthy, D is both, h is healthy. Those behind a comma are of the next priority.
+fn cluster(endpoints: &str, balance: Balance) -> ClusterView {
+    let flips = Arc::new(Flips::default());
+    let (mut views, mut places, mut tier) = (Vec::new(), Vec::new(), 0);
+    for kind in endpoints.chars() {
+        if kind == ',' {
+            tier += 1;
+            continue;
+        }
+        let (at, health) = (views.len(), Arc::new(Health::new(flips.clone())));
+        health.set(!"uD".contains(kind));
+        let address = SocketAddr::from(([127, 0, 0, 1], at as u16));
+        let drain = "dD".contains(kind);
+        places.push(Place { at: at as u32, address, weight: 1, tier, drain });
+        views.push(EndpointView {
+            id: EndpointId(at as u64),
+            address,
+            server_name: None,
+            configured: at,
+            drain,
+            health,
+            load: Arc::default(),
+            name: 1000 + at as u64,
+        });
+    }
+    ClusterView {
+        endpoints: views,
+        tls: None,
+        stats: Arc::new(ClusterStats::new(1)),
+        all: Tiers::build(balance, 50, places, 1, [].iter()),
+        subsets: Vec::new(),
+        flips,
+        slow_start_ms: 0,
+        counts_requests: balance == Balance::LeastRequest,
+        affinity: None,
+    }
+}
+
+fn used(view: &ClusterView, ask: &Ask) -> Vec<usize> {
+    let pick = |random| Some(view.pick(&Ask { random, ..*ask }, |_| true)?.configured);
+    let mut used: Vec<usize> = (0..100).filter_map(pick).collect();
+    used.sort_unstable();
+    used.dedup();
+    used
+}
+
+#[test]
+fn requests_go_to_endpoints_that_are_up_and_when_too_few_are_to_all_that_do_not_drain() {
+    let cases: &[(&str, &[usize])] = &[
+        ("hhh", &[0, 1, 2]),
+        ("huh", &[0, 2]),
+        ("hdh", &[0, 2]),
+        ("uhd", &[1]),
+        ("uhu", &[0, 1, 2]),
+        ("uuu", &[0, 1, 2]),
+        ("uud", &[0, 1]),
+        ("dd", &[]),
+        ("", &[]),
+        ("hh,hh", &[0, 1]),
+        ("uu,hh", &[2, 3]),
+        ("uu,uu,h", &[4]),
+        ("dd,hh", &[2, 3]),
+    ];
+    for (endpoints, expected) in cases {
+        assert_eq!(used(&cluster(endpoints, Balance::RoundRobin), &Ask::default()), *expected, "{endpoints}");
+    }
+    let view = cluster("uh", Balance::RoundRobin);
+    assert!(
+        view.pick(&Ask::default(), |endpoint| endpoint.configured != 1).is_none(),
+        "a healthy one was tried already"
+    );
+}
+
+#[test]
+fn a_change_of_health_is_seen_by_the_next_pick() {
+    let view = cluster("hhhh", Balance::Maglev);
+    assert_eq!(used(&view, &Ask::default()), [0, 1, 2, 3]);
+    view.endpoints[2].health.set(false);
+    assert_eq!(used(&view, &Ask::default()), [0, 1, 3]);
+    view.endpoints[0].health.set(false);
+    view.endpoints[1].health.set(false);
+    assert_eq!(used(&view, &Ask::default()), [0, 1, 2, 3], "one of four is too few to be believed");
+    (0..3).for_each(|at| _ = view.endpoints[at].health.set(true));
+    assert_eq!(used(&view, &Ask::default()), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_cookie_names_an_endpoint_that_is_well_or_drains() {
+    // Name, strict, then who gets it.
+    let cases: &[(u64, bool, &[usize])] = &[
+        (1000, true, &[0]),
+        (1001, true, &[1]),
+        (1002, true, &[]),
+        (1003, true, &[]),
+        (77, true, &[]),
+        (1002, false, &[0, 4, 5]),
+        (77, false, &[0, 4, 5]),
+    ];
+    let mut view = cluster("hduDhh", Balance::RoundRobin);
+    for (name, strict, expected) in cases {
+        let by_name = view.endpoints.iter().zip(0..).map(|(endpoint, at)| (endpoint.name, at)).collect();
+        view.affinity = Some(Affinity { by_name, strict: *strict });
+        assert_eq!(used(&view, &Ask { named: Some(*name), ..Ask::default() }), *expected, "{name} {strict}");
+    }
+    assert_eq!(used(&view, &Ask::default()), [0, 4, 5]);
+}
+
+#[test]
+fn a_subset_has_its_endpoints_and_its_fallback() {
+    let mut view = cluster("hhhh", Balance::Random);
+    let place =
+        |at: usize| Place { at: at as u32, address: view.endpoints[at].address, weight: 1, tier: 0, drain: false };
+    let subset = |of: &[usize], fallback| {
+        let places = of.iter().map(|at| place(*at)).collect();
+        Some(SubsetView { tiers: Tiers::build(Balance::Random, 0, places, 1, [].iter()), fallback })
+    };
+    let subsets = vec![
+        subset(&[1, 2], SubsetFallback::None),
+        subset(&[1, 2], SubsetFallback::Any),
+        subset(&[], SubsetFallback::None),
+        subset(&[], SubsetFallback::Any),
+        None,
+    ];
+    view.subsets = subsets;
+    let ids = super::super::subset::ids(5);
+    let of = |view: &ClusterView| -> Vec<Vec<usize>> {
+        ids.iter().map(|id| used(view, &Ask { subset: Some(*id), ..Ask::default() })).collect()
+    };
+    let all = vec![0, 1, 2, 3];
+    assert_eq!(of(&view), [vec![1, 2], vec![1, 2], vec![], all.clone(), all.clone()]);
+    view.endpoints[1].health.set(false);
+    view.endpoints[2].health.set(false);
+    assert_eq!(of(&view), [vec![], vec![0, 3], vec![], vec![0, 3], vec![0, 3]]);
+}
+
+#[test]
+fn requests_are_counted_until_they_end() {
+    let view = cluster("hh", Balance::LeastRequest);
+    let busy = &view.endpoints[0];
+    let (one, other) = (view.begin(busy), view.begin_connection(busy));
+    assert_eq!(busy.load.active(), 2);
+    assert_eq!(used(&view, &Ask::default()), [1]);
+    drop(one);
+    drop(other);
+    assert_eq!(busy.load.active(), 0);
+    let view = cluster("hh", Balance::Random);
+    assert!(view.begin(&view.endpoints[0]).is_none(), "nobody asks");
+}
+
+#[test]
+fn warmth_grows_from_a_tenth_to_the_whole() {
+    let cases = [(0, 1000), (5000, 100), (5500, 100), (10_000, 500), (14_999, 999), (15_000, 1000), (99_000, 1000)];
+    for (now, expected) in cases {
+        let since = if now == 0 { 0 } else { 5000 };
+        assert_eq!(warmth(now, since, 10_000), expected, "{now}");
+    }
+}
