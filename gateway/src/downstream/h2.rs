@@ -1,9 +1,10 @@
 //! A client's HTTP/2 connection: requests beside one another, a task each.
 
+mod lane;
 mod stream;
 
 use std::cell::Cell;
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -16,7 +17,6 @@ use crate::net::{Deadline, Until, now_ms};
 use crate::proto::limits;
 use crate::proxy::{ConnectionCx, WorkerCx};
 use crate::tls;
-use stream::Spare;
 
 type Metered = http2::Metered<tls::Stream>;
 
@@ -33,17 +33,35 @@ struct Shared {
     idle: Deadline,
     /// What the client may still ask for.
     meter: Rc<Meter>,
-    /// Memory of requests that are done.
-    spare: Spare,
 }
 
 /// Serves requests until the client, the limits or an error end the connection.
-pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io: tls::Stream) {
+pub(super) fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io: tls::Stream) -> impl Future<Output = ()> {
     let idle = worker.timers.deadline_in(connection.listener.group);
-    let (active, meter, spare) = (Cell::new(0), Meter::new(), Spare::default());
+    let (active, meter) = (Cell::new(0), Meter::new());
     let metered = Metered::new(io, meter.clone());
-    let shared = Rc::new(Shared { worker, connection, active, idle, meter, spare });
-    let Some(mut h2) = shake(&shared, metered).await else { return };
+    let shared = Rc::new(Shared { worker, connection, active, idle, meter });
+    // Boxed, and made out here: what an idle connection keeps has no room for it, nor for the arguments.
+    let shaken = Box::pin(shake(shared.clone(), metered));
+    async move {
+        let Some(mut h2) = shaken.await else { return };
+        if answer(&shared, &mut h2).await == Ended::Idle {
+            goodbye(&shared, &mut h2).await;
+        }
+    }
+}
+
+/// How a connection's requests came to an end.
+#[derive(PartialEq)]
+enum Ended {
+    /// It was idle for too long, and the client shall know.
+    Idle,
+    /// All has been said.
+    Over,
+}
+
+/// Answers requests for as long as some may come.
+async fn answer(shared: &Rc<Shared>, h2: &mut Connection<Metered, Frame>) -> Ended {
     shared.rest();
     let until = Until::only(&shared.idle);
     let mut closing = pin!(shared.connection.listener.closed());
@@ -60,10 +78,10 @@ pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io
             }
             match h2.poll_accept(cx) {
                 // A client that passes over the first of them never gets the last one, and would be served for ever.
-                Poll::Ready(Some(Ok((_, mut respond)))) if now_ms() > last_call => {
+                Poll::Ready(Some(Ok((_, mut respond)))) if is_closing && now_ms() > last_call => {
                     respond.send_reset(Reason::REFUSED_STREAM);
                 }
-                Poll::Ready(Some(Ok((request, respond)))) => stream::spawn(&shared, request, respond),
+                Poll::Ready(Some(Ok((request, respond)))) => stream::spawn(shared, request, respond),
                 Poll::Ready(Some(Err(error))) => {
                     log::debug!("{}: HTTP/2 with {}: {error}", shared.listener(), shared.connection.peer.addr());
                     return Poll::Ready(());
@@ -82,13 +100,11 @@ pub(super) async fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io
         }
     })
     .await;
-    if !is_closing && !is_calmed && shared.active.get() == 0 {
-        goodbye(&shared, h2).await;
-    }
+    if !is_closing && !is_calmed && shared.active.get() == 0 { Ended::Idle } else { Ended::Over }
 }
 
 /// Reads the client's preface and settings within the time for a head.
-async fn shake(shared: &Shared, io: Metered) -> Option<Connection<Metered, Frame>> {
+async fn shake(shared: Rc<Shared>, io: Metered) -> Option<Connection<Metered, Frame>> {
     let (generation, id) = shared.connection.listener.generation();
     let settings = &generation.config.listeners[id.index()];
     shared.idle.set(settings.limits.header_timeout);
@@ -102,7 +118,7 @@ async fn shake(shared: &Shared, io: Metered) -> Option<Connection<Metered, Frame
 }
 
 /// Says that nothing more is served, to a client that has been idle for too long.
-async fn goodbye(shared: &Shared, mut h2: Connection<Metered, Frame>) {
+async fn goodbye(shared: &Shared, h2: &mut Connection<Metered, Frame>) {
     shared.idle.set_at(now_ms() + limits::LINGER_MS);
     h2.abrupt_shutdown(Reason::NO_ERROR);
     let until = Until::only(&shared.idle);

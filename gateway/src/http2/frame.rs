@@ -17,6 +17,8 @@ pub struct Frame {
 pub struct Flight {
     frames: Cell<usize>,
     bytes: Cell<usize>,
+    /// Somebody waits for them.
+    waited: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -61,11 +63,12 @@ impl Flight {
         self.bytes.get()
     }
 
-    /// Ready once h2 holds nothing.
-    pub(super) fn poll_landed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once h2 holds nothing; says whether that had to be waited for.
+    pub(super) fn poll_landed(&self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.frames.get() == 0 {
-            return Poll::Ready(());
+            return Poll::Ready(self.waited.replace(false));
         }
+        self.waited.set(true);
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());

@@ -1,6 +1,6 @@
 //! Heads between the `http` crate's types, which h2 speaks, and ours.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, uri};
@@ -190,9 +190,14 @@ pub fn write_request(head: &RequestHead, scheme: Scheme, websocket: bool) -> Res
     }
     *request.headers_mut() = write_fields(&head.headers);
     if let BodyLength::Known(length) = head.body {
-        request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+        request.headers_mut().insert(http::header::CONTENT_LENGTH, decimal_value(length));
     }
     Ok(request)
+}
+
+/// A number in digits, in one allocation.
+fn decimal_value(number: u64) -> HeaderValue {
+    HeaderValue::from_bytes(itoa::Buffer::new().format(number).as_bytes()).expect("digits are a value")
 }
 
 /// Reads a response's head into `head`. `ended`: no body follows.
@@ -219,7 +224,7 @@ pub fn write_response(head: &ResponseHead, length: Option<u64>) -> Response<()> 
     *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
     *response.headers_mut() = write_fields(&head.headers);
     if let Some(length) = length {
-        response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, decimal_value(length));
     }
     response
 }
@@ -244,11 +249,9 @@ pub(super) fn read_trailers(fields: &HeaderMap, trailers: &mut Headers) {
     }
 }
 
-/// The fields as h2 wants them, with one allocation for all values. Those that HTTP/2 forbids (RFC 9113 §8.2.2) are left
-/// out, whoever put them in.
+/// The fields as h2 wants them. Those that HTTP/2 forbids (RFC 9113 §8.2.2) are left out, whoever put them in.
 pub(super) fn write_fields(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(headers.len() + 1);
-    let mut values = BytesMut::with_capacity(headers.iter().map(|(_, _, value)| value.len()).sum());
     for (known, name, value) in headers.iter() {
         let is_forbidden = matches!(
             known,
@@ -257,25 +260,50 @@ pub(super) fn write_fields(headers: &Headers) -> HeaderMap {
         if is_forbidden || known == Known::Host {
             continue;
         }
-        values.extend_from_slice(value);
-        let value = values.split().freeze();
-        let name = own_name(known).map_or_else(|| HeaderName::from_bytes(name), Ok);
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value)) {
+        let name = known_name(known).map_or_else(|| HeaderName::from_bytes(name), Ok);
+        if let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) {
+            value.set_sensitive(is_fleeting(known, &name, value.len()));
             map.append(name, value);
         }
     }
     map
 }
 
-/// Names that the gateway adds to every message and the `http` crate does not know: as constants they need no allocation.
-fn own_name(known: Known) -> Option<HeaderName> {
+/// Whether the value is another one in nearly every message. HPACK shall not index it: an index of such values is walked
+/// in vain for each of them, and has no room for those that come again.
+fn is_fleeting(known: Known, name: &HeaderName, len: usize) -> bool {
     match known {
-        Known::XEnvoyExpectedRqTimeoutMs => Some(HeaderName::from_static("x-envoy-expected-rq-timeout-ms")),
-        Known::XEnvoyUpstreamServiceTime => Some(HeaderName::from_static("x-envoy-upstream-service-time")),
-        Known::XForwardedFor => Some(HeaderName::from_static("x-forwarded-for")),
-        Known::XForwardedHost => Some(HeaderName::from_static("x-forwarded-host")),
-        Known::XForwardedProto => Some(HeaderName::from_static("x-forwarded-proto")),
-        Known::XRequestId => Some(HeaderName::from_static("x-request-id")),
-        _ => None,
+        Known::XRequestId | Known::GrpcTimeout | Known::Forwarded | Known::XForwardedFor => true,
+        // A few milliseconds are as many values as can be indexed.
+        Known::XEnvoyUpstreamServiceTime => len > 1,
+        Known::Other => name == "traceparent",
+        _ => false,
     }
+}
+
+/// The name as a constant, which is neither looked up nor allocated.
+fn known_name(known: Known) -> Option<HeaderName> {
+    Some(match known {
+        Known::AcceptEncoding => http::header::ACCEPT_ENCODING,
+        Known::Authorization => http::header::AUTHORIZATION,
+        Known::ContentLength => http::header::CONTENT_LENGTH,
+        Known::ContentType => http::header::CONTENT_TYPE,
+        Known::Cookie => http::header::COOKIE,
+        Known::Date => http::header::DATE,
+        Known::Forwarded => http::header::FORWARDED,
+        Known::GrpcTimeout => const { HeaderName::from_static("grpc-timeout") },
+        Known::Location => http::header::LOCATION,
+        Known::Server => http::header::SERVER,
+        Known::Te => http::header::TE,
+        Known::Trailer => http::header::TRAILER,
+        Known::UserAgent => http::header::USER_AGENT,
+        Known::Via => http::header::VIA,
+        Known::XEnvoyExpectedRqTimeoutMs => const { HeaderName::from_static("x-envoy-expected-rq-timeout-ms") },
+        Known::XEnvoyUpstreamServiceTime => const { HeaderName::from_static("x-envoy-upstream-service-time") },
+        Known::XForwardedFor => const { HeaderName::from_static("x-forwarded-for") },
+        Known::XForwardedHost => const { HeaderName::from_static("x-forwarded-host") },
+        Known::XForwardedProto => const { HeaderName::from_static("x-forwarded-proto") },
+        Known::XRequestId => const { HeaderName::from_static("x-request-id") },
+        _ => return None,
+    })
 }

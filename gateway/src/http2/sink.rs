@@ -46,8 +46,10 @@ impl Sink {
     /// As [`Sink::ready`], for who cannot lend it for the time of a wait.
     pub fn poll_ready(&self, cx: &mut Context<'_>, until: &Until<'_>) -> Poll<io::Result<()>> {
         match self.flight.poll_landed(cx) {
-            Poll::Ready(()) => {
-                until.progress();
+            Poll::Ready(waited) => {
+                if waited {
+                    until.progress();
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => until.poll_passed(cx).map(Err),

@@ -58,6 +58,9 @@ impl Source {
     /// The next payload bytes, or `None` at the end of the body. Frames that are there go together, so that what comes
     /// in many small ones goes out in one.
     pub async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
+        if self.is_done() {
+            return Ok(None);
+        }
         let frame = std::future::poll_fn(|cx| match self.poll_next(cx) {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => until.poll_passed(cx).map(Err),

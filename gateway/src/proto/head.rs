@@ -291,7 +291,8 @@ impl Headers {
     /// The parser has checked both parts; they are not checked again.
     pub fn append_raw(&mut self, name: &[u8], value: &[u8]) {
         let name_at = self.arena.len();
-        self.arena.extend(name.iter().map(u8::to_ascii_lowercase));
+        self.arena.extend_from_slice(name);
+        self.arena[name_at..].make_ascii_lowercase();
         let known = Known::of(&self.arena[name_at..]);
         self.push_value(name_at, name.len(), known, value);
     }

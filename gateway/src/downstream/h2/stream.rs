@@ -10,7 +10,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
 
-use super::Shared;
+use super::{Shared, lane};
 use crate::http2::head::{self, HeadError};
 use crate::http2::{Frame, Meter, Sink, Source};
 use crate::net::{self, Buf, Until};
@@ -18,28 +18,22 @@ use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
 use crate::proto::head::{BodyLength, Headers, Known, ResponseHead};
 use crate::proto::path;
 use crate::proxy::{
-    self, BodySink, BodySource, Downstream, Ending, Exchange, ProxyError, RequestBody, RequestCx, RequestTimers,
-    ResponseSink,
+    self, BodySink, BodySource, Downstream, Ending, Exchange, ProxyError, RequestBody, RequestCx, ResponseSink, Room,
 };
 
-/// Memory of requests that are done, for those to come.
-#[derive(Default)]
-#[expect(clippy::vec_box, reason = "each is handed over several times for one request, and is large")]
-pub(super) struct Spare(RefCell<Vec<Box<Room>>>);
-
-/// Rooms a connection keeps: a browser's or a gRPC client's usual number of requests at once.
-const SPARE: usize = 16;
-
-/// What a request needs besides its stream.
-struct Room {
-    exchange: Exchange,
-    timers: RequestTimers,
+/// A request whose head has been read, or refused.
+pub(super) struct Job {
+    shared: Rc<Shared>,
+    room: Box<Room>,
+    cx: RequestCx,
+    stream: Stream,
+    read: Result<(), ProxyError>,
 }
 
-/// Reads a request's head, and serves it in a task of its own.
+/// Reads a request's head, and has it served in a task of its own.
 pub(super) fn spawn(shared: &Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Frame>) {
     shared.enter();
-    let mut room = shared.spare.take(shared);
+    let mut room = shared.worker.rooms.take(&shared.worker.timers);
     let (generation, listener) = shared.connection.listener.generation();
     let cx = RequestCx { generation, listener };
     room.exchange.begin(Instant::now());
@@ -48,22 +42,16 @@ pub(super) fn spawn(shared: &Rc<Shared>, request: Request<RecvStream>, respond: 
     }
     let read = read_head(&request, &cx, &mut room.exchange);
     let stream = Stream::new(request.into_body(), respond, shared.meter.clone());
-    net::spawn(serve(shared.clone(), room, cx, stream, read));
+    lane::start(Job { shared: shared.clone(), room, cx, stream, read });
 }
 
-async fn serve(
-    shared: Rc<Shared>,
-    mut room: Box<Room>,
-    cx: RequestCx,
-    mut stream: Stream,
-    read: Result<(), ProxyError>,
-) {
+/// Serves a request to its end.
+pub(super) async fn serve(Job { shared, mut room, cx, mut stream, read }: Job) {
     let (worker, connection) = (&*shared.worker, &*shared.connection);
     let Room { exchange, timers } = &mut *room;
     let request = proxy::Request { worker, connection, timers, cx, exchange };
-    // Boxed: a task is copied on its way to its place, and these are large.
     let ending = match read {
-        Ok(()) => Box::pin(proxy::handle(request, &mut stream)).await,
+        Ok(()) => proxy::handle(request, &mut stream).await,
         Err(error) => Box::pin(proxy::refuse(request, &mut stream, error)).await,
     };
     if ending == Ending::Abort {
@@ -73,7 +61,7 @@ async fn serve(
     }
     // What is left of the request's body is of no use: dropping the stream says so to the client (RFC 9113 §8.1).
     drop(stream);
-    shared.spare.put(room);
+    shared.worker.rooms.put(room);
     shared.leave();
 }
 
@@ -89,26 +77,6 @@ fn read_head(request: &Request<RecvStream>, cx: &RequestCx, exchange: &mut Excha
     exchange.expects_continue = received.expect_continue;
     exchange.websocket = received.websocket.then_some(Ok(()));
     path::normalise(&mut exchange.request.target, settings.path).map_err(|error| ProxyError::Path(error.detail()))
-}
-
-impl Spare {
-    fn take(&self, shared: &Shared) -> Box<Room> {
-        let spare = self.0.borrow_mut().pop();
-        spare.unwrap_or_else(|| {
-            let timers = RequestTimers::new(&shared.worker.timers);
-            Box::new(Room { exchange: Exchange::new(Instant::now()), timers })
-        })
-    }
-
-    fn put(&self, mut room: Box<Room>) {
-        let mut spare = self.0.borrow_mut();
-        if spare.len() < SPARE {
-            room.exchange.rest();
-            room.timers.idle.clear();
-            room.timers.end.clear();
-            spare.push(room);
-        }
-    }
 }
 
 /// Both halves of a client's stream.
