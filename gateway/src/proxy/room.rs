@@ -36,7 +36,7 @@ impl Rooms {
         let mut free = self.0.borrow_mut();
         if free.len() < KEPT {
             room.exchange.rest();
-            room.timers.rest();
+            room.timers.clear();
             free.push(room);
         }
     }
