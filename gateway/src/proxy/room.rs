@@ -20,7 +20,7 @@ pub struct Room {
 
 /// A worker's free rooms. The one that was left last is taken first: it is still in the processor's caches.
 #[derive(Default)]
-#[expect(clippy::vec_box, reason = "rooms go in and out as they are, and are large")]
+#[expect(clippy::vec_box, reason = "a room goes from the list to a request and back as it is")]
 pub struct Rooms(RefCell<Vec<Box<Room>>>);
 
 impl Rooms {
