@@ -20,6 +20,7 @@ pub struct Room {
 
 /// A worker's free rooms. The one that was left last is taken first: it is still in the processor's caches.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "each is handed over several times for one request, and is large")]
 pub struct Rooms(RefCell<Vec<Box<Room>>>);
 
 impl Rooms {
