@@ -29,9 +29,9 @@ enum State {
 }
 
 impl Source {
-    /// The body of the message whose head came on this stream.
-    pub fn new(stream: RecvStream) -> Source {
-        let state = if stream.is_end_stream() { State::Done } else { State::Open };
+    /// The body of the message whose head came on this stream. `ended`: that was all of it.
+    pub fn new(stream: RecvStream, ended: bool) -> Source {
+        let state = if ended { State::Done } else { State::Open };
         Source { stream, trailers: Headers::default(), state, received: 0 }
     }
 

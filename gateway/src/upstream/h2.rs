@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use h2::client::{self, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Ping, PingPong, Reason};
 
 use super::UpstreamError;
 use super::pool::Slot;
@@ -58,7 +58,7 @@ pub struct Stream {
 /// The answer's half of a [`Stream`].
 pub struct Answer<'a> {
     response: ResponseFuture,
-    body: Option<RecvStream>,
+    body: Option<Box<Source>>,
     shared: &'a Shared,
 }
 
@@ -222,15 +222,15 @@ impl Answer<'_> {
         });
         let response = response.await?;
         until.progress();
-        http2::head::read_response(&response, response.body().is_end_stream(), head);
-        self.body = Some(response.into_body());
+        let ended = response.body().is_end_stream();
+        http2::head::read_response(&response, ended, head);
+        self.body = Some(Box::new(Source::new(response.into_body(), ended)));
         Ok(())
     }
 
     /// The answer's body, after its head.
     pub fn body(self) -> Box<Source> {
-        let stream = self.body.expect("`head` has been awaited");
-        Box::new(Source::new(stream))
+        self.body.expect("`head` has been awaited")
     }
 }
 

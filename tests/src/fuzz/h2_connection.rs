@@ -109,7 +109,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Frame>, 
         }
     };
     let response = ResponseHead { status, ..ResponseHead::default() };
-    let mut body = Source::new(request.into_body());
+    let mut body = Source::new(request.into_body(), ended);
     loop {
         match body.next(&until).await {
             Ok(Some(_)) => {}

@@ -40,8 +40,9 @@ pub(super) fn spawn(shared: &Rc<Shared>, request: Request<RecvStream>, respond: 
     if shared.worker.log.borrow().is_some() {
         room.exchange.started_wall = SystemTime::now();
     }
-    let read = read_head(&request, &cx, &mut room.exchange);
-    let stream = Stream::new(request.into_body(), respond, shared.meter.clone());
+    let ended = request.body().is_end_stream();
+    let read = read_head(&request, ended, &cx, &mut room.exchange);
+    let stream = Stream::new(Source::new(request.into_body(), ended), respond, shared.meter.clone());
     lane::start(Job { shared: shared.clone(), room, cx, stream, read });
 }
 
@@ -65,10 +66,14 @@ pub(super) async fn serve(Job { shared, mut room, cx, mut stream, read }: Job) {
     shared.leave();
 }
 
-fn read_head(request: &Request<RecvStream>, cx: &RequestCx, exchange: &mut Exchange) -> Result<(), ProxyError> {
+fn read_head(
+    request: &Request<RecvStream>,
+    ended: bool,
+    cx: &RequestCx,
+    exchange: &mut Exchange,
+) -> Result<(), ProxyError> {
     let settings = cx.settings();
     let refused = |error: HeadError| ProxyError::Head { status: error.status(), details: error.detail() };
-    let ended = request.body().is_end_stream();
     let max_fields = usize::from(settings.limits.header_count);
     exchange.request.version = crate::proto::head::Version::Http2;
     let received = head::read_request(request, ended, max_fields, &mut exchange.request).map_err(refused)?;
@@ -99,8 +104,8 @@ enum Response {
 }
 
 impl Stream {
-    fn new(body: RecvStream, respond: SendResponse<Frame>, meter: Rc<Meter>) -> Stream {
-        Stream { body: Source::new(body), response: RefCell::new(Response::Nothing(respond)), meter }
+    fn new(body: Source, respond: SendResponse<Frame>, meter: Rc<Meter>) -> Stream {
+        Stream { body, response: RefCell::new(Response::Nothing(respond)), meter }
     }
 
     fn halves(&mut self) -> (Body<'_>, Out<'_>) {
