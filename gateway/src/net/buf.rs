@@ -9,8 +9,9 @@ pub const TINY: usize = 1024;
 /// Capacity for message heads and small bodies: holds nearly every response head in one receive.
 pub const SMALL: usize = 8 * 1024;
 
-/// Capacity for streamed bodies. Larger ones gain little per system call and cost memory per busy connection.
-pub const LARGE: usize = 64 * 1024;
+/// Capacity for streamed bodies. Each receive and each send costs acknowledgements, wake-ups of the peer and turns of the
+/// loop, whatever it moves; one of 128 KiB has half as many of them for a byte as one of 64 KiB.
+pub const LARGE: usize = 128 * 1024;
 
 /// Bytes kept free in front of received data, so that a chunk-size line is written there and not copied around.
 pub const HEADROOM: usize = 24;
@@ -21,12 +22,13 @@ const TAILROOM: usize = 8;
 /// What of a buffer's size no receive can fill.
 pub(super) const OVERHEAD: usize = HEADROOM + TAILROOM;
 
-/// Free buffers a worker keeps of each size; above it they go back to the allocator. 256 × 64 KiB = 16 MiB at most.
-const KEPT: usize = 256;
+/// Free buffers a worker keeps of each size; above it they go back to the allocator.
+const KEPT: [usize; 3] = [256, 256, FILLED];
 
-/// Large buffers of a worker that bodies may fill at once: what is pooled, in use. More bodies than that come in small
-/// ones until others have moved on. Thousands of streams whose peers have stopped then hold 16 to 32 KiB each, and not 128.
-const FILLED: usize = KEPT;
+/// Large buffers of a worker that bodies may fill at once, 16 MiB: what is pooled, in use. More bodies than that come in
+/// small ones until others have moved on. Thousands of streams whose peers have stopped then hold 16 to 32 KiB each, and
+/// not 256.
+const FILLED: usize = 128;
 
 /// The sizes that are pooled.
 const SIZES: [usize; 3] = [TINY, SMALL, LARGE];
@@ -224,7 +226,7 @@ impl Drop for Buf {
         // The thread may be ending, and the pool with it: then the allocator gets the buffer.
         let _ = POOL.try_with(|pool| {
             let Ok(mut pool) = pool.try_borrow_mut() else { return };
-            if pool[class].len() < KEPT {
+            if pool[class].len() < KEPT[class] {
                 pool[class].push(bytes);
             }
         });

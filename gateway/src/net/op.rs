@@ -104,10 +104,23 @@ fn set_poll_first(entry: &mut squeue::Entry) {
     unsafe { std::ptr::from_mut(entry).byte_add(IOPRIO_AT).cast::<u16>().write(POLL_FIRST) };
 }
 
+/// What follows the bytes of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Nobody knows, so they go out now.
+    Unknown,
+    /// More bytes, at once: what does not fill a segment waits for them (`MSG_MORE`).
+    More,
+}
+
 /// Sends the buffer's content, or the first part of it.
-pub(super) fn send(fd: &Fd, buf: Buf) -> Op<Buf> {
+pub(super) fn send(fd: &Fd, buf: Buf, then: Then) -> Op<Buf> {
     let content = buf.as_slice();
-    let entry = opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(libc::MSG_NOSIGNAL).build();
+    let flags = match then {
+        Then::Unknown => libc::MSG_NOSIGNAL,
+        Then::More => libc::MSG_NOSIGNAL | libc::MSG_MORE,
+    };
+    let entry = opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(flags).build();
     // SAFETY: as for `recv`.
     unsafe { Op::submit(fd, buf, entry) }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::buf::{Buf, LARGE, OVERHEAD, SMALL, TINY};
-use super::op::{self, Completion, Expect, Fd, Op, SockAddr};
+use super::op::{self, Completion, Expect, Fd, Op, SockAddr, Then};
 use super::socket;
 use super::until::Until;
 
@@ -269,9 +269,19 @@ impl Writer {
     /// Sends the whole buffer. After an error, a passed deadline or a dropped future the connection can only be closed:
     /// nobody knows how much of the buffer went out.
     pub async fn send(&mut self, buf: Buf, until: &Until<'_>) -> io::Result<()> {
+        self.send_then(buf, Then::Unknown, until).await
+    }
+
+    /// As [`Writer::send`], where the caller has the next bytes already and sends them at once: what does not fill a
+    /// segment waits for them.
+    pub async fn send_more(&mut self, buf: Buf, until: &Until<'_>) -> io::Result<()> {
+        self.send_then(buf, Then::More, until).await
+    }
+
+    async fn send_then(&mut self, buf: Buf, then: Then, until: &Until<'_>) -> io::Result<()> {
         let mut rest = buf;
         while !rest.is_empty() {
-            let op = self.pending.insert(op::send(&self.socket.fd, rest));
+            let op = self.pending.insert(op::send(&self.socket.fd, rest, then));
             let (result, buf) = wait_for(op, until).await?;
             (self.pending, rest) = (None, buf);
             match result {

@@ -9,7 +9,7 @@ use rustls::Connection;
 
 use crate::net::{self, Buf, LARGE, SMALL, Until};
 
-/// Plaintext encrypted in one go: with the records' overhead it still fits a large buffer.
+/// Plaintext encrypted in one go: with the records' overhead it is still below the 64 KiB that rustls buffers.
 const BATCH: usize = 48 * 1024;
 
 /// The receiving half.
@@ -109,6 +109,17 @@ pub(super) async fn flush(tls: &RefCell<Connection>, raw: &mut net::Writer, unti
     }
 }
 
+/// As [`flush`], where the caller has more to send at once, so that the end of a batch is no segment of its own.
+async fn flush_more(tls: &RefCell<Connection>, raw: &mut net::Writer, until: &Until<'_>) -> io::Result<()> {
+    loop {
+        let records = records(&mut tls.borrow_mut())?;
+        match records {
+            Some(records) => raw.send_more(records, until).await?,
+            None => return Ok(()),
+        }
+    }
+}
+
 fn records(tls: &mut Connection) -> io::Result<Option<Buf>> {
     if !tls.wants_write() {
         return Ok(None);
@@ -127,7 +138,10 @@ impl TlsWriter {
             let batch = buf.len().min(BATCH);
             self.tls.borrow_mut().writer().write_all(&buf.as_slice()[..batch])?;
             buf.consume(batch);
-            flush(&self.tls, &mut self.raw, until).await?;
+            match buf.is_empty() {
+                true => flush(&self.tls, &mut self.raw, until).await?,
+                false => flush_more(&self.tls, &mut self.raw, until).await?,
+            }
         }
         Ok(())
     }
