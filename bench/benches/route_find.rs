@@ -123,6 +123,8 @@ fn route(host: String, path: PathMatch) -> Route {
         response_headers: HeaderEdits::default(),
         retry: Retry::unless_said(),
         websocket: None,
+        filters: Vec::new(),
+        mirrors: None,
     }
 }
 

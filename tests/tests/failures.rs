@@ -218,11 +218,14 @@ fn a_vanished_client_takes_its_upload_with_it() {
 fn a_client_that_vanishes_while_it_waits_frees_the_origin() {
     let origin = Origin::start("a");
     let gateway = Gateway::in_front_of(origin.addr());
-    let mut client = gateway.connect();
-    client.send(client::request("GET", "/hold", ""));
-    origin.wait_held(1);
-    client.reset();
-    flagged(&gateway, "DC", 1);
+    // Also one that has nothing more to send.
+    for (count, headers) in [(1, ""), (2, "connection: close\r\n")] {
+        let mut client = gateway.connect();
+        client.send(client::request("GET", "/hold", headers));
+        origin.wait_held(count as usize);
+        client.reset();
+        flagged(&gateway, "DC", count);
+    }
     let active = |gateway: &Gateway| gateway.metrics().sum("gateway_listener_requests_active", &[]);
     assert_eq!(active(&gateway), 0.0);
 }

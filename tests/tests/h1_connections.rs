@@ -31,6 +31,20 @@ fn connection_close_of_the_client_is_obeyed() {
 }
 
 #[test]
+fn what_follows_a_last_request_does_not_cost_the_client_its_answer() {
+    let origin = Origin::start("a");
+    let gateway = Gateway::in_front_of(origin.addr());
+    let mut client = gateway.connect();
+    client.send(client::request("GET", "/hold", "connection: close\r\n"));
+    origin.wait_held(1);
+    // Unread when the gateway closes, this would reset the connection.
+    client.send("\r\n");
+    origin.release();
+    assert_eq!(client.response().text(), "released");
+    assert_eq!(client.end(), End::Closed);
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order() {
     let origin = Origin::start("a");
     let gateway = Gateway::in_front_of(origin.addr());

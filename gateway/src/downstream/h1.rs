@@ -36,11 +36,7 @@ async fn await_request(connection: &ConnectionCx, reader: &mut Reader, idle: &De
     if !reader.data().is_empty() {
         return true;
     }
-    let timeout = {
-        let (generation, id) = connection.listener.generation();
-        generation.config.listeners[id.index()].limits.idle_timeout
-    };
-    idle.set(connection.listener.patience(timeout));
+    idle.set(connection.listener.idle_timeout());
     let filled = match is_first {
         // It follows the handshake at once, and is here already when we get to the connection.
         true => reader.fill(&Until::only(idle)).await,

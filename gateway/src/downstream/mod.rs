@@ -157,7 +157,7 @@ async fn begins_with(
     let (generation, id) = listener.generation();
     let limits = &generation.config.listeners[id.index()].limits;
     let deadline = worker.timers.deadline_in(listener.group);
-    deadline.set(listener.patience(limits.idle_timeout));
+    deadline.set(listener.idle_timeout());
     loop {
         let have = reader.data();
         if have.len() >= bytes.len() || !bytes.starts_with(have) {

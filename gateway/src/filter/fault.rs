@@ -103,8 +103,10 @@ mod tests {
         let own = (Some(1_000), Some(Http(503)));
         let none = (None, None);
         let hour = 60 * 60 * 1_000;
+        type Hit = (Option<u64>, Option<AbortStatus>);
         // Headers on, delay and abort of the configuration, random, fields, what happens.
-        let cases: &[(bool, (Option<u64>, Option<AbortStatus>), u32, &[(&str, &str)], _)] = &[
+        type Case<'a> = (bool, Hit, u32, &'a [(&'a str, &'a str)], Hit);
+        let cases: &[Case<'_>] = &[
             (false, own, HIT, &[], (Some(1_000), Some(Http(503)))),
             (false, own, MISS, &[], (None, None)),
             (false, own, HIT, &[("x-envoy-fault-delay-request", "5")], (Some(1_000), Some(Http(503)))),

@@ -184,12 +184,6 @@ impl Deadline {
         self.slot.passed.set(false);
     }
 
-    /// There is no deadline, and nobody waits for it: whoever did may be gone.
-    pub fn rest(&self) {
-        self.clear();
-        self.slot.waker.take();
-    }
-
     /// Whether it has passed. A waiting task polls this each time it is woken.
     pub fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.slot.passed.get() {

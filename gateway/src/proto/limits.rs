@@ -7,8 +7,8 @@ pub const HEADER_COUNT_MAX: usize = 1024;
 /// [`Headers`](super::head::Headers) are 32 bits wide.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Memory that a connection keeps for its next head: what nearly all heads need. A longer one is allocated for and then
-/// given back, so that ten thousand idle connections do not each hold the longest head they ever saw.
+/// Memory that is kept for the next head: what nearly all heads need. A longer one is allocated for and then given back,
+/// so that what is kept for thousands of requests is not for each the longest head it ever saw.
 pub const KEPT_HEAD_BYTES: usize = 4 * 1024;
 
 /// Longest field name. [`Headers`](super::head::Headers) keeps the length in 16 bits: a longer name would come out cut

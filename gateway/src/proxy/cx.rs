@@ -142,8 +142,10 @@ impl ListenerCx {
         self.closing.get()
     }
 
-    /// How long an idle connection is waited for, which would be `timeout` if there were no end in sight.
-    pub fn patience(&self, timeout: Duration) -> Duration {
+    /// How long a connection waits for its next request.
+    pub fn idle_timeout(&self) -> Duration {
+        let (generation, id) = &*self.current.borrow();
+        let timeout = generation.config.listeners[id.index()].limits.idle_timeout;
         match self.is_closing() {
             true => timeout.min(Duration::from_millis(limits::CLOSING_IDLE_MS)),
             false => timeout,
@@ -217,9 +219,9 @@ impl RequestTimers {
     }
 
     /// Neither is set any more.
-    pub fn rest(&self) {
-        self.idle.rest();
-        self.end.rest();
+    pub fn clear(&self) {
+        self.idle.clear();
+        self.end.clear();
     }
 
     /// Whether the request is over, and not just a try.

@@ -20,6 +20,7 @@ pub struct Room {
 
 /// A worker's free rooms. The one that was left last is taken first: it is still in the processor's caches.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "rooms go in and out as they are, and are large")]
 pub struct Rooms(RefCell<Vec<Box<Room>>>);
 
 impl Rooms {
@@ -36,7 +37,7 @@ impl Rooms {
         let mut free = self.0.borrow_mut();
         if free.len() < KEPT {
             room.exchange.rest();
-            room.timers.rest();
+            room.timers.clear();
             free.push(room);
         }
     }
