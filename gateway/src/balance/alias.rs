@@ -21,8 +21,9 @@ impl Alias {
     /// For endpoints of these weights, each at least 1.
     pub fn new(weights: &[u16]) -> Alias {
         let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
-        let scale = |weight: u16| u64::from(weight) * WHOLE * weights.len() as u64 / total;
-        // 65 535 * 2^32 * endpoints is below 2^64 for 65 536 endpoints; a cluster has fewer addresses than that.
+        // At most 2^32 for each endpoint, so that the result fits.
+        let whole = u128::from(WHOLE) * weights.len() as u128;
+        let scale = |weight: u16| (u128::from(weight) * whole / u128::from(total)) as u64;
         let mut left: Vec<u64> = weights.iter().map(|&weight| scale(weight)).collect();
         let mut columns: Vec<Column> = (0..).take(weights.len()).map(|other| Column { own: WHOLE, other }).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..left.len()).partition(|&at| left[at] < WHOLE);
@@ -74,6 +75,7 @@ mod tests {
                 assert!(off <= 5.0 * deviation + 1.0, "{weights:?}: {counts:?}");
             }
         }
+        assert!(Alias::new(&vec![u16::MAX; 70_000]).draw(&mut Bits::of(1)).is_some());
         assert_eq!(Alias::new(&[]).draw(&mut Bits::of(1)), None);
     }
 }
