@@ -122,6 +122,8 @@ fn route(host: String, path: PathMatch) -> Route {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         websocket: None,
+        filters: vec![],
+        mirrors: None,
     }
 }
 

@@ -104,7 +104,9 @@ mod tests {
         let none = (None, None);
         let hour = 60 * 60 * 1_000;
         // Headers on, delay and abort of the configuration, random, fields, what happens.
-        let cases: &[(bool, (Option<u64>, Option<AbortStatus>), u32, &[(&str, &str)], _)] = &[
+        type Wish = (Option<u64>, Option<AbortStatus>);
+        type Case<'a> = (bool, Wish, u32, &'a [(&'a str, &'a str)], Wish);
+        let cases: &[Case<'_>] = &[
             (false, own, HIT, &[], (Some(1_000), Some(Http(503)))),
             (false, own, MISS, &[], (None, None)),
             (false, own, HIT, &[("x-envoy-fault-delay-request", "5")], (Some(1_000), Some(Http(503)))),
