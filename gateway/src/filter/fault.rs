@@ -103,9 +103,9 @@ mod tests {
         let own = (Some(1_000), Some(Http(503)));
         let none = (None, None);
         let hour = 60 * 60 * 1_000;
-        type Hit = (Option<u64>, Option<AbortStatus>);
         // Headers on, delay and abort of the configuration, random, fields, what happens.
-        type Case<'a> = (bool, Hit, u32, &'a [(&'a str, &'a str)], Hit);
+        type Wish = (Option<u64>, Option<AbortStatus>);
+        type Case<'a> = (bool, Wish, u32, &'a [(&'a str, &'a str)], Wish);
         let cases: &[Case<'_>] = &[
             (false, own, HIT, &[], (Some(1_000), Some(Http(503)))),
             (false, own, MISS, &[], (None, None)),
