@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
 use gateway::config::model::{
-    Action, HeaderEdits, HeaderMatch, HostPattern, ListenerId, PathMatch, Respond, Route, RouteMatch, ValueMatch,
+    Action, HeaderEdits, HeaderMatch, HostPattern, ListenerId, PathMatch, Respond, Retry, Route, RouteMatch, ValueMatch,
 };
 use gateway::proto::head::{HeaderName, RequestHead};
 use gateway::route::{Query, Table};
@@ -121,6 +121,7 @@ fn route(host: String, path: PathMatch) -> Route {
         body_bytes: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        retry: Retry::unless_said(),
         websocket: None,
         filters: vec![],
         mirrors: None,
