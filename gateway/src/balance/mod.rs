@@ -7,6 +7,7 @@ pub mod hash;
 pub mod key;
 mod load;
 pub mod maglev;
+pub mod outlier;
 pub mod retry;
 mod ring;
 mod round_robin;

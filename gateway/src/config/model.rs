@@ -8,6 +8,7 @@ mod cluster;
 mod filter;
 mod l4;
 mod mirror;
+mod outlier;
 mod retry;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub use cluster::*;
 pub use filter::*;
 pub use l4::*;
 pub use mirror::*;
+pub use outlier::*;
 pub use retry::*;
 
 /// One whole configuration.

@@ -8,11 +8,13 @@
 mod balance;
 mod filter;
 mod l4;
+mod outlier;
 mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
+pub use outlier::OutlierDetection;
 pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
     WebSocket, WeightedCluster,
@@ -316,6 +318,8 @@ pub struct Cluster {
     /// Ask each endpoint whether it is well, once however many workers there are. Without it all are taken to be.
     /// `panic_threshold` says when the checks are not believed.
     pub health_check: Optional<HealthCheck>,
+    /// Leave endpoints out for a while that answer badly. Without it nobody's answers are taken amiss.
+    pub outlier_detection: Optional<OutlierDetection>,
     /// The time in which the share of an endpoint that is new, or healthy again, grows from a tenth to all of its weight.
     /// `"0s"` is at once. Requests that go by a key are shared out by the full weights.
     #[schemars(extend("default" = "0s", "examples" = ["30s"]))]

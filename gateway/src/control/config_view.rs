@@ -6,6 +6,7 @@
 mod balance;
 mod filter;
 mod l4;
+mod outlier;
 mod retry;
 
 use std::time::{Duration, SystemTime};
@@ -194,6 +195,7 @@ fn view_cluster(cluster: &Cluster) -> Value {
         proxy_protocol,
         tls,
         health_check,
+        outlier_detection,
         slow_start,
     } = cluster;
     let protocol = match protocol {
@@ -230,6 +232,7 @@ fn view_cluster(cluster: &Cluster) -> Value {
             "verify": verify,
         })),
         "health_check": health_check.as_ref().map(l4::view_health_check),
+        "outlier_detection": outlier_detection.as_ref().map(outlier::view_outliers),
         "slow_start": duration(*slow_start),
     })
 }
@@ -486,6 +489,7 @@ mod tests {
                 proxy_protocol: None,
                 tls: None,
                 health_check: None,
+                outlier_detection: None,
                 slow_start: Duration::ZERO,
             }],
             routes: vec![Route {

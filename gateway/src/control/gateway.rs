@@ -19,6 +19,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::health::Checks;
 use super::log_writer::{self, LogWriter};
+use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
 use super::{drop_log, resolve, services};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
@@ -124,6 +125,15 @@ pub enum AdminSocket {
     New(TcpListener),
 }
 
+/// What is to be done about endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointEvent {
+    /// One has become healthy or unhealthy, or the next step of a slow start is due: [`share_anew`](Gateway::share_anew).
+    Shares,
+    /// An interval of outlier detection is over: [`compare_endpoints`](Gateway::compare_endpoints).
+    Interval,
+}
+
 /// The workers and what they serve.
 pub struct Gateway {
     path: PathBuf,
@@ -136,6 +146,7 @@ pub struct Gateway {
     admin_socket: AdminSocket,
     resolved: Resolved,
     checks: Checks,
+    outliers: Outliers,
     /// The kernel's tables may not be what the running configuration says: a refused one is partly in them.
     in_doubt: bool,
     log: Option<LogWriter>,
@@ -173,6 +184,7 @@ impl Gateway {
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
             checks: Checks::default(),
+            outliers: Outliers::default(),
             in_doubt: false,
             log: None,
             watched: Vec::new(),
@@ -257,9 +269,8 @@ impl Gateway {
         self.commit(snapshot, resolved, Vec::new(), None).await
     }
 
-    /// Waits until an endpoint has become healthy or unhealthy, or the next step of a slow start is due. Then
-    /// [`share_anew`](Gateway::share_anew) is. Nothing is lost when the future is dropped.
-    pub async fn endpoints_changed(&mut self) {
+    /// Waits until something is to be done about endpoints. Nothing is lost when the future is dropped.
+    pub async fn endpoints(&mut self) -> EndpointEvent {
         let Some(current) = &self.current else { return std::future::pending().await };
         let step = services::next_step(&current.config, &self.checks.now(current));
         let step = async {
@@ -269,8 +280,16 @@ impl Gateway {
             }
         };
         tokio::select! {
-            () = self.checks.changed() => {}
-            () = step => {}
+            () = self.checks.changed() => EndpointEvent::Shares,
+            () = step => EndpointEvent::Shares,
+            () = self.outliers.due() => EndpointEvent::Interval,
+        }
+    }
+
+    /// Compares the endpoints of clusters whose interval of outlier detection is over.
+    pub fn compare_endpoints(&mut self) {
+        if let Some(current) = &self.current {
+            self.outliers.end_intervals(current);
         }
     }
 
@@ -467,6 +486,7 @@ impl Gateway {
         let way = |vip| Some(ways.get(wanted.iter().position(|other| other == vip)?)?.clone());
         let ways: Vec<Vec<ProbeWay>> = asked.iter().map(|vips| vips.iter().filter_map(way).collect()).collect();
         self.checks.follow(snapshot, &ways);
+        self.outliers.follow(snapshot);
     }
 
     fn sync_services(&self, snapshot: &Snapshot) -> Result<(), ReloadError> {

@@ -10,6 +10,7 @@ pub mod health;
 mod lists_view;
 pub mod log_writer;
 pub mod notify;
+pub mod outliers;
 pub mod resolve;
 pub mod run;
 pub mod services;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
-use super::gateway::{AdminSocket, Gateway, ReloadError};
+use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::watch::FileWatch;
 use super::{config_view, notify, resolve};
 use crate::config::Files;
@@ -56,7 +56,7 @@ enum Event {
     ReloadRequested(ReloadRequest),
     ReopenLog,
     Resolve,
-    Endpoints,
+    Endpoints(EndpointEvent),
     Check,
     Stop,
 }
@@ -124,7 +124,8 @@ impl Control {
                         log::error!("{error}");
                     }
                 }
-                Event::Endpoints => self.share_anew(),
+                Event::Endpoints(EndpointEvent::Shares) => self.share_anew(),
+                Event::Endpoints(EndpointEvent::Interval) => self.gateway.compare_endpoints(),
                 Event::Check => {
                     self.gateway.shared().keep_time();
                     if let Some(number) = self.gateway.dead_worker() {
@@ -163,7 +164,7 @@ impl Control {
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
             () = files => Event::Reload("a file changed"),
             () = resolve => Event::Resolve,
-            () = self.gateway.endpoints_changed() => Event::Endpoints,
+            event = self.gateway.endpoints() => Event::Endpoints(event),
             _ = self.check.tick() => Event::Check,
         }
     }

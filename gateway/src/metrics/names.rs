@@ -111,8 +111,12 @@ families! {
         "Requests in progress that have been sent again."
     CLUSTER_REQUEST_OVERFLOW = Counter "gateway_cluster_requests_overflow_total" ["cluster"]
         "Requests refused because the cluster had as many in progress as it may."
+    CLUSTER_EJECTIONS = Counter "gateway_cluster_ejections_total" ["cluster", "reason"]
+        "Times an endpoint was ejected for its answers."
+    CLUSTER_EJECTIONS_LET_GO = Counter "gateway_cluster_ejections_let_go_total" ["cluster", "reason"]
+        "Times an endpoint stood out by its answers and was not ejected: as many were as may be, or such findings do not eject."
     CLUSTER_HEALTHY = Gauge "gateway_cluster_endpoint_healthy" ["cluster", "endpoint"]
-        "1 when the endpoint takes requests, else 0: it drains or its health checks fail."
+        "1 when the endpoint takes requests, else 0: it drains, its health checks fail, or it is ejected for its answers."
     CLUSTER_HEALTH_CHANGES = Counter "gateway_cluster_endpoint_health_changes_total" ["cluster", "endpoint"]
         "Times the endpoint became unhealthy or healthy again."
     CLUSTER_ENDPOINT_ACTIVE = Gauge "gateway_cluster_endpoint_requests_active" ["cluster", "endpoint"]

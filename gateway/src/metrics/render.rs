@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::flags::ResponseFlag;
 use super::names::{self, Family};
 use super::registry::Registry;
-use super::shard::{ByCode, CodeClass, Counter, DURATION_BOUNDS_US, Gauge, Refusal, RouteShard, Sharded};
+use super::shard::{
+    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, Refusal, RouteShard,
+    Sharded,
+};
 
 /// The `Content-Type` of [`render`]'s output.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -181,6 +184,8 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.levels(&names::CLUSTER_REQUESTS_ACTIVE, &all, |shard| &shard.requests_active);
     page.levels(&names::CLUSTER_RETRIES_ACTIVE, &all, |shard| &shard.retries_active);
     page.sums(&names::CLUSTER_REQUEST_OVERFLOW, &all, |shard| &shard.request_overflow);
+    page.findings(&names::CLUSTER_EJECTIONS, &all, |shard| &shard.ejections);
+    page.findings(&names::CLUSTER_EJECTIONS_LET_GO, &all, |shard| &shard.findings_let_go);
     page.family(&names::CLUSTER_HEALTHY, |family| {
         for health in &extra.endpoints {
             family.sample(&[&health.cluster, &health.endpoint], u8::from(health.healthy));
@@ -328,6 +333,25 @@ impl Page<'_> {
     fn levels<T: Default>(&mut self, family: &'static Family, all: &Named<T>, gauge: impl Fn(&T) -> &Gauge) {
         self.family(family, |family| {
             all.iter().for_each(|(name, stats)| family.sample(&[name], stats.level(&gauge)));
+        });
+    }
+
+    /// A cluster without a finding is left out: most have none.
+    fn findings(
+        &mut self,
+        family: &'static Family,
+        all: &Named<ClusterShard>,
+        findings: impl Fn(&ClusterShard) -> &ByFinding,
+    ) {
+        self.family(family, |family| {
+            for (name, stats) in all {
+                for finding in Finding::ALL {
+                    let count = stats.sum(|shard| findings(shard).of(finding));
+                    if count > 0 {
+                        family.sample(&[name, finding.as_str()], count);
+                    }
+                }
+            }
         });
     }
 

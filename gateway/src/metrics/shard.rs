@@ -234,6 +234,47 @@ impl ByRefusal {
     }
 }
 
+/// Why an endpoint stands out among those of its cluster: Envoy's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Finding {
+    /// Bad answers in a row, or none.
+    Consecutive5xx,
+    /// The same of 502, 503, 504 and no answer.
+    ConsecutiveGatewayFailure,
+    /// Far fewer good answers than the others have.
+    SuccessRate,
+    /// More bad answers than are bearable.
+    FailurePercentage,
+}
+
+impl Finding {
+    /// Every one, in order.
+    pub const ALL: [Finding; 4] =
+        [Finding::Consecutive5xx, Finding::ConsecutiveGatewayFailure, Finding::SuccessRate, Finding::FailurePercentage];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Finding::Consecutive5xx => "consecutive_5xx",
+            Finding::ConsecutiveGatewayFailure => "consecutive_gateway_failure",
+            Finding::SuccessRate => "success_rate",
+            Finding::FailurePercentage => "failure_percentage",
+        }
+    }
+}
+
+/// A counter for each [`Finding`].
+#[derive(Debug, Default)]
+pub struct ByFinding([Counter; Finding::ALL.len()]);
+
+impl ByFinding {
+    /// The counter of a finding.
+    pub fn of(&self, finding: Finding) -> &Counter {
+        &self.0[finding as usize]
+    }
+}
+
 /// What one worker counts for one listener.
 #[derive(Debug, Default)]
 pub struct ListenerShard {
@@ -314,6 +355,10 @@ pub struct ClusterShard {
     pub retry_overflow: Counter,
     /// Requests refused because there were as many as there may be.
     pub request_overflow: Counter,
+    /// Times that an endpoint stood out and was ejected, by why.
+    pub ejections: ByFinding,
+    /// Times that it was not ejected.
+    pub findings_let_go: ByFinding,
 }
 
 /// What one worker counts for one rate limit.
@@ -367,7 +412,7 @@ pub struct WorkerShard {
 #[repr(align(128))]
 struct CachePadded<T>(T);
 
-/// One `T` for each worker, made when that worker first counts something: a hundred thousand routes of which a few
+/// One `T` for each worker and one for the control thread, made when that thread first counts something: a hundred thousand routes of which a few
 /// hundred see traffic cost what those few hundred cost.
 #[derive(Debug)]
 pub struct Sharded<T> {
@@ -375,9 +420,14 @@ pub struct Sharded<T> {
 }
 
 impl<T: Default> Sharded<T> {
-    /// For this many workers.
+    /// For this many workers, and the control thread.
     pub fn new(workers: usize) -> Self {
-        Sharded { shards: (0..workers).map(|_| OnceLock::new()).collect() }
+        Sharded { shards: (0..=workers).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// The control thread's own copy.
+    pub fn of_control(&self) -> &T {
+        self.shard(self.shards.len() - 1)
     }
 
     /// The worker's own copy. `worker` is below the number given to [`Sharded::new`], and only that worker writes.
@@ -385,17 +435,17 @@ impl<T: Default> Sharded<T> {
         &self.shards[worker].get_or_init(Box::default).0
     }
 
-    /// Every copy that a worker has used.
+    /// Every copy that is in use.
     pub fn used(&self) -> impl Iterator<Item = &T> {
         self.shards.iter().filter_map(|shard| shard.get()).map(|padded| &padded.0)
     }
 
-    /// The sum of a counter over all workers.
+    /// The sum of a counter over all threads.
     pub fn sum(&self, counter: impl Fn(&T) -> &Counter) -> u64 {
         self.used().map(|shard| counter(shard).get()).sum()
     }
 
-    /// The sum of a gauge over all workers.
+    /// The sum of a gauge over all threads.
     pub fn level(&self, gauge: impl Fn(&T) -> &Gauge) -> i64 {
         self.used().map(|shard| gauge(shard).get()).sum()
     }

@@ -14,6 +14,7 @@ use super::pump::{PumpError, pump};
 use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
 use super::upgrade;
 use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
+use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::metrics::flags::ResponseFlag;
 use crate::net::{Passed, Until, now_ms};
@@ -116,7 +117,7 @@ impl From<ProxyError> for Failed {
     }
 }
 
-/// One try: an endpoint that has not failed yet, where there is one, a connection to it, and the exchange.
+/// One try, at an endpoint that has not had the request, where there is one.
 async fn one_try(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
@@ -134,6 +135,20 @@ async fn one_try(
     request.exchange.upstream = Some(endpoint.address);
     request.exchange.attempts += 1;
     request.timers.begin_try(request.exchange.try_timeout);
+    let tried = at_endpoint(request, downstream, target, endpoint, tries, passing).await;
+    request.note_outcome(target, endpoint, &tried);
+    tried
+}
+
+/// The try: a connection to the endpoint, and the exchange.
+async fn at_endpoint(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    target: &Target<'_>,
+    endpoint: &EndpointView,
+    tries: &mut Tries<'_>,
+    passing: &mut Passing<'_>,
+) -> Result<Tried, Failed> {
     let mut connection = connection(request, target, endpoint, tries.may_reuse()).await?;
     let tried = match request.exchange.websocket {
         None => attempt(request, downstream, &mut connection, target, tries, passing).await,
@@ -367,6 +382,28 @@ impl<'a> Request<'a> {
             }
         }
         Err(error)
+    }
+
+    /// Takes note of how an endpoint answered, where its cluster wants to know.
+    fn note_outcome(&self, target: &Target<'_>, endpoint: &EndpointView, tried: &Result<Tried, Failed>) {
+        let outcome = match tried {
+            Ok(_) => Outcome::of_status(self.exchange.response.status),
+            Err(Failed { error: ProxyError::Upstream(error), .. }) if error.is_the_origins() => Outcome::GatewayFailure,
+            // The client's fault, or ours.
+            Err(_) => return,
+        };
+        let found = target.view.count_answer(endpoint, outcome, now_ms(), self.worker.random() as u32);
+        if let Some(found) = found {
+            let stats = target.view.stats.shard(self.worker.worker);
+            match found.ejected_until {
+                None => stats.findings_let_go.of(found.finding).inc(),
+                Some(_) => {
+                    stats.ejections.of(found.finding).inc();
+                    let (cluster, why) = (&target.cluster.name, found.finding.as_str());
+                    log::warn!("cluster \"{cluster}\": endpoint {} is ejected: {why}", endpoint.address);
+                }
+            }
+        }
     }
 
     /// Counts and remembers why there is no other try.

@@ -14,7 +14,7 @@ use super::filters::FilterBuilder;
 use super::mirrors;
 use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
-use super::{ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
+use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
     AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, Labels, Listener, ListenerId,
@@ -160,10 +160,10 @@ impl Builder {
         };
         // Whoever is well, or busy, is so whatever is spoken.
         let flips = before.map_or_else(Default::default, |(_, view)| view.flips.clone());
-        let mut states: HashMap<SocketAddr, (Arc<Health>, Arc<Load>)> = before
+        let mut states: HashMap<SocketAddr, (Arc<Health>, Arc<Load>, Arc<Answers>)> = before
             .into_iter()
             .flat_map(|(_, view)| &view.endpoints)
-            .map(|old| (old.address, (old.health.clone(), old.load.clone())))
+            .map(|old| (old.address, (old.health.clone(), old.load.clone(), old.answers.clone())))
             .collect();
         let compiled = before.map_or_else(Vec::new, |(_, view)| view.compiled());
         let before = before.filter(|(old, _)| same_speech(old)).map(|(_, view)| view);
@@ -180,12 +180,21 @@ impl Builder {
                 let server_name = server_name(cluster, endpoint, address)?;
                 let key = (address, server_name.clone());
                 let id = known.get(&key).copied().unwrap_or_else(|| self.new_endpoint());
-                let new = || (Arc::new(Health::new(flips.clone())), Arc::default());
-                let (health, load) = states.entry(address).or_insert_with(new).clone();
+                let new = || (Arc::new(Health::new(flips.clone())), Arc::default(), Arc::default());
+                let (health, load, answers) = states.entry(address).or_insert_with(new).clone();
                 let name = cluster.affinity_cookie.as_ref().map_or(0, |cookie| cookie_name(cluster, cookie, address));
                 places.push(place(cluster, endpoint, endpoints.len() as u32, address));
-                let drain = endpoint.drain;
-                endpoints.push(EndpointView { id, address, server_name, configured, drain, health, load, name });
+                endpoints.push(EndpointView {
+                    id,
+                    address,
+                    server_name,
+                    configured,
+                    drain: endpoint.drain,
+                    health,
+                    load,
+                    answers,
+                    name,
+                });
             }
         }
         let tiers = |places: Vec<Place>| {
@@ -214,6 +223,7 @@ impl Builder {
             stats: self.registry.cluster(&cluster.name),
             flips,
             slow_start_ms: cluster.slow_start.as_millis() as u64,
+            outliers: cluster.outlier_detection.clone(),
             counts_requests: cluster.balance == Balance::LeastRequest,
         })
     }

@@ -8,9 +8,9 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::subset::SubsetId;
-use super::{Flips, Health, InFlight, Load};
+use super::{Answers, Flips, Health, InFlight, Load};
 use crate::balance::{Draw, Hosts, Tiers, WARM};
-use crate::config::model::SubsetFallback;
+use crate::config::model::{OutlierDetection, SubsetFallback};
 use crate::metrics::registry::ClusterStats;
 
 /// A cluster, compiled.
@@ -29,6 +29,8 @@ pub struct ClusterView {
     /// Whether somebody looks at how busy endpoints are. Counting costs two writes to memory that all workers write.
     pub(super) counts_requests: bool,
     pub(super) affinity: Option<Affinity>,
+    /// When its endpoints are left out for their answers.
+    pub(super) outliers: Option<OutlierDetection>,
 }
 
 /// A subset of a cluster's endpoints, as a route asks for it.
@@ -82,14 +84,21 @@ pub struct EndpointView {
     pub health: Arc<Health>,
     /// How busy it is.
     pub load: Arc<Load>,
+    /// How it has answered.
+    pub answers: Arc<Answers>,
     /// What cookies call it; 0 where none do.
     pub name: u64,
 }
 
 impl EndpointView {
+    /// Whether neither its health checks nor its answers speak against it.
+    fn is_well(&self) -> bool {
+        self.health.is_healthy() && !self.health.is_ejected()
+    }
+
     /// Whether new requests go to it.
     pub fn is_up(&self) -> bool {
-        !self.drain && self.health.is_healthy()
+        !self.drain && self.is_well()
     }
 }
 
@@ -153,8 +162,7 @@ impl ClusterView {
     ) -> Option<&EndpointView> {
         let at = *affinity.by_name.get(&name)?;
         let endpoint = &self.endpoints[at as usize];
-        let fits =
-            endpoint.health.is_healthy() && hosts.may(at as usize) && subset.is_none_or(|subset| subset.tiers.has(at));
+        let fits = endpoint.is_well() && hosts.may(at as usize) && subset.is_none_or(|subset| subset.tiers.has(at));
         fits.then_some(endpoint)
     }
 }

@@ -1,7 +1,7 @@
 //! Whether an endpoint is well.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Counts the changes of endpoints' states in a cluster, so that a worker sees with one load that there is something to
 /// look at.
@@ -26,18 +26,71 @@ pub struct Health {
     healthy: AtomicBool,
     changes: AtomicU64,
     since_ms: AtomicU64,
+    /// When it is taken back, by the clock of [`Ask::now_ms`](super::Ask::now_ms); 0 is that it is not out.
+    ejected_until: AtomicU64,
+    ejections: AtomicU32,
     flips: Arc<Flips>,
 }
 
 impl Health {
     /// An endpoint that nobody has asked yet is taken to be well, and to have been so for ever. `flips` are the cluster's.
     pub fn new(flips: Arc<Flips>) -> Health {
-        Health { healthy: AtomicBool::new(true), changes: AtomicU64::new(0), since_ms: AtomicU64::new(0), flips }
+        Health {
+            healthy: AtomicBool::new(true),
+            changes: AtomicU64::new(0),
+            since_ms: AtomicU64::new(0),
+            ejected_until: AtomicU64::new(0),
+            ejections: AtomicU32::new(0),
+            flips,
+        }
     }
 
     /// Whether it is well.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Relaxed)
+    }
+
+    /// Whether it is left out for its answers.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected_until.load(Relaxed) != 0
+    }
+
+    /// How long the next ejection is, in times of the first.
+    pub fn next_ejection(&self) -> u32 {
+        self.ejections.load(Relaxed).saturating_add(1)
+    }
+
+    /// Leaves it out until then. Whoever counted the answer that was one too many says so, on whichever thread; `false` when
+    /// somebody else was faster.
+    pub fn eject(&self, until_ms: u64) -> bool {
+        let ejects = self.ejected_until.compare_exchange(0, until_ms.max(1), Relaxed, Relaxed).is_ok();
+        if ejects {
+            self.ejections.fetch_add(1, Relaxed);
+            self.flips.add();
+        }
+        ejects
+    }
+
+    /// An interval is over: takes it back when it has been out for long enough, and lets an endpoint that was not out be out
+    /// for less the next time. Says whether it is back. Only the control thread may.
+    pub fn end_interval(&self, now_ms: u64) -> bool {
+        match self.ejected_until.load(Relaxed) {
+            0 => {
+                let _at_none = self.ejections.fetch_update(Relaxed, Relaxed, |times| times.checked_sub(1));
+                false
+            }
+            until if until > now_ms => false,
+            _ => self.take_back(),
+        }
+    }
+
+    /// It is not left out any more; says whether it was.
+    pub fn take_back(&self) -> bool {
+        let was_out = self.ejected_until.swap(0, Relaxed) != 0;
+        if was_out {
+            self.flips.add();
+        }
+        was_out
     }
 
     /// Sets it; says whether that is a change. Only the control thread may.

@@ -9,6 +9,7 @@ mod filters;
 mod health;
 mod in_flight;
 mod mirrors;
+mod outlier;
 mod subset;
 mod tls;
 
@@ -32,6 +33,7 @@ pub use filters::{FaultView, FilterView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
 pub use mirrors::MirrorView;
+pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
 pub use tls::ServerTls;
 

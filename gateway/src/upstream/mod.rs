@@ -42,6 +42,19 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether the endpoint, or the way to it, is to blame: it would be a 502, 503 or 504.
+    pub fn is_the_origins(&self) -> bool {
+        match self {
+            UpstreamError::Connect(_)
+            | UpstreamError::ConnectTimeout
+            | UpstreamError::Refused
+            | UpstreamError::Closed { .. }
+            | UpstreamError::Protocol(_)
+            | UpstreamError::TimedOut(_) => true,
+            UpstreamError::Overflow | UpstreamError::Unwritable => false,
+        }
+    }
+
     /// The meaning of an I/O error on an established connection.
     pub fn of_io(error: &io::Error, answered: bool, passed: Option<Passed>) -> UpstreamError {
         match (error.kind(), passed) {

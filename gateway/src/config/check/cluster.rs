@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::{balance, duration, each, health};
+use super::{balance, duration, each, health, outlier};
 use crate::config::decode::{Map, Optional};
 use crate::config::load::Loader;
 use crate::config::model::{Balance, Cluster, Endpoint, Labels, RetryBudget, UpstreamProtocol, UpstreamTls};
@@ -56,6 +56,7 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
             Some(check) => Some(check?),
             None => None,
         },
+        outlier_detection: raw.outlier_detection.map(|table| outlier::check(table.value)),
         slow_start: raw.slow_start.map_or(Duration::ZERO, |time| time.value.0),
     })
 }

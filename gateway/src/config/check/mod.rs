@@ -14,6 +14,7 @@ mod kinds;
 mod l4_route;
 mod listener;
 mod names;
+mod outlier;
 mod route;
 mod vip;
 mod xdp;

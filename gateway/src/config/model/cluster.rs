@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AffinityCookie, Balance, HashRule, HealthCheck, Labels, RetryBudget};
+use super::{AffinityCookie, Balance, HashRule, HealthCheck, Labels, OutlierDetection, RetryBudget};
 
 /// `[[cluster]]`
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,8 @@ pub struct Cluster {
     pub tls: Option<UpstreamTls>,
     /// `health_check`; `None` takes every endpoint for healthy.
     pub health_check: Option<HealthCheck>,
+    /// `outlier_detection`; `None` takes nobody's answers amiss.
+    pub outlier_detection: Option<OutlierDetection>,
     /// `slow_start`: an endpoint that is new, or healthy again, gets its full share only after this time; zero is at once,
     /// the default.
     pub slow_start: Duration,

@@ -1,6 +1,9 @@
+use super::super::Found;
 use super::*;
 use crate::balance::Place;
+use crate::balance::outlier::Outcome;
 use crate::config::model::Balance;
+use crate::metrics::shard::Finding;
 
 /// Each endpoint: d drains, u is unhealthy, D is both, h is healthy. Those behind a comma are of the next priority.
 fn cluster(endpoints: &str, balance: Balance) -> ClusterView {
@@ -24,6 +27,7 @@ fn cluster(endpoints: &str, balance: Balance) -> ClusterView {
             drain,
             health,
             load: Arc::default(),
+            answers: Arc::default(),
             name: 1000 + at as u64,
         });
     }
@@ -37,6 +41,7 @@ fn cluster(endpoints: &str, balance: Balance) -> ClusterView {
         slow_start_ms: 0,
         counts_requests: balance == Balance::LeastRequest,
         affinity: None,
+        outliers: None,
     }
 }
 
@@ -157,5 +162,42 @@ fn warmth_grows_from_a_tenth_to_the_whole() {
     for (now, expected) in cases {
         let since = if now == 0 { 0 } else { 5000 };
         assert_eq!(warmth(now, since, 10_000), expected, "{now}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_out_for_longer_each_time_and_for_less_after_it_was_well() {
+    let settings = OutlierDetection { consecutive_5xx: 2, max_ejection_percent: 50, ..OutlierDetection::default() };
+    let mut view = cluster("hhh", Balance::RoundRobin);
+    view.outliers = Some(settings);
+    let bad = &view.endpoints[0];
+    let fails = |now| view.count_answer(bad, Outcome::ServerError, now, 0);
+    let ends = |now| view.end_interval(now, || 0).1;
+    assert_eq!(fails(1_000), None);
+    let out = |until| Some(Found { finding: Finding::Consecutive5xx, ejected_until: Some(until) });
+    assert_eq!(fails(1_000), out(31_000), "the second in a row");
+    assert_eq!(fails(1_000), None, "it is out already");
+    assert_eq!((ends(30_999), ends(31_000)), (vec![], vec![0]));
+    assert!(bad.is_up());
+    assert_eq!((fails(40_000), fails(40_000)), (None, out(100_000)));
+    assert!(!bad.is_up());
+    assert_eq!((ends(99_999), ends(100_000)), (vec![], vec![0]), "twice as long");
+    // Two intervals in which it was not out.
+    assert_eq!((ends(110_000), ends(120_000)), (vec![], vec![]));
+    assert_eq!((fails(130_000), fails(130_000)), (None, out(160_000)));
+}
+
+#[test]
+fn a_good_answer_ends_a_row_of_bad_ones() {
+    let mut view = cluster("hh", Balance::RoundRobin);
+    view.outliers =
+        Some(OutlierDetection { consecutive_5xx: 2, max_ejection_percent: 100, ..OutlierDetection::default() });
+    let endpoint = &view.endpoints[0];
+    for outcome in [Outcome::ServerError, Outcome::Good, Outcome::GatewayFailure, Outcome::Good] {
+        assert_eq!(view.count_answer(endpoint, outcome, 0, 0), None);
+    }
+    view.outliers = None;
+    for _ in 0..10 {
+        assert_eq!(view.count_answer(&view.endpoints[0], Outcome::ServerError, 0, 0), None, "nobody looks");
     }
 }
