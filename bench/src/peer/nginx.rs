@@ -11,7 +11,7 @@ proxy_hide_header X-Powered-By; add_header Strict-Transport-Security max-age=315
 ";
 
 /// With a rate of a million a second and a burst on top, no request is refused.
-const ZONES: &str = "limit_req_zone $server_name zone=all:1m rate=1000000r/s;
+const ZONES: &str = "limit_req_zone $server_port zone=all:1m rate=1000000r/s;
 limit_req_zone $binary_remote_addr zone=clients:10m rate=1000000r/s;
 ";
 const LIMITS: &str = "limit_req zone=all burst=1000000 nodelay; limit_req zone=clients burst=1000000 nodelay;\n";
