@@ -93,6 +93,11 @@ impl Copies {
         true
     }
 
+    /// Whether as much has passed by as the head announced.
+    fn is_whole(&self) -> bool {
+        self.head.body == BodyLength::Known(self.body.len() as u64)
+    }
+
     /// The request is whole: its copies go.
     fn send(self: Box<Self>, trailers: &Headers) {
         let Copies { context, head, targets, body, .. } = *self;
@@ -215,7 +220,12 @@ impl<B: BodySource> BodySource for Copied<'_, B> {
     async fn next(&mut self, until: &Until<'_>) -> io::Result<Option<Buf>> {
         let piece = self.body.next(until).await?;
         match (self.copies.take(), &piece) {
-            (Some(mut copies), Some(piece)) => *self.copies = copies.add(piece.as_slice()).then_some(copies),
+            (Some(mut copies), Some(piece)) => match copies.add(piece.as_slice()) {
+                // The origin may answer before the client has said that this was all.
+                true if copies.is_whole() => copies.send(&Headers::default()),
+                true => *self.copies = Some(copies),
+                false => {}
+            },
             (Some(copies), None) => copies.send(self.body.trailers()),
             (None, _) => {}
         }
