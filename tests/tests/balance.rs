@@ -240,9 +240,14 @@ fn named(name: &'static str) -> Script {
     })
 }
 
+/// Of IPv4 whatever the other tests use: of IPv6 the loopback network has one address only.
+fn v4() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
 fn relay(endpoints: &str, cluster: &str, route: &str) -> Config {
     Config::new()
-        .listener("pg", "protocol = 'tcp'")
+        .listener_at("pg", v4(), "protocol = 'tcp'")
         .tables(&format!("[[cluster]]\nname = 'db'\nendpoints = [{endpoints}]\n{cluster}"))
         .l4_route("db", &format!("cluster = 'db'\n{route}"))
 }
@@ -302,7 +307,7 @@ fn datagrams_of_a_source_meet_the_same_endpoint() {
         });
     }
     let config = Config::new()
-        .listener("dns", "protocol = 'udp'")
+        .listener_at("dns", v4(), "protocol = 'udp'")
         .tables(&format!("[[cluster]]\nname = 'dns'\nendpoints = [{list}]\nbalance = 'maglev'"))
         .l4_route("dns", "cluster = 'dns'");
     let gateway = Gateway::start(&config);

@@ -17,7 +17,7 @@ impl Pair {
     fn gateway(self, origin: &Origin, fault: &str) -> Gateway {
         let cluster = format!("protocol = '{}'", self.origin.name());
         let config = Config::new()
-            .listener("web", "trusted_proxies = ['127.0.0.1']")
+            .listener("web", "trusted_proxies = ['127.0.0.1', '::1']")
             .cluster("origin", &[origin.addr()], &cluster)
             .route("all", &format!("cluster = 'origin'\nfilters = [{{ fault = {{ name = 'f', {fault} }} }}]"));
         Gateway::start(&config)

@@ -94,7 +94,8 @@ fn an_endpoint_that_answers_worse_than_the_others_is_left_out() {
     let bad = Script::start(move |conn| {
         serve(conn, &Options::default(), &|served| {
             let count = uneven.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let _ = served.body(&mut |_| ()).is_ok() && served.answer(if count % 2 == 0 { 500 } else { 200 }, &[], b"");
+            let _ = served.body(&mut |_| ()).is_ok()
+                && served.answer(if count.is_multiple_of(2) { 500 } else { 200 }, &[], b"");
         });
     });
     let good: Vec<Origin> = (0..4).map(|_| Origin::start("good")).collect();

@@ -145,7 +145,7 @@ fn a_body_of_a_refused_request_harms_nobody(pair: Pair) {
 fn filtered(listener: &str, routes: &[(&str, &str)], origin: &Origin) -> Config {
     let config = Config::new()
         .gateway("workers = 4")
-        .listener("web", &format!("trusted_proxies = ['127.0.0.0/8']\nfilters = [{listener}]"))
+        .listener("web", &format!("trusted_proxies = ['127.0.0.0/8', '::1']\nfilters = [{listener}]"))
         .cluster("origin", &[origin.addr()], "");
     routes.iter().fold(config, |config, (name, lines)| config.route(name, &format!("cluster = 'origin'\n{lines}")))
 }

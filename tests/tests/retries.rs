@@ -267,7 +267,7 @@ fn a_trusted_proxy_may_ask_for_other_timeouts_and_nobody_else() {
             .route("all", "cluster = 'origin'\ntimeout = '60s'")
     };
     let headers = "x-envoy-upstream-rq-timeout-ms: 200\r\n";
-    let gateway = Gateway::start(&config("'127.0.0.0/8'"));
+    let gateway = Gateway::start(&config("'127.0.0.0/8', '::1'"));
     assert_eq!(gateway.connect().request("GET", "/hold", headers, b"").status, 504);
     let seen = gateway.connect().request("GET", "/headers", headers, b"").seen();
     assert_eq!(seen.header("x-envoy-expected-rq-timeout-ms"), Some("200"));

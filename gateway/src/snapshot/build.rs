@@ -29,6 +29,9 @@ use crate::route::{L4Table, Table};
 /// What names resolved to, last time they did.
 pub type Resolved = HashMap<String, Vec<IpAddr>>;
 
+/// What of an endpoint outlives generations.
+type State = (Arc<Health>, Arc<Load>, Arc<Answers>);
+
 /// Builds generations, and keeps what they share.
 pub struct Builder {
     registry: Arc<Registry>,
@@ -160,7 +163,7 @@ impl Builder {
         };
         // Whoever is well, or busy, is so whatever is spoken.
         let flips = before.map_or_else(Default::default, |(_, view)| view.flips.clone());
-        let mut states: HashMap<SocketAddr, (Arc<Health>, Arc<Load>, Arc<Answers>)> = before
+        let mut states: HashMap<SocketAddr, State> = before
             .into_iter()
             .flat_map(|(_, view)| &view.endpoints)
             .map(|old| (old.address, (old.health.clone(), old.load.clone(), old.answers.clone())))
