@@ -74,7 +74,8 @@ impl Peer {
     /// Its program, searched in `PATH`; ours is named by `GATEWAY_BENCH_PROGRAM`.
     pub fn program(self) -> Option<PathBuf> {
         if let (Peer::Gateway, Some(named)) = (self, env::var_os("GATEWAY_BENCH_PROGRAM")) {
-            return Some(named.into());
+            // It is started in a directory of its own.
+            return std::path::absolute(named).ok();
         }
         if self == Peer::Forwarder {
             return env::current_exe().ok().map(|own| own.with_file_name(self.name())).filter(|file| file.exists());
@@ -91,10 +92,12 @@ impl Peer {
             Peer::Gateway | Peer::Envoy => "--version",
             Peer::Forwarder => return "built with the bench".into(),
         };
-        let output = self.program().and_then(|program| Command::new(program).arg(argument).output().ok());
+        let Some(program) = self.program() else { return "unknown".into() };
+        let output = Command::new(&program).arg(argument).output().ok();
         // nginx says it on standard error.
         let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&said).into_owned();
+        // Envoy says where it is, too, which is nobody's business.
+        let text = String::from_utf8_lossy(&said).replace(&*program.to_string_lossy(), self.name());
         text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim().to_owned()
     }
 
