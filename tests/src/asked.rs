@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::client::{self, Response};
 use crate::conn::{Conn, Framing, ReadError};
+use crate::gateway::Gateway;
 use crate::h2::frame::code;
 use crate::h2::{Client, Event, Fields, Options, Stream, response};
 use crate::pattern::{self, Checker};
@@ -38,7 +39,23 @@ impl Http {
     }
 }
 
-/// Makes four tests of each named function, which takes the `Pair { client, origin }` of its file: an [`Http`] each.
+/// What the client and what the origin of a test speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// The client.
+    pub client: Http,
+    /// The origin.
+    pub origin: Http,
+}
+
+impl Pair {
+    /// A client of the listener `web`.
+    pub fn connect(self, gateway: &Gateway) -> AnyClient {
+        AnyClient::connect(self.client, gateway.addr("web"))
+    }
+}
+
+/// Makes four tests of each named function, which takes a [`Pair`](crate::asked::Pair).
 #[macro_export]
 macro_rules! every_pair {
     ($($case:ident)*) => {
@@ -49,8 +66,7 @@ macro_rules! every_pair {
     };
     ($module:ident $client:ident $origin:ident: $($case:ident)*) => {
         mod $module {
-            use super::Pair;
-            use $crate::asked::Http;
+            use $crate::asked::{Http, Pair};
             $(#[test]
             fn $case() {
                 super::$case(Pair { client: Http::$client, origin: Http::$origin });

@@ -40,7 +40,7 @@ pub mod xdp;
 
 /// What nearly every test names.
 pub mod prelude {
-    pub use crate::asked::{AnyClient, Http};
+    pub use crate::asked::{AnyClient, Http, Pair};
     pub use crate::client::Response;
     pub use crate::config::Config;
     pub use crate::conn::{Conn, End, ReadError};

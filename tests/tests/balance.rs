@@ -7,13 +7,6 @@ use gateway_tests::every_pair;
 use gateway_tests::prelude::*;
 use gateway_tests::stream::Stream;
 
-/// What the client and what the origins speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
-}
-
 every_pair! {
     a_generated_cookie_brings_clients_back_over_all_workers_and_reloads
     a_header_is_a_key_and_without_one_the_next_rule_counts
@@ -21,20 +14,18 @@ every_pair! {
     a_cookie_that_is_not_strict_names_another_endpoint_when_its_own_is_gone
 }
 
-impl Pair {
-    /// `endpoints` and `cluster` are lines of the cluster's table, `route` of the route's.
-    fn config(self, endpoints: &str, cluster: &str, route: &str) -> Config {
-        let table = format!(
-            "[[cluster]]\nname = 'origin'\nprotocol = '{}'\nendpoints = [{endpoints}]\n{cluster}",
-            self.origin.name()
-        );
-        Config::new().listener("web", "").tables(&table).route("all", &format!("cluster = 'origin'\n{route}"))
-    }
+/// `endpoints` and `cluster` are lines of the cluster's table, `route` of the route's.
+fn config_of(pair: Pair, endpoints: &str, cluster: &str, route: &str) -> Config {
+    let table = format!(
+        "[[cluster]]\nname = 'origin'\nprotocol = '{}'\nendpoints = [{endpoints}]\n{cluster}",
+        pair.origin.name()
+    );
+    Config::new().listener("web", "").tables(&table).route("all", &format!("cluster = 'origin'\n{route}"))
+}
 
-    /// One request on a connection of its own, so that any worker may get it.
-    fn ask(self, gateway: &Gateway, headers: &[(&str, &str)]) -> Response {
-        AnyClient::connect(self.client, gateway.addr("web")).ask("GET", "/", headers)
-    }
+/// One request on a connection of its own, so that any worker may get it.
+fn ask(pair: Pair, gateway: &Gateway, headers: &[(&str, &str)]) -> Response {
+    AnyClient::connect(pair.client, gateway.addr("web")).ask("GET", "/", headers)
 }
 
 const PLAIN: Pair = Pair { client: Http::H1, origin: Http::H1 };
@@ -61,11 +52,11 @@ fn cookie<'a>(response: &'a Response, name: &str) -> Option<(&'a str, &'a str)> 
 fn a_generated_cookie_brings_clients_back_over_all_workers_and_reloads(pair: Pair) {
     let origins = origins(5);
     let route = "hash_on = [{ cookie = { name = 'aff', ttl = '1h', path = '/' } }]";
-    let config = |cluster: &str| pair.config(&listed(&origins), &format!("balance = 'maglev'\n{cluster}"), route);
+    let config = |cluster: &str| config_of(pair, &listed(&origins), &format!("balance = 'maglev'\n{cluster}"), route);
     let mut gateway = Gateway::start(&config(""));
     let mut seen = Vec::new();
     for _ in 0..20 {
-        let first = pair.ask(&gateway, &[]);
+        let first = ask(pair, &gateway, &[]);
         let (value, attributes) = cookie(&first, "aff").expect("a cookie");
         assert!(value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()), "{value}");
         assert_eq!(attributes, "; Max-Age=3600; Path=/; HttpOnly");
@@ -74,7 +65,7 @@ fn a_generated_cookie_brings_clients_back_over_all_workers_and_reloads(pair: Pai
     assert!(seen.iter().any(|(_, origin)| *origin != seen[0].1), "different cookies, different origins: {seen:?}");
     let comes_back = |gateway: &Gateway| {
         for (cookie, origin) in seen.iter().cycle().take(60) {
-            let answer = pair.ask(gateway, &[("cookie", cookie)]);
+            let answer = ask(pair, gateway, &[("cookie", cookie)]);
             assert_eq!(name(&answer), *origin, "{cookie}");
             assert_eq!(answer.header("set-cookie"), None);
         }
@@ -87,7 +78,7 @@ fn a_generated_cookie_brings_clients_back_over_all_workers_and_reloads(pair: Pai
 fn a_header_is_a_key_and_without_one_the_next_rule_counts(pair: Pair) {
     let origins = origins(5);
     let rules = "hash_on = [{ header = 'x-user', terminal = true }, { query = 'user' }]\nbalance = 'ring_hash'";
-    let gateway = Gateway::start(&pair.config(&listed(&origins), rules, ""));
+    let gateway = Gateway::start(&config_of(pair, &listed(&origins), rules, ""));
     let ask = |path: &str, headers: &[(&str, &str)]| {
         name(&AnyClient::connect(pair.client, gateway.addr("web")).ask("GET", path, headers))
     };
@@ -115,8 +106,8 @@ const STRICT: &str = "affinity_cookie = { name = 'server', strict = true, path =
 
 fn a_strict_cookie_names_an_endpoint_that_is_there_or_drains(pair: Pair) {
     let origins = origins(3);
-    let mut gateway = Gateway::start(&pair.config(&listed(&origins), STRICT, ""));
-    let first = pair.ask(&gateway, &[]);
+    let mut gateway = Gateway::start(&config_of(pair, &listed(&origins), STRICT, ""));
+    let first = ask(pair, &gateway, &[]);
     let (value, attributes) = cookie(&first, "server").expect("a cookie");
     assert_eq!(attributes, "; Path=/; HttpOnly");
     assert!(!value.contains("127") && value.len() == 16, "an address in {value}");
@@ -124,7 +115,7 @@ fn a_strict_cookie_names_an_endpoint_that_is_there_or_drains(pair: Pair) {
     let again = || [("cookie", header.as_str())];
     let comes_back = |gateway: &Gateway| {
         for _ in 0..20 {
-            let answer = pair.ask(gateway, &again());
+            let answer = ask(pair, gateway, &again());
             assert_eq!(name(&answer), name(&first));
             assert_eq!(answer.header("set-cookie"), None);
         }
@@ -134,25 +125,25 @@ fn a_strict_cookie_names_an_endpoint_that_is_there_or_drains(pair: Pair) {
     let others: Vec<&Origin> = origins.iter().filter(|origin| of(origin) != name(&first)).collect();
     let own = origins.iter().find(|origin| of(origin) == name(&first)).expect("the origin");
     let list = format!("'{}', '{}'", others[0].addr(), others[1].addr());
-    gateway.reload(&pair.config(&format!("{{ address = '{}', drain = true }}, {list}", own.addr()), STRICT, ""));
+    gateway.reload(&config_of(pair, &format!("{{ address = '{}', drain = true }}, {list}", own.addr()), STRICT, ""));
     comes_back(&gateway);
-    assert_ne!(name(&pair.ask(&gateway, &[])), name(&first), "it drains");
+    assert_ne!(name(&ask(pair, &gateway, &[])), name(&first), "it drains");
 
-    gateway.reload(&pair.config(&list, STRICT, ""));
-    let gone = pair.ask(&gateway, &again());
+    gateway.reload(&config_of(pair, &list, STRICT, ""));
+    let gone = ask(pair, &gateway, &again());
     assert_eq!((gone.status, gone.text()), (503, "no healthy upstream"));
     assert_eq!(gone.header("set-cookie"), None);
     if pair.client == Http::H2 {
-        let grpc = pair.ask(&gateway, &[again()[0], ("content-type", "application/grpc")]);
+        let grpc = ask(pair, &gateway, &[again()[0], ("content-type", "application/grpc")]);
         assert_eq!((grpc.status, grpc.header("grpc-status")), (200, Some("14")));
     }
     // What is no name of ours is no name: no client can ask for an address.
     for forged in ["127.0.0.1:22", "MTI3LjAuMC4xOjIy", ""] {
-        let answer = pair.ask(&gateway, &[("cookie", &format!("server={forged}"))]);
+        let answer = ask(pair, &gateway, &[("cookie", &format!("server={forged}"))]);
         assert_eq!(answer.status, 200, "{forged}");
         assert!(cookie(&answer, "server").is_some(), "{forged}");
     }
-    assert_eq!(pair.ask(&gateway, &[("cookie", "server=0123456789abcdef")]).status, 503);
+    assert_eq!(ask(pair, &gateway, &[("cookie", "server=0123456789abcdef")]).status, 503);
 }
 
 /// What it calls itself.
@@ -164,19 +155,19 @@ fn of(origin: &Origin) -> String {
 fn a_cookie_that_is_not_strict_names_another_endpoint_when_its_own_is_gone(pair: Pair) {
     let origins = origins(3);
     let cluster = "affinity_cookie = { name = 'server', ttl = '1h', attributes = { SameSite = 'Lax', Secure = '' } }";
-    let mut gateway = Gateway::start(&pair.config(&listed(&origins), cluster, ""));
-    let first = pair.ask(&gateway, &[]);
+    let mut gateway = Gateway::start(&config_of(pair, &listed(&origins), cluster, ""));
+    let first = ask(pair, &gateway, &[]);
     let (value, attributes) = cookie(&first, "server").expect("a cookie");
     assert_eq!(attributes, "; Max-Age=3600; SameSite=Lax; Secure; HttpOnly");
     let header = format!("server=\"{value}\"");
     let rest: Vec<&Origin> = origins.iter().filter(|origin| of(origin) != name(&first)).collect();
     let list = format!("'{}', '{}'", rest[0].addr(), rest[1].addr());
-    gateway.reload(&pair.config(&list, cluster, ""));
-    let moved = pair.ask(&gateway, &[("cookie", &header)]);
+    gateway.reload(&config_of(pair, &list, cluster, ""));
+    let moved = ask(pair, &gateway, &[("cookie", &header)]);
     let (new, _) = cookie(&moved, "server").expect("a new cookie");
     assert_ne!(new, value);
     for _ in 0..20 {
-        assert_eq!(name(&pair.ask(&gateway, &[("cookie", &format!("server={new}"))])), name(&moved));
+        assert_eq!(name(&ask(pair, &gateway, &[("cookie", &format!("server={new}"))])), name(&moved));
     }
 }
 
@@ -189,7 +180,7 @@ fn every_policy_shares_out_by_weight_over_all_workers() {
         let endpoints = format!("'{}', '{}', {{ address = '{}', weight = 2 }}", a.addr(), b.addr(), c.addr());
         // A key that no request has: each goes anywhere.
         let keys = if ["ring_hash", "maglev"].contains(&balance) { "hash_on = [{ header = 'x-none' }]" } else { "" };
-        let gateway = Gateway::start(&PLAIN.config(&endpoints, &format!("balance = '{balance}'\n{keys}"), ""));
+        let gateway = Gateway::start(&config_of(PLAIN, &endpoints, &format!("balance = '{balance}'\n{keys}"), ""));
         for _ in 0..REQUESTS {
             assert_eq!(gateway.get("/").status, 200);
         }
@@ -214,7 +205,7 @@ fn least_request_counts_the_requests_of_all_workers_and_those_that_are_given_up(
     for http in [Http::H1, Http::H2] {
         let pair = Pair { client: http, origin: http };
         let origins = origins(2);
-        let gateway = Gateway::start(&pair.config(&listed(&origins), "balance = 'least_request'", ""));
+        let gateway = Gateway::start(&config_of(pair, &listed(&origins), "balance = 'least_request'", ""));
         let mut clients: Vec<AnyClient> = Vec::new();
         for held in 1..=10 {
             let mut client = AnyClient::connect(http, gateway.addr("web"));
@@ -350,8 +341,7 @@ fn a_route_uses_the_subset_it_asks_for_and_falls_back_when_it_may() {
         let route = |name: &str, lines: &str| {
             format!("[[route]]\nname = '{name}'\nmatch = {{ path = '/{name}' }}\ncluster = 'origin'\n{lines}\n")
         };
-        PLAIN
-            .config(&endpoints, "balance = 'random'", "")
+        config_of(PLAIN, &endpoints, "balance = 'random'", "")
             .tables(&route("v2", "subset = { version = 'v2' }"))
             .tables(&route("v2b", "subset = { version = 'v2', zone = 'b' }"))
             .tables(&route("none", "subset = { version = 'v3' }"))
@@ -392,7 +382,7 @@ fn preferred_endpoints_and_lower_priorities_come_first() {
             drain[1],
             c.addr()
         );
-        PLAIN.config(&endpoints, zone, "")
+        config_of(PLAIN, &endpoints, zone, "")
     };
     let mut gateway = Gateway::start(&config("", [false, false]));
     assert_eq!(answering(&gateway, "/"), ["o0", "o1"]);
@@ -408,8 +398,8 @@ fn preferred_endpoints_and_lower_priorities_come_first() {
 fn an_endpoint_that_is_new_begins_with_a_tenth_of_its_share() {
     let origins = origins(2);
     let cluster = "balance = 'random'\nslow_start = '1h'";
-    let mut gateway = Gateway::start(&PLAIN.config(&listed(&origins[..1]), cluster, ""));
-    gateway.reload(&PLAIN.config(&listed(&origins), cluster, ""));
+    let mut gateway = Gateway::start(&config_of(PLAIN, &listed(&origins[..1]), cluster, ""));
+    gateway.reload(&config_of(PLAIN, &listed(&origins), cluster, ""));
     (0..550).for_each(|_| assert_eq!(gateway.get("/").status, 200));
     // A tenth against a whole is one of eleven: 50, and five standard deviations are 34.
     assert!(origins[1].requests().abs_diff(50) <= 34, "{}", origins[1].requests());
@@ -429,9 +419,9 @@ fn who_comes_back_to_an_endpoint_comes_back_to_its_cluster() {
     let gateway = Gateway::start(&config);
     let mut used = Vec::new();
     for user in 0..20 {
-        let first = PLAIN.ask(&gateway, &[]);
+        let first = ask(PLAIN, &gateway, &[]);
         let header = format!("server={}", cookie(&first, "server").expect("a cookie").0);
-        (0..5).for_each(|_| assert_eq!(name(&PLAIN.ask(&gateway, &[("cookie", &header)])), name(&first)));
+        (0..5).for_each(|_| assert_eq!(name(&ask(PLAIN, &gateway, &[("cookie", &header)])), name(&first)));
         let user = user.to_string();
         let of_user = || AnyClient::connect(Http::H1, gateway.addr("web")).ask("GET", "/key", &[("x-user", &user)]);
         let by_key = name(&of_user());

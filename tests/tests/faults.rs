@@ -5,27 +5,14 @@ use std::time::{Duration, Instant};
 use gateway_tests::every_pair;
 use gateway_tests::prelude::*;
 
-/// What the client and what the origin speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
-}
-
-impl Pair {
-    /// A gateway in front of `origin` whose one route has this fault.
-    fn gateway(self, origin: &Origin, fault: &str) -> Gateway {
-        let cluster = format!("protocol = '{}'", self.origin.name());
-        let config = Config::new()
-            .listener("web", "trusted_proxies = ['127.0.0.1', '::1']")
-            .cluster("origin", &[origin.addr()], &cluster)
-            .route("all", &format!("cluster = 'origin'\nfilters = [{{ fault = {{ name = 'f', {fault} }} }}]"));
-        Gateway::start(&config)
-    }
-
-    fn connect(self, gateway: &Gateway) -> AnyClient {
-        AnyClient::connect(self.client, gateway.addr("web"))
-    }
+/// A gateway in front of `origin` whose one route has this fault.
+fn start(pair: Pair, origin: &Origin, fault: &str) -> Gateway {
+    let cluster = format!("protocol = '{}'", pair.origin.name());
+    let config = Config::new()
+        .listener("web", "trusted_proxies = ['127.0.0.1', '::1']")
+        .cluster("origin", &[origin.addr()], &cluster)
+        .route("all", &format!("cluster = 'origin'\nfilters = [{{ fault = {{ name = 'f', {fault} }} }}]"));
+    Gateway::start(&config)
 }
 
 every_pair! {
@@ -61,7 +48,7 @@ fn flags(gateway: &Gateway, flag: &str) -> f64 {
 fn a_request_is_aborted_as_envoy_aborts_it(pair: Pair) {
     let origin = Origin::start("a");
     let gateway =
-        pair.gateway(&origin, "abort = { percent = 100, status = 418 }, match = { headers = { x-test = '1' } }");
+        start(pair, &origin, "abort = { percent = 100, status = 418 }, match = { headers = { x-test = '1' } }");
     let mut client = pair.connect(&gateway);
     for _ in 0..2 {
         let response = client.ask("GET", "/", &[("x-test", "1")]);
@@ -75,7 +62,7 @@ fn a_request_is_aborted_as_envoy_aborts_it(pair: Pair) {
 
 fn a_request_is_delayed_and_then_served(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(&origin, "delay = { percent = 100, for = '300ms' }");
+    let gateway = start(pair, &origin, "delay = { percent = 100, for = '300ms' }");
     let mut client = pair.connect(&gateway);
     assert_eq!(is_delayed(|| client.get("/")).text(), "a");
     assert_eq!(is_delayed(|| client.get("/")).text(), "a", "the connection serves on");
@@ -86,7 +73,7 @@ fn a_request_is_delayed_and_then_served(pair: Pair) {
 
 fn a_delayed_body_arrives_whole(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(&origin, "delay = { percent = 100, for = '300ms' }");
+    let gateway = start(pair, &origin, "delay = { percent = 100, for = '300ms' }");
     let mut client = pair.connect(&gateway);
     let framing = gateway_tests::conn::Framing::Chunked;
     assert_eq!(is_delayed(|| client.post_pattern("/sink", 1_000_000, framing)).text(), "1000000");
@@ -94,7 +81,7 @@ fn a_delayed_body_arrives_whole(pair: Pair) {
 
 fn a_request_says_itself_what_happens_to_it(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(&origin, "delay = { percent = 100 }, abort = { percent = 100 }, headers = true");
+    let gateway = start(pair, &origin, "delay = { percent = 100 }, abort = { percent = 100 }, headers = true");
     let mut client = pair.connect(&gateway);
     assert_eq!(client.get("/").text(), "a");
     assert_eq!(is_delayed(|| client.ask("GET", "/", &[("x-envoy-fault-delay-request", "300")])).text(), "a");
@@ -104,7 +91,7 @@ fn a_request_says_itself_what_happens_to_it(pair: Pair) {
     let none = [("x-envoy-fault-abort-request", "503"), ("x-envoy-fault-abort-request-percentage", "0")];
     assert_eq!(client.ask("GET", "/", &none).status, 200);
     assert_eq!(results(&gateway), [2.0, 2.0, 0.0]);
-    let gateway = pair.gateway(&origin, "abort = { percent = 0, status = 503 }");
+    let gateway = start(pair, &origin, "abort = { percent = 0, status = 503 }");
     let response = pair.connect(&gateway).ask("GET", "/", &[("x-envoy-fault-abort-request", "503")]);
     assert_eq!(response.status, 200, "nobody is asked");
 }
@@ -113,7 +100,7 @@ fn grpc_calls_are_aborted_with_their_status(pair: Pair) {
     let origin = Origin::start("a");
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
     for (abort, status, http) in [("status = 503", "14", 503), ("grpc_status = 8", "8", 429)] {
-        let gateway = pair.gateway(&origin, &format!("abort = {{ percent = 100, {abort} }}"));
+        let gateway = start(pair, &origin, &format!("abort = {{ percent = 100, {abort} }}"));
         let mut client = pair.connect(&gateway);
         let response = client.ask("GET", "/", &grpc);
         let said = ["content-type", "grpc-status", "grpc-message"].map(|name| response.header(name));
@@ -125,7 +112,7 @@ fn grpc_calls_are_aborted_with_their_status(pair: Pair) {
 
 fn a_client_that_does_not_wait_is_not_waited_for(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(&origin, "delay = { percent = 100, for = '1h' }");
+    let gateway = start(pair, &origin, "delay = { percent = 100, for = '1h' }");
     let active = || gateway.metrics().sum("gateway_fault_requests_active", &[("fault", "f")]);
     let is_delayed = || wait::until_true("the request to be delayed", || active() == 1.0);
     match pair.connect(&gateway) {

@@ -19,36 +19,23 @@ use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
 
-/// What the client and what the origin speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
+/// A gateway in front of `origin`; `listener`, `cluster` and `route` are lines of those tables.
+fn config(pair: Pair, origin: std::net::SocketAddr, listener: &str, cluster: &str, route: &str) -> Config {
+    Config::new()
+        .listener("web", listener)
+        .cluster("origin", &[origin], &format!("protocol = '{}'\n{cluster}", pair.origin.name()))
+        .route("all", &format!("cluster = 'origin'\n{route}"))
 }
 
-impl Pair {
-    /// A gateway in front of `origin`; `listener`, `cluster` and `route` are lines of those tables.
-    fn config(self, origin: std::net::SocketAddr, listener: &str, cluster: &str, route: &str) -> Config {
-        Config::new()
-            .listener("web", listener)
-            .cluster("origin", &[origin], &format!("protocol = '{}'\n{cluster}", self.origin.name()))
-            .route("all", &format!("cluster = 'origin'\n{route}"))
-    }
+fn start(pair: Pair, origin: std::net::SocketAddr) -> Gateway {
+    Gateway::start(&config(pair, origin, "", "", ""))
+}
 
-    fn gateway(self, origin: std::net::SocketAddr) -> Gateway {
-        Gateway::start(&self.config(origin, "", "", ""))
-    }
-
-    fn connect(self, gateway: &Gateway) -> AnyClient {
-        AnyClient::connect(self.client, gateway.addr("web"))
-    }
-
-    /// The name of the client's version in logs.
-    fn protocol(self) -> &'static str {
-        match self.client {
-            Http::H1 => "HTTP/1.1",
-            Http::H2 => "HTTP/2",
-        }
+/// The name of the client's version in logs.
+fn protocol(pair: Pair) -> &'static str {
+    match pair.client {
+        Http::H1 => "HTTP/1.1",
+        Http::H2 => "HTTP/2",
     }
 }
 
@@ -82,7 +69,7 @@ every_pair! {
 
 fn small_requests_are_answered_over_one_connection(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     for _ in 0..20 {
         assert_eq!(client.get("/").text(), "a");
@@ -98,7 +85,7 @@ fn small_requests_are_answered_over_one_connection(pair: Pair) {
 
 fn a_response_without_a_body_has_none(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let response = client.ask("HEAD", "/bytes/12345", &[]);
     assert_eq!((response.status, response.header("content-length"), response.body.len()), (200, Some("12345"), 0));
@@ -114,7 +101,7 @@ fn a_response_without_a_body_has_none(pair: Pair) {
 
 fn bodies_of_all_sizes_and_framings_arrive_unharmed(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     // Around the sizes at which buffers, frames, records and windows end.
     for length in [0, 1, 4096, 16_383, 16_384, 16_385, 65_534, 65_535, 65_536, 262_143, 262_145, 1_048_577, 3_000_003] {
@@ -130,7 +117,7 @@ fn bodies_of_all_sizes_and_framings_arrive_unharmed(pair: Pair) {
 
 fn long_bodies_arrive_unharmed(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     assert_eq!(client.get_pattern(&format!("/chunked/{}", 64 * MIB)).1, 64 * MIB);
     assert_eq!(client.post_pattern("/sink", 64 * MIB, Framing::Chunked).text(), (64 * MIB).to_string());
@@ -149,7 +136,7 @@ fn bodies_go_both_ways_at_once(pair: Pair) {
         // The test may be over by then.
         let _ = served.finish(&[]) && served.body(&mut |_| ()).is_ok();
     });
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/", &[("content-length", "11")]);
     assert!(asked.send(b"one"));
@@ -164,7 +151,7 @@ fn bodies_go_both_ways_at_once(pair: Pair) {
 
 fn the_origins_trailers_reach_the_client(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     for _ in 0..2 {
         let response = client.ask("GET", "/trailers", &[("te", "trailers")]);
@@ -176,7 +163,7 @@ fn the_origins_trailers_reach_the_client(pair: Pair) {
 
 fn the_clients_trailers_reach_the_origin(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     for _ in 0..2 {
         let mut asked = client.start("POST", "/request-trailers", &[("trailer", "x-t")]);
@@ -187,7 +174,7 @@ fn the_clients_trailers_reach_the_origin(pair: Pair) {
 
 fn expect_100_continue_is_passed_on(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/echo", &[("content-length", "5"), ("expect", "100-continue")]);
     assert_eq!(asked.interim(), 100);
@@ -203,7 +190,7 @@ fn interim_responses_are_not_taken_for_the_answer(pair: Pair) {
         served.interim(102);
         served.answer(200, &[], b"done");
     });
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     for _ in 0..2 {
         let response = client.get("/");
@@ -213,7 +200,7 @@ fn interim_responses_are_not_taken_for_the_answer(pair: Pair) {
 
 fn many_and_long_headers_are_kept(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let names: Vec<String> = (0..60).map(|i| format!("x-many-{i}")).collect();
     let long = "v".repeat(20_000);
@@ -228,7 +215,7 @@ fn many_and_long_headers_are_kept(pair: Pair) {
 /// RFC 9113 §8.2.3: HTTP/2 may split a cookie, HTTP/1.1 and the application must see one.
 fn cookies_arrive_as_one(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("x-between", "y"), ("cookie", "c=3")];
     let whole = [("cookie", "a=1; b=2; c=3")];
@@ -244,7 +231,7 @@ fn an_early_answer_is_not_lost(pair: Pair) {
         // What the client sends on meanwhile may come or not.
         let _ = served.body(&mut |_| ());
     });
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/", &[]);
     assert!(asked.send(b"the first of many bytes"));
@@ -260,7 +247,7 @@ fn a_cut_answer_is_a_cut_for_the_client(pair: Pair) {
             served.send(&pattern::bytes(100));
             served.cut();
         });
-        let gateway = pair.gateway(origin.addr());
+        let gateway = start(pair, origin.addr());
         let mut client = pair.connect(&gateway);
         let cut = client.start_empty("GET", "/", &[]).try_response().expect_err("only a part of the answer came");
         match pair.client {
@@ -276,7 +263,7 @@ fn an_origin_that_gives_up_before_its_head_is_a_503(pair: Pair) {
         served.body(&mut |_| ()).expect("a request");
         served.cut();
     });
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     assert_eq!(pair.connect(&gateway).post("/", &[], b"not to be repeated").status, 503);
 }
 
@@ -290,7 +277,7 @@ fn a_client_that_gives_up_is_known_to_the_origin(pair: Pair) {
         served.wait_given_up();
         words.lock().unwrap().1.send(()).expect("the test waits");
     });
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/", &[("content-length", "1000")]);
     assert!(asked.send(b"hello"));
@@ -304,7 +291,7 @@ fn a_client_that_gives_up_is_known_to_the_origin(pair: Pair) {
 
 fn a_body_over_its_limit_is_refused(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = Gateway::start(&pair.config(origin.addr(), "", "", "body_bytes = '1KiB'"));
+    let gateway = Gateway::start(&config(pair, origin.addr(), "", "", "body_bytes = '1KiB'"));
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/echo", &[("content-length", "1025")]);
     assert_eq!(asked.response().status, 413);
@@ -315,7 +302,7 @@ fn a_body_over_its_limit_is_refused(pair: Pair) {
 
 fn a_streamed_body_is_cut_at_its_limit(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = Gateway::start(&pair.config(origin.addr(), "", "", "body_bytes = '64KiB'"));
+    let gateway = Gateway::start(&config(pair, origin.addr(), "", "", "body_bytes = '64KiB'"));
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/echo", &[]);
     asked.send_pattern(MIB);
@@ -327,7 +314,7 @@ fn a_streamed_body_is_cut_at_its_limit(pair: Pair) {
 
 fn an_answer_that_does_not_come_in_time_is_a_504(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = Gateway::start(&pair.config(origin.addr(), "", "", "timeout = '200ms'"));
+    let gateway = Gateway::start(&config(pair, origin.addr(), "", "", "timeout = '200ms'"));
     let mut client = pair.connect(&gateway);
     assert_eq!(client.get("/hold").status, 504);
     assert_eq!(client.get("/").text(), "a", "the client's connection goes on");
@@ -336,8 +323,7 @@ fn an_answer_that_does_not_come_in_time_is_a_504(pair: Pair) {
 
 fn the_gateways_own_answers(pair: Pair) {
     let origin = Origin::start("a");
-    let config = pair
-        .config(origin.addr(), "", "", "hosts = ['none.test']")
+    let config = config(pair, origin.addr(), "", "", "hosts = ['none.test']")
         .route("direct", "match = { path = '/direct' }\nrespond = { status = 202, body = 'from here' }")
         .route("old", "match = { path = '/old' }\nredirect = { host = 'new.test', status = 308 }");
     let gateway = Gateway::start(&config);
@@ -358,7 +344,7 @@ fn headers_are_edited(pair: Pair) {
     let edits = "request_headers = { set = { x-set = '1' }, add = { x-add = '2' }, remove = ['x-gone'] }\n\
                  response_headers = { set = { x-answer = '3' }, remove = ['x-origin'] }\n\
                  rewrite = { host = 'inner.test', path_prefix = '/headers' }\nmatch = { path_prefix = '/api' }";
-    let gateway = Gateway::start(&pair.config(origin.addr(), "", "", edits));
+    let gateway = Gateway::start(&config(pair, origin.addr(), "", "", edits));
     let response = pair.connect(&gateway).ask("GET", "/api/x?y=z", &[("x-gone", "0"), ("x-set", "0")]);
     assert_eq!((response.header("x-answer"), response.header("x-origin")), (Some("3"), None));
     let seen = response.seen();
@@ -370,7 +356,7 @@ fn the_access_log_has_a_line(pair: Pair) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("log");
     let origin = Origin::start("a");
-    let config = pair.config(origin.addr(), "", "", "");
+    let config = config(pair, origin.addr(), "", "", "");
     let gateway =
         Gateway::start(&config.tables(&format!("[access_log]\npath = '{}'\nformat = 'json'", path.display())));
     let mut client = pair.connect(&gateway);
@@ -383,7 +369,7 @@ fn the_access_log_has_a_line(pair: Pair) {
     for (member, value) in [
         ("method", "POST".into()),
         ("path", "/echo?q=1".into()),
-        ("protocol", pair.protocol().into()),
+        ("protocol", protocol(pair).into()),
         ("response_code", 200.into()),
         ("response_flags", "-".into()),
         ("bytes_received", 5.into()),
@@ -398,7 +384,7 @@ fn the_access_log_has_a_line(pair: Pair) {
 
 fn the_origin_learns_who_asks(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let forged = [("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "https"), ("x-request-id", "mine")];
     let seen = client.ask("GET", "/headers", &forged).seen();
@@ -413,7 +399,7 @@ fn the_origin_learns_who_asks(pair: Pair) {
 
 fn te_says_trailers_or_nothing(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let mut client = pair.connect(&gateway);
     let te = |head: &Head| head.header("te").map(str::to_owned);
     let seen = client.ask("GET", "/headers", &[("te", "trailers")]).seen();
@@ -432,7 +418,7 @@ fn hop_by_hop_fields_stop_at_the_gateway(pair: Pair) {
         let fields = [("keep-alive", "timeout=5"), ("proxy-connection", "close"), ("x-kept", "yes")];
         served.answer(200, if served.is_h2() { &fields[2..] } else { &fields }, shown.as_bytes());
     });
-    let gateway = pair.gateway(origin.addr());
+    let gateway = start(pair, origin.addr());
     let fields = [("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "timeout=5"), ("x-kept", "yes")];
     let fields = if pair.client == Http::H2 { &fields[3..] } else { &fields };
     let response = pair.connect(&gateway).ask("GET", "/", fields);
@@ -450,7 +436,7 @@ fn tls_on_both_sides(pair: Pair) {
     let ca = store.path().join("ca.pem");
     let tls = format!("tls = {{ server_name = 'origin.test', ca = '{}' }}", ca.display());
     let listener = "tls = { certificates = ['site'] }";
-    let config = pair.config(origin.addr(), listener, &tls, "").certificate("site", store.path());
+    let config = config(pair, origin.addr(), listener, &tls, "").certificate("site", store.path());
     let gateway = Gateway::start(&config);
     let offer = TlsClient::with(&store.authority, rustls::ALL_VERSIONS, &[pair.client.alpn()]);
     let mut client = AnyClient::connect_tls(&offer, gateway.addr("web"), HOST).expect("a handshake");

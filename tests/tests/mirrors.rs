@@ -13,13 +13,6 @@ use gateway_tests::origin::serve;
 use gateway_tests::ports::{HeldPort, any_port};
 use gateway_tests::prelude::*;
 
-/// What the client and what both origins speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
-}
-
 /// A copy as the shadow saw it.
 struct Seen {
     head: Head,
@@ -46,21 +39,15 @@ fn next(told: &Receiver<Seen>) -> Seen {
     told.recv_timeout(wait::DEADLINE).expect("a copy")
 }
 
-impl Pair {
-    /// A gateway that sends everything to `origin`, and copies to `shadow`.
-    fn gateway(self, origin: &Origin, shadow: std::net::SocketAddr, mirror: &str, lines: &str) -> Gateway {
-        let protocol = format!("protocol = '{}'", self.origin.name());
-        let config = Config::new()
-            .listener("web", "")
-            .cluster("origin", &[origin.addr()], &protocol)
-            .cluster("shadow", &[shadow], &protocol)
-            .route("all", &format!("cluster = 'origin'\nmirror = [{{ cluster = 'shadow'{mirror} }}]\n{lines}"));
-        Gateway::start(&config)
-    }
-
-    fn connect(self, gateway: &Gateway) -> AnyClient {
-        AnyClient::connect(self.client, gateway.addr("web"))
-    }
+/// A gateway that sends everything to `origin`, and copies to `shadow`.
+fn start(pair: Pair, origin: &Origin, shadow: std::net::SocketAddr, mirror: &str, lines: &str) -> Gateway {
+    let protocol = format!("protocol = '{}'", pair.origin.name());
+    let config = Config::new()
+        .listener("web", "")
+        .cluster("origin", &[origin.addr()], &protocol)
+        .cluster("shadow", &[shadow], &protocol)
+        .route("all", &format!("cluster = 'origin'\nmirror = [{{ cluster = 'shadow'{mirror} }}]\n{lines}"));
+    Gateway::start(&config)
 }
 
 fn result(gateway: &Gateway, result: &str) -> f64 {
@@ -80,7 +67,7 @@ fn a_copy_is_what_the_origin_got_but_for_its_host(pair: Pair) {
     let (shadow, told) = shadow();
     for (option, host) in [("", format!("{HOST}-shadow")), (", shadow_host = false", HOST.to_owned())] {
         let lines = "request_headers = { set = { x-tenant = 'blue' } }";
-        let gateway = pair.gateway(&origin, shadow.addr(), option, lines);
+        let gateway = start(pair, &origin, shadow.addr(), option, lines);
         let mut client = pair.connect(&gateway);
         let primary = client.ask("GET", "/headers?x=1", &[("x-kept", "yes")]).seen();
         assert_eq!(host_of(&primary), Some(HOST));
@@ -99,7 +86,7 @@ fn a_copy_is_what_the_origin_got_but_for_its_host(pair: Pair) {
 fn bodies_are_copied_up_to_the_limit(pair: Pair) {
     let origin = Origin::start("a");
     let (shadow, told) = shadow();
-    let gateway = pair.gateway(&origin, shadow.addr(), "", "mirror_body_bytes = '100KB'");
+    let gateway = start(pair, &origin, shadow.addr(), "", "mirror_body_bytes = '100KB'");
     let mut client = pair.connect(&gateway);
     for length in [1, 5_000, 100_000] {
         for framing in [Framing::Length(length), Framing::Chunked] {
@@ -120,7 +107,7 @@ fn a_shadow_that_hangs_is_not_noticed(pair: Pair) {
     // The kernel takes connections, and nobody reads what they say.
     let shadow = TcpListener::bind(any_port()).expect("a listener");
     let addr = shadow.local_addr().expect("its address");
-    let gateway = pair.gateway(&origin, addr, ", max_active = 3", "timeout = '60s'");
+    let gateway = start(pair, &origin, addr, ", max_active = 3", "timeout = '60s'");
     let mut client = pair.connect(&gateway);
     for _ in 0..20 {
         assert_eq!(client.post("/echo", &[], b"hello").text(), "hello");
@@ -132,7 +119,7 @@ fn a_shadow_that_hangs_is_not_noticed(pair: Pair) {
 fn a_shadow_that_is_dead_is_not_noticed(pair: Pair) {
     let origin = Origin::start("a");
     let nobody = HeldPort::new();
-    let gateway = pair.gateway(&origin, nobody.addr(), "", "");
+    let gateway = start(pair, &origin, nobody.addr(), "", "");
     let mut client = pair.connect(&gateway);
     for _ in 0..20 {
         let response = client.get("/");
@@ -146,7 +133,7 @@ fn a_shadow_that_is_dead_is_not_noticed(pair: Pair) {
 fn a_body_that_does_not_arrive_whole_is_not_copied(pair: Pair) {
     let origin = Origin::start("a");
     let (shadow, told) = shadow();
-    let gateway = pair.gateway(&origin, shadow.addr(), "", "");
+    let gateway = start(pair, &origin, shadow.addr(), "", "");
     let mut client = pair.connect(&gateway);
     let mut asked = client.start("POST", "/echo", &[("content-length", "10")]);
     assert!(asked.send(b"hello"));

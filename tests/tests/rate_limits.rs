@@ -3,27 +3,14 @@
 use gateway_tests::every_pair;
 use gateway_tests::prelude::*;
 
-/// What the client and what the origin speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
-}
-
-impl Pair {
-    /// A gateway in front of `origin` whose one route has these filters.
-    fn gateway(self, origin: &Origin, filters: &str) -> Gateway {
-        let cluster = format!("protocol = '{}'", self.origin.name());
-        let config = Config::new()
-            .listener("web", "")
-            .cluster("origin", &[origin.addr()], &cluster)
-            .route("all", &format!("cluster = 'origin'\nfilters = [{filters}]"));
-        Gateway::start(&config)
-    }
-
-    fn connect(self, gateway: &Gateway) -> AnyClient {
-        AnyClient::connect(self.client, gateway.addr("web"))
-    }
+/// A gateway in front of `origin` whose one route has these filters.
+fn start(pair: Pair, origin: &Origin, filters: &str) -> Gateway {
+    let cluster = format!("protocol = '{}'", pair.origin.name());
+    let config = Config::new()
+        .listener("web", "")
+        .cluster("origin", &[origin.addr()], &cluster)
+        .route("all", &format!("cluster = 'origin'\nfilters = [{filters}]"));
+    Gateway::start(&config)
 }
 
 every_pair! {
@@ -37,7 +24,7 @@ every_pair! {
 
 fn requests_above_the_quota_are_refused_as_envoy_refuses_them(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(&origin, "{ rate_limit = { name = 'few', requests = 3, per = '1h' } }");
+    let gateway = start(pair, &origin, "{ rate_limit = { name = 'few', requests = 3, per = '1h' } }");
     let mut client = pair.connect(&gateway);
     for _ in 0..3 {
         let response = client.get("/");
@@ -65,7 +52,8 @@ fn requests_above_the_quota_are_refused_as_envoy_refuses_them(pair: Pair) {
 
 fn answers_say_how_the_limit_stands(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(
+    let gateway = start(
+        pair,
         &origin,
         "{ rate_limit = { requests = 100, per = '1h', ratelimit_headers = true } },
          { rate_limit = { requests = 2, per = '1h', ratelimit_headers = true } },
@@ -84,7 +72,8 @@ fn answers_say_how_the_limit_stands(pair: Pair) {
 
 fn a_refusal_is_what_the_configuration_says(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(
+    let gateway = start(
+        pair,
         &origin,
         "{ rate_limit = { requests = 1, per = '1h', status = 503, body = \"later\\n\", headers = { x-why = 'rate' } } }",
     );
@@ -99,7 +88,7 @@ fn grpc_calls_are_refused_with_their_status(pair: Pair) {
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
     for (option, status) in [("", "14"), (", grpc_resource_exhausted = true", "8")] {
         let limit = format!("{{ rate_limit = {{ requests = 1, per = '1h'{option} }} }}");
-        let gateway = pair.gateway(&origin, &limit);
+        let gateway = start(pair, &origin, &limit);
         let mut client = pair.connect(&gateway);
         assert_eq!(client.ask("GET", "/", &grpc).header("grpc-status"), None, "the origin's answer");
         let response = client.ask("GET", "/", &grpc);
@@ -112,7 +101,8 @@ fn grpc_calls_are_refused_with_their_status(pair: Pair) {
 
 fn a_dry_run_refuses_nothing_and_counts(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway = pair.gateway(
+    let gateway = start(
+        pair,
         &origin,
         "{ rate_limit = { name = 'try', requests = 1, per = '1h', dry_run = true, ratelimit_headers = true } }",
     );
@@ -129,8 +119,7 @@ fn a_dry_run_refuses_nothing_and_counts(pair: Pair) {
 
 fn a_body_of_a_refused_request_harms_nobody(pair: Pair) {
     let origin = Origin::start("a");
-    let gateway =
-        pair.gateway(&origin, "{ rate_limit = { requests = 1, per = '1h', match = { methods = ['POST'] } } }");
+    let gateway = start(pair, &origin, "{ rate_limit = { requests = 1, per = '1h', match = { methods = ['POST'] } } }");
     assert_eq!(pair.connect(&gateway).post("/echo", &[], b"hello").text(), "hello");
     let mut client = pair.connect(&gateway);
     assert_eq!(client.post("/echo", &[], b"GET / HTTP/1.1\r\nhost: smuggled\r\n\r\n").status, 429);

@@ -13,24 +13,11 @@ use gateway_tests::origin::{Served, serve};
 use gateway_tests::ports::HeldPort;
 use gateway_tests::prelude::*;
 
-/// What the client and what the origin speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
-}
-
-impl Pair {
-    /// A gateway in front of these endpoints, whose route has these lines.
-    fn gateway(self, endpoints: &[SocketAddr], cluster: &str, route: &str) -> Gateway {
-        let cluster = format!("protocol = '{}'\n{cluster}", self.origin.name());
-        let route = format!("cluster = 'origin'\n{route}");
-        Gateway::start(&Config::new().listener("web", "").cluster("origin", endpoints, &cluster).route("all", &route))
-    }
-
-    fn connect(self, gateway: &Gateway) -> AnyClient {
-        AnyClient::connect(self.client, gateway.addr("web"))
-    }
+/// A gateway in front of these endpoints, whose route has these lines.
+fn start(pair: Pair, endpoints: &[SocketAddr], cluster: &str, route: &str) -> Gateway {
+    let cluster = format!("protocol = '{}'\n{cluster}", pair.origin.name());
+    let route = format!("cluster = 'origin'\n{route}");
+    Gateway::start(&Config::new().listener("web", "").cluster("origin", endpoints, &cluster).route("all", &route))
 }
 
 every_pair! {
@@ -87,7 +74,7 @@ fn flagged(gateway: &Gateway, flag: &str, expected: u32) {
 
 fn an_endpoint_that_cannot_be_reached_costs_no_request(pair: Pair) {
     let (nobody, origin) = (HeldPort::new(), Origin::start("a"));
-    let gateway = pair.gateway(&[nobody.addr(), origin.addr()], "", "");
+    let gateway = start(pair, &[nobody.addr(), origin.addr()], "", "");
     let mut client = pair.connect(&gateway);
     for method in ["GET", "POST", "GET", "POST"] {
         assert_eq!(client.ask(method, "/", &[("content-length", "0")]).text(), "a");
@@ -99,7 +86,7 @@ fn an_endpoint_that_cannot_be_reached_costs_no_request(pair: Pair) {
 fn what_may_be_repeated_is_asked_again_where_the_answer_is_an_error(pair: Pair) {
     for (on, status) in [("on = ['gateway-error']", 503), ("on = ['5xx']", 500), ("statuses = [429]", 429)] {
         let (bad, good) = (Counting::answering(status), Origin::start("good"));
-        let gateway = pair.gateway(&[bad.addr(), good.addr()], "", &format!("retry = {{ {on} }}"));
+        let gateway = start(pair, &[bad.addr(), good.addr()], "", &format!("retry = {{ {on} }}"));
         let mut client = pair.connect(&gateway);
         let answers: Vec<u16> = (0..4).map(|_| client.get("/").status).collect();
         assert_eq!(answers, [200; 4], "{on}");
@@ -114,7 +101,7 @@ fn what_may_be_repeated_is_asked_again_where_the_answer_is_an_error(pair: Pair) 
 fn a_body_is_sent_again_as_it_was_unless_it_is_long(pair: Pair) {
     let (bad, good) = (Counting::answering(503), Origin::start("good"));
     let retry = "retry = { on = ['gateway-error'], non_idempotent = true, body_bytes = '100KiB' }";
-    let gateway = pair.gateway(&[bad.addr(), good.addr()], "", retry);
+    let gateway = start(pair, &[bad.addr(), good.addr()], "", retry);
     let mut client = pair.connect(&gateway);
     for length in [0, 1, 65_536, 100 * 1024] {
         for framing in [Framing::Length(length), Framing::Chunked] {
@@ -134,7 +121,7 @@ fn a_body_is_sent_again_as_it_was_unless_it_is_long(pair: Pair) {
 fn an_answer_that_is_never_good_is_passed_on(pair: Pair) {
     let origins = [Counting::answering(503), Counting::answering(503)];
     let retry = "retry = { on = ['gateway-error'], attempts = 2, backoff = '1ms' }";
-    let gateway = pair.gateway(&origins.each_ref().map(Counting::addr), "", retry);
+    let gateway = start(pair, &origins.each_ref().map(Counting::addr), "", retry);
     let mut client = pair.connect(&gateway);
     let response = client.get("/");
     assert_eq!((response.status, response.text()), (503, "what it says"));
@@ -152,7 +139,7 @@ fn an_endpoint_that_takes_too_long_is_given_up_for_another(pair: Pair) {
     });
     let good = Origin::start("good");
     let retry = "retry = { on = ['reset'], per_try_timeout = '200ms', attempts = 1 }";
-    let gateway = pair.gateway(&[slow.addr(), good.addr()], "", retry);
+    let gateway = start(pair, &[slow.addr(), good.addr()], "", retry);
     let mut client = pair.connect(&gateway);
     for _ in 0..2 {
         assert_eq!(client.get("/").text(), "good");
@@ -161,7 +148,7 @@ fn an_endpoint_that_takes_too_long_is_given_up_for_another(pair: Pair) {
     assert!(given_up >= 1, "one of the two requests began there");
     assert_eq!(count(&gateway, "gateway_cluster_try_timeouts_total"), given_up as f64);
     // Where there is no other.
-    let gateway = pair.gateway(&[slow.addr()], "", retry);
+    let gateway = start(pair, &[slow.addr()], "", retry);
     let mut client = pair.connect(&gateway);
     let response = client.get("/");
     assert_eq!((response.status, response.text()), (504, "upstream request timeout"));
@@ -176,7 +163,7 @@ fn calls_of_grpc_are_sent_again_by_their_status(pair: Pair) {
         let fields = [("content-type", "application/grpc"), ("grpc-status", status)];
         let _ = served.body(&mut |_| ()).is_ok() && served.answer(200, &fields, b"");
     });
-    let gateway = pair.gateway(&[origin.addr()], "", "");
+    let gateway = start(pair, &[origin.addr()], "", "");
     let mut client = pair.connect(&gateway);
     let call = [("content-type", "application/grpc"), ("te", "trailers"), ("content-length", "0")];
     let response = client.ask("POST", "/a.B/C", &call);
@@ -187,7 +174,7 @@ fn calls_of_grpc_are_sent_again_by_their_status(pair: Pair) {
 fn a_request_that_nobody_takes_is_answered_in_envoys_words() {
     let nobody = [HeldPort::new(), HeldPort::new()];
     let pair = Pair { client: Http::H1, origin: Http::H1 };
-    let gateway = pair.gateway(&nobody.each_ref().map(HeldPort::addr), "", "");
+    let gateway = start(pair, &nobody.each_ref().map(HeldPort::addr), "", "");
     let response = gateway.get("/");
     let words = "upstream connect error or disconnect/reset before headers. \
                  retried and the latest reset reason: remote connection failure";
@@ -204,7 +191,7 @@ fn an_origin_that_asks_for_a_second_gets_it_and_one_that_asks_for_more_is_not_as
         let origin = Counting::start(move |served, before| {
             served.answer(if before == 0 { 503 } else { 200 }, &[("retry-after", asked)], b"");
         });
-        let gateway = pair.gateway(&[origin.addr()], "", "retry = { on = ['5xx'], max_backoff = '2s' }");
+        let gateway = start(pair, &[origin.addr()], "", "retry = { on = ['5xx'], max_backoff = '2s' }");
         let begun = Instant::now();
         assert_eq!(gateway.get("/").status, answers, "{asked}");
         assert_eq!(begun.elapsed() >= Duration::from_millis(900), answers == 200, "{asked}: {:?}", begun.elapsed());
@@ -216,7 +203,7 @@ fn a_cluster_in_trouble_gets_no_more_retries_than_its_budget() {
     let origin = Counting::answering(503);
     let pair = Pair { client: Http::H1, origin: Http::H1 };
     let budget = "retry_budget = { percent = 0, min_retries = 0 }";
-    let gateway = pair.gateway(&[origin.addr()], budget, "retry = { on = ['5xx'] }");
+    let gateway = start(pair, &[origin.addr()], budget, "retry = { on = ['5xx'] }");
     assert_eq!(gateway.get("/").text(), "what it says");
     assert_eq!(origin.requests(), 1);
     flagged(&gateway, "UO", 1);
@@ -227,7 +214,7 @@ fn a_cluster_in_trouble_gets_no_more_retries_than_its_budget() {
 fn a_client_that_leaves_while_a_retry_is_waited_for_ends_it() {
     let origin = Counting::answering(503);
     let pair = Pair { client: Http::H1, origin: Http::H1 };
-    let gateway = pair.gateway(&[origin.addr()], "", "retry = { on = ['5xx'], backoff = '60s', attempts = 10 }");
+    let gateway = start(pair, &[origin.addr()], "", "retry = { on = ['5xx'], backoff = '60s', attempts = 10 }");
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
     let waiting = || count(&gateway, "gateway_cluster_retries_active");
@@ -241,7 +228,7 @@ fn a_client_that_leaves_while_a_retry_is_waited_for_ends_it() {
 fn more_requests_than_a_cluster_takes_are_refused() {
     let origin = Origin::start("a");
     let pair = Pair { client: Http::H2, origin: Http::H1 };
-    let gateway = pair.gateway(&[origin.addr()], "max_requests = 2", "");
+    let gateway = start(pair, &[origin.addr()], "max_requests = 2", "");
     let mut held: Vec<Conn> = (0..2).map(|_| gateway.connect()).collect();
     for client in &mut held {
         client.send("GET /hold HTTP/1.1\r\nhost: a.test\r\n\r\n");

@@ -12,32 +12,23 @@ use gateway_tests::prelude::*;
 use gateway_tests::websocket::{self, Tunnel, UPGRADE, extended_connect};
 use tungstenite::{Bytes, Message, WebSocket};
 
-/// What the client and what the origin speak.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    client: Http,
-    origin: Http,
+fn config(pair: Pair, origin: std::net::SocketAddr, route: &str) -> Config {
+    Config::new()
+        .listener("web", "")
+        .cluster("origin", &[origin], &format!("protocol = '{}'", pair.origin.name()))
+        .route("all", &format!("cluster = 'origin'\n{route}"))
 }
 
-impl Pair {
-    fn config(self, origin: std::net::SocketAddr, route: &str) -> Config {
-        Config::new()
-            .listener("web", "")
-            .cluster("origin", &[origin], &format!("protocol = '{}'", self.origin.name()))
-            .route("all", &format!("cluster = 'origin'\n{route}"))
-    }
+fn start(pair: Pair, origin: &Script) -> Gateway {
+    Gateway::start(&config(pair, origin.addr(), "websocket = true"))
+}
 
-    fn gateway(self, origin: &Script) -> Gateway {
-        Gateway::start(&self.config(origin.addr(), "websocket = true"))
-    }
+fn upgrade(pair: Pair, gateway: &Gateway) -> Result<Tunnel, u16> {
+    websocket::connect(pair.client, gateway.addr("web"), "/chat")
+}
 
-    fn connect(self, gateway: &Gateway) -> Result<Tunnel, u16> {
-        websocket::connect(self.client, gateway.addr("web"), "/chat")
-    }
-
-    fn open(self, gateway: &Gateway) -> WebSocket<Tunnel> {
-        self.connect(gateway).expect("a tunnel").client()
-    }
+fn open(pair: Pair, gateway: &Gateway) -> WebSocket<Tunnel> {
+    upgrade(pair, gateway).expect("a tunnel").client()
 }
 
 every_pair! {
@@ -64,8 +55,8 @@ fn round_trip(socket: &mut WebSocket<Tunnel>, message: Message) {
 
 fn messages_of_all_sizes_come_back(pair: Pair) {
     let origin = echo_origin();
-    let gateway = pair.gateway(&origin);
-    let mut socket = pair.open(&gateway);
+    let gateway = start(pair, &origin);
+    let mut socket = open(pair, &gateway);
     round_trip(&mut socket, Message::text("hello"));
     for length in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
         round_trip(&mut socket, Message::binary(pattern::bytes(length)));
@@ -87,8 +78,8 @@ fn each_direction_can_end_by_itself(pair: Pair) {
             tunnel.half_close();
         });
     });
-    let gateway = pair.gateway(&origin);
-    let mut tunnel = pair.connect(&gateway).expect("a tunnel");
+    let gateway = start(pair, &origin);
+    let mut tunnel = upgrade(pair, &gateway).expect("a tunnel");
     tunnel.write_all(b"the last words").expect("an open tunnel");
     tunnel.half_close();
     let mut answer = Vec::new();
@@ -104,8 +95,8 @@ fn a_cut_reaches_the_other_side(pair: Pair) {
             tunnel.cut();
         });
     });
-    let gateway = pair.gateway(&origin);
-    let mut tunnel = pair.connect(&gateway).expect("a tunnel");
+    let gateway = start(pair, &origin);
+    let mut tunnel = upgrade(pair, &gateway).expect("a tunnel");
     tunnel.write_all(b"word").expect("an open tunnel");
     let rest = tunnel.read(&mut [0; 1]);
     assert!(matches!(rest, Ok(0) | Err(_)), "{rest:?}");
@@ -130,16 +121,16 @@ fn refusing(status: u16) -> Script {
 
 fn a_refusal_is_relayed(pair: Pair) {
     let origin = refusing(403);
-    let gateway = pair.gateway(&origin);
-    assert_eq!(pair.connect(&gateway).expect_err("a refusal"), 403);
+    let gateway = start(pair, &origin);
+    assert_eq!(upgrade(pair, &gateway).expect_err("a refusal"), 403);
 }
 
 /// Over HTTP/2 a 200 is the origin's yes, so this is about origins of HTTP/1.1; and to a client of HTTP/2 a 200 would be a
 /// yes.
 fn an_ordinary_answer_opens_no_tunnel(pair: Pair) {
     let origin = refusing(if pair.origin == Http::H1 { 200 } else { 404 });
-    let gateway = pair.gateway(&origin);
-    let status = pair.connect(&gateway).expect_err("no tunnel");
+    let gateway = start(pair, &origin);
+    let status = upgrade(pair, &gateway).expect_err("no tunnel");
     match pair {
         Pair { origin: Http::H2, .. } => assert_eq!(status, 404),
         Pair { client: Http::H1, .. } => assert_eq!(status, 200),
@@ -149,16 +140,16 @@ fn an_ordinary_answer_opens_no_tunnel(pair: Pair) {
 
 fn a_route_that_does_not_allow_it_says_403(pair: Pair) {
     let origin = echo_origin();
-    let gateway = Gateway::start(&pair.config(origin.addr(), ""));
-    assert_eq!(pair.connect(&gateway).expect_err("no tunnel"), 403);
+    let gateway = Gateway::start(&config(pair, origin.addr(), ""));
+    assert_eq!(upgrade(pair, &gateway).expect_err("no tunnel"), 403);
     assert_eq!(origin.connections(), 0);
 }
 
 fn a_silent_tunnel_ends(pair: Pair) {
     let origin = echo_origin();
     let gateway =
-        Gateway::start(&pair.config(origin.addr(), "websocket = { idle_timeout = '400ms' }\ntimeout = '100ms'"));
-    let mut socket = pair.open(&gateway);
+        Gateway::start(&config(pair, origin.addr(), "websocket = { idle_timeout = '400ms' }\ntimeout = '100ms'"));
+    let mut socket = open(pair, &gateway);
     let start = Instant::now();
     // Longer than both timeouts, and never silent: the route's timeout was for the answer.
     while start.elapsed() < Duration::from_millis(800) {
@@ -172,8 +163,8 @@ fn a_silent_tunnel_ends(pair: Pair) {
 
 fn a_tunnel_outlives_a_reload(pair: Pair) {
     let origin = echo_origin();
-    let mut gateway = pair.gateway(&origin);
-    let mut socket = pair.open(&gateway);
+    let mut gateway = start(pair, &origin);
+    let mut socket = open(pair, &gateway);
     round_trip(&mut socket, Message::text("before"));
     gateway.reload(&Config::new().listener("web", "").route("all", "respond = { status = 200, body = 'new' }"));
     assert_eq!(gateway.get("/").text(), "new");
@@ -183,10 +174,10 @@ fn a_tunnel_outlives_a_reload(pair: Pair) {
 
 fn a_tunnel_is_drained_last(pair: Pair) {
     let origin = echo_origin();
-    let config = pair.config(origin.addr(), "websocket = true").gateway("drain_timeout = '1500ms'");
+    let config = config(pair, origin.addr(), "websocket = true").gateway("drain_timeout = '1500ms'");
     let mut gateway = Gateway::start(&config);
     let addr = gateway.addr("web");
-    let mut socket = pair.open(&gateway);
+    let mut socket = open(pair, &gateway);
     round_trip(&mut socket, Message::text("before"));
     let start = Instant::now();
     gateway.terminate();
@@ -207,7 +198,7 @@ fn tungstenite_shakes_hands_on_both_sides() {
         socket.send(Message::text("welcome")).expect("an open tunnel");
         while socket.read().is_ok() {}
     });
-    let gateway = Pair { client: Http::H1, origin: Http::H1 }.gateway(&origin);
+    let gateway = start(Pair { client: Http::H1, origin: Http::H1 }, &origin);
     let stream = gateway_tests::stream::Stream::connect(gateway.addr("web")).expect("a connection");
     let (mut socket, response) = tungstenite::client("ws://test.example/chat", stream).expect("a handshake");
     assert_eq!(response.status(), 101);
@@ -237,8 +228,7 @@ fn refusing_after_silence() -> Script {
 fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
     let origin = refusing_after_silence();
     let pair = Pair { client: Http::H1, origin: Http::H1 };
-    let config = pair
-        .config(origin.addr(), "websocket = true")
+    let config = config(pair, origin.addr(), "websocket = true")
         .route("admin", "match = { path_prefix = '/admin' }\nrespond = { status = 401 }");
     let gateway = Gateway::start(&config);
     let mut client = gateway.connect();
@@ -252,7 +242,7 @@ fn cve_2026_2833_no_byte_reaches_the_origin_before_its_101() {
 #[test]
 fn data_behind_an_extended_connect_waits_for_the_origin() {
     let origin = refusing_after_silence();
-    let gateway = Pair { client: Http::H2, origin: Http::H1 }.gateway(&origin);
+    let gateway = start(Pair { client: Http::H2, origin: Http::H1 }, &origin);
     let client = Client::connect(gateway.addr("web"));
     let stream = client.connection.open(&extended_connect("websocket", "/chat"), false);
     stream.send_data(b"GET /admin HTTP/1.1\r\nhost: a\r\n\r\n", false);
@@ -264,8 +254,8 @@ fn data_behind_an_extended_connect_waits_for_the_origin() {
 fn no_client_gets_a_tunnel_to(origin: &Script, http: Http) {
     for client in [Http::H1, Http::H2] {
         let pair = Pair { client, origin: http };
-        let gateway = pair.gateway(origin);
-        let status = pair.connect(&gateway).expect_err("no tunnel");
+        let gateway = start(pair, origin);
+        let status = upgrade(pair, &gateway).expect_err("no tunnel");
         assert!(status >= 500, "{status}");
     }
 }
@@ -327,8 +317,7 @@ fn what_only_looks_like_an_upgrade_opens_no_tunnel() {
             }
         });
         let pair = Pair { client: Http::H1, origin: Http::H1 };
-        let config = pair
-            .config(origin.addr(), "websocket = true")
+        let config = config(pair, origin.addr(), "websocket = true")
             .route("admin", "match = { path_prefix = '/admin' }\nrespond = { status = 401 }");
         let gateway = Gateway::start(&config);
         let mut client = gateway.connect();
@@ -347,7 +336,7 @@ fn what_only_looks_like_an_upgrade_opens_no_tunnel() {
 #[test]
 fn connect_over_http2_is_for_websockets_only() {
     let origin = echo_origin();
-    let gateway = Pair { client: Http::H2, origin: Http::H1 }.gateway(&origin);
+    let gateway = start(Pair { client: Http::H2, origin: Http::H1 }, &origin);
     let client = Client::connect(gateway.addr("web"));
     let plain = [(":method", "CONNECT"), (":authority", "inner.test:22")];
     let other = extended_connect("connect-udp", "/chat");
@@ -383,7 +372,7 @@ fn a_client_that_leaves_during_the_handshake_is_noticed() {
             conn.head().expect("a handshake");
             conn.end();
         });
-        let gateway = Pair { client, origin: Http::H1 }.gateway(&origin);
+        let gateway = start(Pair { client, origin: Http::H1 }, &origin);
         let opened = || origin.open() == 1;
         if client == Http::H1 {
             let mut conn = gateway.connect();
@@ -416,7 +405,7 @@ fn a_client_of_http2_that_leaves_after_its_last_word_is_noticed() {
                 let _ = is_over.lock().unwrap().recv();
             });
         });
-        let gateway = Pair { client: Http::H2, origin: http }.gateway(&origin);
+        let gateway = start(Pair { client: Http::H2, origin: http }, &origin);
         let mut tunnel = websocket::connect(Http::H2, gateway.addr("web"), "/chat").expect("a tunnel");
         tunnel.half_close();
         hears.recv().expect("the origin hears the end");

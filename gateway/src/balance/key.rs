@@ -23,7 +23,7 @@ pub fn find<'a>(rules: &'a [HashRule], head: &RequestHead, client: IpAddr, rando
     for rule in rules {
         let part = match &rule.on {
             HashOn::Header(name) => of_header(name, head),
-            HashOn::Query(name) => of_parameter(name, head),
+            HashOn::Query(name) => head.param(name.as_bytes()).map(super::hash::of),
             HashOn::SourceIp => Some(of_address(client)),
             HashOn::Cookie { cookie, generate } => match cookie::find(&head.headers, &cookie.name) {
                 Some(value) => Some(super::hash::of(value)),
@@ -62,16 +62,6 @@ fn of_header(name: &HeaderName, head: &RequestHead) -> Option<u64> {
     let mut values = head.headers.get_all(name);
     let first = Digest::default().eat(values.next()?);
     Some(values.fold(first, |digest, value| digest.eat(b",").eat(value)).end())
-}
-
-/// The first value of the parameter. Bytes as written.
-fn of_parameter(name: &str, head: &RequestHead) -> Option<u64> {
-    let mut parameters = head.query()?.split(|&byte| byte == b'&');
-    let value = parameters.find_map(|parameter| {
-        let rest = parameter.strip_prefix(name.as_bytes())?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"=") }
-    });
-    value.map(super::hash::of)
 }
 
 #[cfg(test)]

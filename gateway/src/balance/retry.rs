@@ -34,14 +34,12 @@ pub fn after_failure(retry: &Retry, failure: Failure, repeatable: bool) -> bool 
     }
 }
 
-/// Whether to try again after this answer. `is_grpc`: it is one to a gRPC call, whose status is in the head when there are
-/// no messages.
-pub fn after_answer(retry: &Retry, answer: &ResponseHead, is_grpc: bool, repeatable: bool) -> bool {
+/// Whether to try again after this answer. That of a gRPC call without messages has its status in the head.
+pub fn after_answer(retry: &Retry, answer: &ResponseHead, repeatable: bool) -> bool {
     let on = |on: RetryOn| retry.on.contains(&on);
     let status = answer.status;
     if status < 400 {
-        let status = if is_grpc { answer.headers.get(&Known::GrpcStatus) } else { None };
-        return status.and_then(grpc_condition).is_some_and(on);
+        return answer.headers.get(&Known::GrpcStatus).and_then(grpc_condition).is_some_and(on);
     }
     repeatable
         && (retry.statuses.contains(&status)
@@ -119,13 +117,13 @@ mod tests {
         let answer = |status| ResponseHead { status, ..ResponseHead::default() };
         for (conditions, retried, passed_on) in cases {
             for status in retried.iter().chain(*passed_on) {
-                let retries = |repeatable| after_answer(&on(conditions), &answer(*status), true, repeatable);
+                let retries = |repeatable| after_answer(&on(conditions), &answer(*status), repeatable);
                 assert_eq!(retries(true), retried.contains(status), "{conditions:?} {status}");
                 assert!(!retries(false), "{conditions:?} {status}, not repeatable");
             }
         }
         let retry = Retry { statuses: vec![429], ..on(&[]) };
-        assert!(after_answer(&retry, &answer(429), false, true) && !after_answer(&retry, &answer(503), false, true));
+        assert!(after_answer(&retry, &answer(429), true) && !after_answer(&retry, &answer(503), true));
     }
 
     #[test]
@@ -145,8 +143,7 @@ mod tests {
             answer.headers.append(&Known::GrpcStatus, status.as_bytes());
             for on_one in [RetryOn::Cancelled, RetryOn::DeadlineExceeded, RetryOn::Internal, RetryOn::Unavailable] {
                 let expected = *condition == Some(on_one);
-                assert_eq!(after_answer(&on(&[on_one]), &answer, true, false), expected, "{status} {on_one:?}");
-                assert!(!after_answer(&on(&[on_one]), &answer, false, true), "not gRPC");
+                assert_eq!(after_answer(&on(&[on_one]), &answer, false), expected, "{status} {on_one:?}");
             }
         }
     }

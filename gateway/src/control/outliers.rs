@@ -2,12 +2,10 @@
 //! between two of them is a worker's finding.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::model::Cluster;
-use crate::metrics::shard::Finding;
 use crate::net::now_ms;
 use crate::snapshot::{ClusterView, Snapshot};
 
@@ -68,18 +66,11 @@ fn end_interval(cluster: &Cluster, view: &ClusterView) {
     for at in back {
         log::info!("cluster \"{}\": endpoint {} is taken back", cluster.name, address(at));
     }
-    let stats = view.stats.of_control();
     for (at, found) in found {
-        match found.ejected_until {
-            None => stats.findings_let_go.of(found.finding).inc(),
-            Some(_) => {
-                stats.ejections.of(found.finding).inc();
-                say_ejected(&cluster.name, address(at), found.finding);
-            }
+        found.count(view.stats.of_control());
+        if found.is_ejected {
+            let why = found.finding.as_str();
+            log::warn!("cluster \"{}\": endpoint {} is ejected: {why}", cluster.name, address(at));
         }
     }
-}
-
-fn say_ejected(cluster: &str, endpoint: SocketAddr, finding: Finding) {
-    log::warn!("cluster \"{cluster}\": endpoint {endpoint} is ejected: {}", finding.as_str());
 }

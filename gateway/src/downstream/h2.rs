@@ -157,7 +157,6 @@ impl Shared {
         if self.connection.listener.is_closing() {
             return self.idle.set_at(now_ms() + limits::LINGER_MS);
         }
-        let (generation, id) = self.connection.listener.generation();
-        self.idle.set(generation.config.listeners[id.index()].limits.idle_timeout);
+        self.idle.set(self.connection.listener.idle_timeout());
     }
 }

@@ -139,10 +139,11 @@ impl TrustedProxies {
     }
 
     /// Makes the fields of a request say who sent it, before filters and rewrites see it. `random` becomes the request
-    /// id; `scratch` is memory to reuse.
-    pub fn prepare(&self, peer: &Peer, head: &mut RequestHead, random: [u64; 2], scratch: &mut Vec<u8>) {
+    /// id; `scratch` is memory to reuse. Says whether the peer is trusted: of others no claim is left.
+    pub fn prepare(&self, peer: &Peer, head: &mut RequestHead, random: [u64; 2], scratch: &mut Vec<u8>) -> bool {
         let headers = &mut head.headers;
-        if !self.contains(peer.ip()) {
+        let is_trusted = self.contains(peer.ip());
+        if !is_trusted {
             headers.retain(|known, name, _| !is_claim(known, name));
         }
         append_hop(headers, peer.ip_text(), scratch);
@@ -153,6 +154,7 @@ impl TrustedProxies {
         if !headers.contains(&Known::XRequestId) {
             headers.append(&Known::XRequestId, &uuid4(random[0], random[1]));
         }
+        is_trusted
     }
 }
 

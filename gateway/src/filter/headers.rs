@@ -54,8 +54,8 @@ pub struct AskedTimeouts {
     pub each_try: Option<Option<Duration>>,
 }
 
-/// Takes the timeouts out of a request that Envoy's clients ask for, in milliseconds, 0 for none. Only what trusted proxies
-/// say is still there: nobody else's `x-envoy-` fields are.
+/// Takes the timeouts out of a request that Envoy's clients ask for, in milliseconds, 0 for none. For requests
+/// of trusted proxies: nobody else's `x-envoy-` fields are still there.
 pub fn take_timeouts(headers: &mut Headers) -> AskedTimeouts {
     let mut take = |name: Known| {
         let asked = headers.get(&name).and_then(|value| str::from_utf8(value).ok()?.parse().ok());

@@ -12,6 +12,7 @@ pub use bucket::{Pace, Taken};
 use table::BucketTable;
 
 use crate::config::model::{Prefixes, RateKey, RateLimit};
+use crate::proto::cookie;
 use crate::proto::head::{Headers, Known, Name as _, RequestHead};
 
 /// A `rate_limit` of the configuration, with its buckets.
@@ -136,7 +137,7 @@ impl Hash for KeyOf<'_> {
             RateKey::Header(name) if name.known() == Known::Host => asker.head.authority.hash(state),
             RateKey::Header(name) => asker.head.headers.get(name).hash(state),
             RateKey::Query(name) => asker.head.param(name.as_bytes()).hash(state),
-            RateKey::Cookie(name) => cookie(&asker.head.headers, name.as_bytes()).hash(state),
+            RateKey::Cookie(name) => cookie::find(&asker.head.headers, name).hash(state),
         }
     }
 }
@@ -153,12 +154,6 @@ fn masked(ip: IpAddr, prefixes: Prefixes) -> IpAddr {
             IpAddr::V6((u128::from(ip) & mask).into())
         }
     }
-}
-
-/// The first cookie of this name (RFC 6265 §4.2.1).
-fn cookie<'a>(headers: &'a Headers, name: &[u8]) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(&Known::Cookie).flat_map(|field| field.split(|&byte| byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 impl Allowance {

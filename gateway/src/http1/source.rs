@@ -7,7 +7,7 @@ use crate::proto::h1::chunked::Decoder;
 use crate::proto::head::{BodyLength, Headers};
 use crate::tls::Reader;
 
-/// How much of a body is still to come. Lives as long as the connection, so that its memory is used again.
+/// How much of a body is still to come. That of an origin's connection is used for one answer after the other.
 #[derive(Default)]
 pub struct BodyState {
     framing: Framing,

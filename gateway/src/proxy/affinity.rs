@@ -34,8 +34,8 @@ impl Request<'_> {
         };
         let named = named.map(|(_, named)| named).or_else(|| self.named(cluster));
         let subset = generation.route_subsets[route.index()];
-        let (worker, random) = (self.worker.worker, self.worker.random());
-        Some((id, Ask { worker, random, now_ms: now_ms(), key, subset, named }))
+        // Each try has its own random bits.
+        Some((id, Ask { worker: self.worker.worker, random: 0, now_ms: now_ms(), key, subset, named }))
     }
 
     /// The endpoint is the one that the client is to come back to.

@@ -26,6 +26,8 @@ pub struct Exchange {
     pub expects_continue: bool,
     /// Whether the client asks for a WebSocket, and if so, whether it asks well.
     pub websocket: Option<Result<(), HandshakeError>>,
+    /// Whether a trusted proxy vouches for what its fields claim.
+    pub is_vouched: bool,
     /// From the end of the request to the end of the answer; `None` is no limit.
     pub timeout: Option<Duration>,
     /// The same to the head of an answer, for each try.
@@ -83,6 +85,7 @@ impl Exchange {
             started_wall: SystemTime::UNIX_EPOCH,
             expects_continue: false,
             websocket: None,
+            is_vouched: false,
             timeout: None,
             try_timeout: None,
             grpc_deadline: None,

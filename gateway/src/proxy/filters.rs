@@ -1,20 +1,17 @@
 //! Passing a request through the filters of its listener and its route, in the order of the configuration.
 
 use std::cmp::Reverse;
-use std::future::Future as _;
-use std::pin::pin;
-use std::task::Poll;
-use std::time::Duration;
 
+use super::pause::pause;
 use super::reply::{self, Answer};
-use super::{Downstream, Ending, ProxyError, Request, RequestBody as _};
+use super::{Downstream, Ending, ProxyError, Request};
 use crate::config::model::{AbortStatus, RouteId};
 use crate::filter::fault::Plan;
 use crate::filter::rate_limit::{Allowance, Asker};
 use crate::metrics::flags::ResponseFlag;
-use crate::net::{Until, now_ns};
+use crate::net::now_ns;
 use crate::proto::grpc;
-use crate::route::{Query, host};
+use crate::route::Query;
 use crate::snapshot::{FaultView, FilterView, RateLimitView};
 
 /// Passes the request through. `Some`: a filter has answered it. `route` is `None` when there is none, or none for this
@@ -48,7 +45,8 @@ pub(super) async fn pass(
 /// Takes a token of the limit; `false` when there was none and the request is to be refused.
 fn has_token(request: &mut Request<'_>, limit: &RateLimitView) -> bool {
     let now = now_ns();
-    let decision = request.with_query(|query, connection| {
+    let connection = request.connection.id;
+    let decision = request.with_query(|query| {
         let Query { host, head, peer_ip, client_ip, .. } = *query;
         let asker = Asker { client_ip, peer_ip, host, connection, head };
         let tier = limit.tier(query)?;
@@ -90,7 +88,7 @@ async fn inject(
     downstream: &mut impl Downstream,
     fault: &FaultView,
 ) -> Result<Option<AbortStatus>, ProxyError> {
-    if !request.with_query(|query, _| fault.applies(query)) {
+    if !request.with_query(|query| fault.applies(query)) {
         return Ok(None);
     }
     let random = request.worker.random();
@@ -106,31 +104,13 @@ async fn inject(
     if let Some(time) = plan.delay {
         stats.delayed.inc();
         request.exchange.flags.insert(ResponseFlag::DelayInjected);
-        pause(request, downstream, time).await?;
+        request.timers.idle.set(time);
+        pause(request, downstream).await?;
     }
     if plan.abort.is_some() {
         stats.aborted.inc();
     }
     Ok(plan.abort)
-}
-
-/// Waits, unless the client goes away. That is seen only when its request is whole: what is left of a body is not read.
-async fn pause(request: &mut Request<'_>, downstream: &mut impl Downstream, time: Duration) -> Result<(), ProxyError> {
-    let (mut body, _) = downstream.split();
-    request.timers.idle.set(time);
-    let until = Until::only(&request.timers.idle);
-    let is_whole = body.is_done();
-    let mut gone = pin!(async {
-        match is_whole {
-            true => drop(body.broken().await),
-            false => std::future::pending().await,
-        }
-    });
-    std::future::poll_fn(|cx| match until.poll_passed(cx) {
-        Poll::Ready(_) => Poll::Ready(Ok(())),
-        Poll::Pending => gone.as_mut().poll(cx).map(|()| Err(ProxyError::ClientGone)),
-    })
-    .await
 }
 
 fn abortion(with: AbortStatus) -> Answer<'static> {
@@ -154,22 +134,6 @@ impl Request<'_> {
         let generation = &self.cx.generation;
         !self.cx.view().filters.is_empty()
             || route.is_some_and(|route| !generation.route_filters[route.index()].is_empty())
-    }
-
-    /// Calls `with` with what routes and filters look at, and the connection's number.
-    fn with_query<R>(&mut self, with: impl FnOnce(&Query<'_>, u64) -> R) -> R {
-        let exchange = &mut *self.exchange;
-        let mut scratch = std::mem::take(&mut exchange.scratch);
-        let query = Query {
-            host: host::canonical(&exchange.request.authority, &mut scratch),
-            path: exchange.request.path(),
-            head: &exchange.request,
-            peer_ip: self.connection.peer.ip(),
-            client_ip: exchange.client_ip,
-        };
-        let result = with(&query, self.connection.id);
-        exchange.scratch = scratch;
-        result
     }
 
     /// The answer will say how a limit stands, unless it says so of one that has less left.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::cx::in_time;
 use super::mirror::{Copied, Copies};
+use super::pause::pause;
 use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
@@ -80,7 +81,7 @@ pub(super) async fn forward(
         if let Next::Retry(wait) = next {
             request.exchange.is_retried = true;
             _retrying = Some(stats.retries_active.hold());
-            pause(request, downstream, wait).await?;
+            wait_to_retry(request, downstream, wait).await?;
         }
     }
 }
@@ -133,6 +134,7 @@ async fn one_try(
     request.stay_with(endpoint, &ask, target.cluster);
     tries.begin(endpoint.id);
     request.exchange.upstream = Some(endpoint.address);
+    request.exchange.upstream_failure = None;
     request.exchange.attempts += 1;
     request.timers.begin_try(request.exchange.try_timeout);
     let tried = at_endpoint(request, downstream, target, endpoint, tries, passing).await;
@@ -165,21 +167,15 @@ async fn at_endpoint(
 }
 
 /// Waits before a retry, unless the client leaves or the request's time is over.
-async fn pause(request: &mut Request<'_>, downstream: &mut impl Downstream, wait: Duration) -> Result<(), ProxyError> {
+async fn wait_to_retry(
+    request: &Request<'_>,
+    downstream: &mut impl Downstream,
+    wait: Duration,
+) -> Result<(), ProxyError> {
     let timers = request.timers;
     timers.end_tries();
     timers.idle.set_within(wait, &timers.end);
-    let until = Until::only(&timers.idle);
-    let (mut body, _) = downstream.split();
-    let is_done = body.is_done();
-    let mut broken = pin!(body.broken());
-    std::future::poll_fn(|cx| {
-        if is_done && broken.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(ProxyError::ClientGone));
-        }
-        until.poll_passed(cx).map(|_| Ok(()))
-    })
-    .await?;
+    pause(request, downstream).await?;
     if timers.end.is_due() { Err(UpstreamError::TimedOut(Passed::End).into()) } else { Ok(()) }
 }
 
@@ -254,7 +250,7 @@ async fn attempt(
     answer_head(request.exchange, &mut answer, upload.as_mut(), &until).await?;
     answered.set(true);
     timers.end_tries();
-    match tries.after_answer(&request.exchange.response, request.worker.random() as u32) {
+    match tries.after_answer(&request.exchange.response, || request.worker.random() as u32) {
         Next::Retry(wait) => return Ok(Tried::Again(wait)),
         next => request.note_end_of_tries(next, target),
     }
@@ -367,7 +363,8 @@ impl<'a> Request<'a> {
             stats.try_timeouts.inc();
             error = ProxyError::TryTimeout;
         }
-        let next = tries.after_failure(&error, &self.exchange.request, reused, self.worker.random() as u32);
+        let random = || self.worker.random() as u32;
+        let next = tries.after_failure(&error, &self.exchange.request, reused, random);
         if next != Next::Repeat {
             stats.requests.count(0);
         }
@@ -386,6 +383,9 @@ impl<'a> Request<'a> {
 
     /// Takes note of how an endpoint answered, where its cluster wants to know.
     fn note_outcome(&self, target: &Target<'_>, endpoint: &EndpointView, tried: &Result<Tried, Failed>) {
+        if !target.view.looks_at_answers() {
+            return;
+        }
         let outcome = match tried {
             Ok(_) => Outcome::of_status(self.exchange.response.status),
             Err(Failed { error: ProxyError::Upstream(error), .. }) if error.is_the_origins() => Outcome::GatewayFailure,
@@ -394,14 +394,10 @@ impl<'a> Request<'a> {
         };
         let found = target.view.count_answer(endpoint, outcome, now_ms(), self.worker.random() as u32);
         if let Some(found) = found {
-            let stats = target.view.stats.shard(self.worker.worker);
-            match found.ejected_until {
-                None => stats.findings_let_go.of(found.finding).inc(),
-                Some(_) => {
-                    stats.ejections.of(found.finding).inc();
-                    let (cluster, why) = (&target.cluster.name, found.finding.as_str());
-                    log::warn!("cluster \"{cluster}\": endpoint {} is ejected: {why}", endpoint.address);
-                }
+            found.count(target.view.stats.shard(self.worker.worker));
+            if found.is_ejected {
+                let (cluster, why) = (&target.cluster.name, found.finding.as_str());
+                log::warn!("cluster \"{cluster}\": endpoint {} is ejected: {why}", endpoint.address);
             }
         }
     }

@@ -11,6 +11,7 @@ mod finish;
 mod forward;
 mod mirror;
 mod open;
+mod pause;
 mod proxy_header;
 mod pump;
 mod reply;
@@ -32,6 +33,7 @@ pub use room::{Room, Rooms};
 pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, RouteId};
+use crate::filter::headers::AskedTimeouts;
 use crate::filter::{forwarded, headers};
 use crate::proto::h1::{encode, hop};
 use crate::proto::head::{Known, ResponseHead};
@@ -169,7 +171,7 @@ fn identify(request: &mut Request<'_>) {
     exchange.client_ip = trusted.client_ip(peer, &exchange.request.headers);
     hop::strip(&mut exchange.request.headers);
     let seed = [request.worker.random(), request.worker.random()];
-    trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
+    exchange.is_vouched = trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
     if request.cx.generation.config.gateway.forwarded_header {
         forwarded::append_forwarded(peer, &mut exchange.request, &mut exchange.scratch);
     }
@@ -177,23 +179,14 @@ fn identify(request: &mut Request<'_>) {
 
 /// Finds the route and remembers it.
 fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
-    let exchange = &mut *request.exchange;
-    let mut scratch = std::mem::take(&mut exchange.scratch);
-    let host = host::canonical(&exchange.request.authority, &mut scratch);
-    let misdirected = request.connection.is_misdirected(request.cx.view(), host);
-    let query = Query {
-        host,
-        path: exchange.request.path(),
-        head: &exchange.request,
-        peer_ip: request.connection.peer.ip(),
-        client_ip: exchange.client_ip,
-    };
-    let route = request.cx.view().table.find(&query);
-    exchange.scratch = scratch;
+    let (generation, connection) = (request.cx.generation.clone(), request.connection);
+    let view = generation.listener(request.cx.listener);
+    let (misdirected, route) =
+        request.with_query(|query| (connection.is_misdirected(view, query.host), view.table.find(query)));
     if misdirected {
         return Err(ProxyError::Misdirected);
     }
-    exchange.route = route;
+    request.exchange.route = route;
     route.ok_or(ProxyError::NoRoute)
 }
 
@@ -213,7 +206,7 @@ fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
     if exchange.websocket.is_some() {
         upgrade::prepare(head, [request.worker.random(), request.worker.random()]);
     }
-    let asked = headers::take_timeouts(&mut head.headers);
+    let asked = if exchange.is_vouched { headers::take_timeouts(&mut head.headers) } else { AskedTimeouts::default() };
     exchange.timeout = asked.whole.unwrap_or(route.timeout);
     exchange.try_timeout = asked.each_try.unwrap_or(route.retry.per_try_timeout);
     headers::set_expected_timeout(&mut head.headers, exchange.timeout);
@@ -221,6 +214,22 @@ fn prepare(request: &mut Request<'_>, to: &Forward, route: RouteId) {
 }
 
 impl Request<'_> {
+    /// Calls `with` with what routes and filters look at.
+    fn with_query<R>(&mut self, with: impl FnOnce(&Query<'_>) -> R) -> R {
+        let exchange = &mut *self.exchange;
+        let mut scratch = std::mem::take(&mut exchange.scratch);
+        let query = Query {
+            host: host::canonical(&exchange.request.authority, &mut scratch),
+            path: exchange.request.path(),
+            head: &exchange.request,
+            peer_ip: self.connection.peer.ip(),
+            client_ip: exchange.client_ip,
+        };
+        let result = with(&query);
+        exchange.scratch = scratch;
+        result
+    }
+
     /// Makes an origin's response head, or one of our own, the one the client gets.
     fn finish_response_head(&mut self, from_upstream: bool) {
         let generation = &self.cx.generation;

@@ -11,8 +11,7 @@ use crate::balance::retry::{self, Failure};
 use crate::config::model::{Retry, RetryBudget};
 use crate::metrics::registry::ClusterStats;
 use crate::net::{Buf, Until};
-use crate::proto::grpc;
-use crate::proto::head::{BodyLength, Headers, Known, RequestHead, ResponseHead};
+use crate::proto::head::{BodyLength, Headers, RequestHead, ResponseHead};
 use crate::snapshot::EndpointId;
 use crate::upstream::UpstreamError;
 
@@ -26,7 +25,6 @@ pub(super) struct Tries<'a> {
     budget: Budget<'a>,
     /// Whether the request may be sent twice although the first may have had an effect.
     repeatable: bool,
-    is_grpc: bool,
     retries: u32,
     repeats: u32,
     endpoint: Option<EndpointId>,
@@ -58,7 +56,6 @@ impl<'a> Tries<'a> {
             retry,
             budget,
             repeatable: retry.non_idempotent || head.method.is_idempotent(),
-            is_grpc: head.headers.get(&Known::ContentType).is_some_and(grpc::is_grpc),
             retries: 0,
             repeats: 0,
             endpoint: None,
@@ -83,7 +80,14 @@ impl<'a> Tries<'a> {
     }
 
     /// What follows a failure. `reused`: of a connection that has served before.
-    pub(super) fn after_failure(&mut self, error: &ProxyError, head: &RequestHead, reused: bool, random: u32) -> Next {
+    /// `random` gives random bits.
+    pub(super) fn after_failure(
+        &mut self,
+        error: &ProxyError,
+        head: &RequestHead,
+        reused: bool,
+        random: impl FnOnce() -> u32,
+    ) -> Next {
         if !self.is_whole.get() {
             return Next::GiveUp;
         }
@@ -98,8 +102,9 @@ impl<'a> Tries<'a> {
     }
 
     /// What follows this answer: the client gets it, unless it is [`Next::Retry`].
-    pub(super) fn after_answer(&mut self, answer: &ResponseHead, random: u32) -> Next {
-        if !retry::after_answer(self.retry, answer, self.is_grpc, self.repeatable) || !self.is_whole.get() {
+    /// `random` gives random bits.
+    pub(super) fn after_answer(&mut self, answer: &ResponseHead, random: impl FnOnce() -> u32) -> Next {
+        if !retry::after_answer(self.retry, answer, self.repeatable) || !self.is_whole.get() {
             return Next::GiveUp;
         }
         let asked = retry::retry_after(&answer.headers).unwrap_or_default();
@@ -112,7 +117,7 @@ impl<'a> Tries<'a> {
         }
     }
 
-    fn next(&mut self, random: u32) -> Next {
+    fn next(&mut self, random: impl FnOnce() -> u32) -> Next {
         if self.retry.attempts == 0 {
             return Next::GiveUp;
         }
@@ -123,7 +128,7 @@ impl<'a> Tries<'a> {
             return Next::Overflow;
         }
         self.retries += 1;
-        Next::Retry(retry::backoff(self.retry, self.retries, random))
+        Next::Retry(retry::backoff(self.retry, self.retries, random()))
     }
 }
 
@@ -238,7 +243,7 @@ impl<B: RequestBody> BodySource for Replay<'_, '_, B> {
 mod tests {
     use super::*;
     use crate::config::model::RetryOn;
-    use crate::proto::head::Method;
+    use crate::proto::head::{Known, Method};
 
     const CLOSED: ProxyError = ProxyError::Upstream(UpstreamError::Closed { answered: false });
     const REFUSED: ProxyError = ProxyError::Upstream(UpstreamError::Refused);
@@ -251,7 +256,7 @@ mod tests {
         let (stats, whole, get) = (ClusterStats::new(1), Cell::new(true), RequestHead::default());
         let budget = Budget { limits: BUDGET, stats: &stats };
         let mut tries = Tries::new(&retry, budget, &get, &whole);
-        let mut after = |error, reused| tries.after_failure(error, &get, reused, 0);
+        let mut after = |error, reused| tries.after_failure(error, &get, reused, || 0);
         assert_eq!(after(&CLOSED, true), Next::Repeat);
         assert_eq!(after(&CLOSED, false), Next::Retry(Duration::ZERO));
         assert_eq!(after(&REFUSED, false), Next::Repeat);
@@ -260,10 +265,10 @@ mod tests {
 
         let post = RequestHead { method: Method::Post, ..RequestHead::default() };
         let mut tries = Tries::new(&retry, budget, &post, &whole);
-        assert_eq!(tries.after_failure(&CLOSED, &post, true, 0), Next::GiveUp);
-        assert_eq!(tries.after_failure(&REFUSED, &post, true, 0), Next::Repeat);
+        assert_eq!(tries.after_failure(&CLOSED, &post, true, || 0), Next::GiveUp);
+        assert_eq!(tries.after_failure(&REFUSED, &post, true, || 0), Next::Repeat);
         whole.set(false);
-        assert_eq!(tries.after_failure(&REFUSED, &post, true, 0), Next::GiveUp);
+        assert_eq!(tries.after_failure(&REFUSED, &post, true, || 0), Next::GiveUp);
     }
 
     #[test]
@@ -287,7 +292,7 @@ mod tests {
         let mut answer = ResponseHead { status: 503, ..ResponseHead::default() };
         for (asked, next) in [("1", Next::Retry(Duration::from_secs(1))), ("3", Next::GiveUp)] {
             answer.headers.set(&Known::RetryAfter, asked.as_bytes());
-            assert_eq!(Tries::new(&retry, budget, &head, &whole).after_answer(&answer, 0), next, "{asked}");
+            assert_eq!(Tries::new(&retry, budget, &head, &whole).after_answer(&answer, || 0), next, "{asked}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::{ClusterView, EndpointView};
 use crate::balance::outlier::{self, Outcome, Tally};
 use crate::config::model::OutlierDetection;
-use crate::metrics::shard::Finding;
+use crate::metrics::shard::{ClusterShard, Finding};
 
 /// One endpoint's answers, over all workers and generations. All workers write here, so it shares no cache line with anything
 /// that is read only.
@@ -34,8 +34,6 @@ impl Answers {
             }
             return None;
         }
-        // Equal, so that of many at once only one is the one too many.
-        let is_last = |row: &AtomicU32, most: u32| row.fetch_add(1, Relaxed) + 1 == most;
         let errors = is_last(&self.errors, settings.consecutive_5xx);
         let gateway_failures = match outcome {
             Outcome::GatewayFailure => is_last(&self.gateway_failures, settings.consecutive_gateway_failure),
@@ -63,14 +61,31 @@ impl Answers {
     }
 }
 
+/// One more in a row; whether that makes `most`, and then another row begins, so that an endpoint that could not be ejected
+/// is found again. Of many at once only one is the last.
+fn is_last(row: &AtomicU32, most: u32) -> bool {
+    let last = row.fetch_add(1, Relaxed).wrapping_add(1) == most;
+    if last {
+        row.store(0, Relaxed);
+    }
+    last
+}
+
 /// What came of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Why the endpoint stands out.
     pub finding: Finding,
-    /// Until when it is left out; `None` when it stays, because as many are out as may be, or findings like this do not
-    /// eject.
-    pub ejected_until: Option<u64>,
+    /// Whether it is left out now; not when as many are out as may be, or findings like this do not eject.
+    pub is_ejected: bool,
+}
+
+impl Found {
+    /// Counts it.
+    pub fn count(self, shard: &ClusterShard) {
+        let counters = if self.is_ejected { &shard.ejections } else { &shard.findings_let_go };
+        counters.of(self.finding).inc();
+    }
 }
 
 impl ClusterView {
@@ -101,6 +116,11 @@ impl ClusterView {
         (found.collect(), back)
     }
 
+    /// Whether anybody looks at the answers of its endpoints.
+    pub fn looks_at_answers(&self) -> bool {
+        self.outliers.is_some()
+    }
+
     /// How often [`ClusterView::end_interval`] is called, where it is.
     pub fn outlier_interval(&self) -> Option<std::time::Duration> {
         self.outliers.as_ref().map(|settings| settings.interval)
@@ -122,7 +142,6 @@ impl ClusterView {
             && outlier::has_room(settings, ejected, self.endpoints.len());
         let time = outlier::ejection_time(settings, endpoint.health.next_ejection());
         let until = now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let ejected_until = (ejects && endpoint.health.eject(until)).then_some(until);
-        Some(Found { finding, ejected_until })
+        Some(Found { finding, is_ejected: ejects && endpoint.health.eject(until) })
     }
 }

@@ -174,17 +174,18 @@ fn an_endpoint_is_out_for_longer_each_time_and_for_less_after_it_was_well() {
     let fails = |now| view.count_answer(bad, Outcome::ServerError, now, 0);
     let ends = |now| view.end_interval(now, || 0).1;
     assert_eq!(fails(1_000), None);
-    let out = |until| Some(Found { finding: Finding::Consecutive5xx, ejected_until: Some(until) });
-    assert_eq!(fails(1_000), out(31_000), "the second in a row");
+    let out = Some(Found { finding: Finding::Consecutive5xx, is_ejected: true });
+    assert_eq!(fails(1_000), out, "the second in a row");
     assert_eq!(fails(1_000), None, "it is out already");
     assert_eq!((ends(30_999), ends(31_000)), (vec![], vec![0]));
     assert!(bad.is_up());
-    assert_eq!((fails(40_000), fails(40_000)), (None, out(100_000)));
+    assert_eq!((fails(40_000), fails(40_000)), (None, out));
     assert!(!bad.is_up());
     assert_eq!((ends(99_999), ends(100_000)), (vec![], vec![0]), "twice as long");
     // Two intervals in which it was not out.
     assert_eq!((ends(110_000), ends(120_000)), (vec![], vec![]));
-    assert_eq!((fails(130_000), fails(130_000)), (None, out(160_000)));
+    assert_eq!((fails(130_000), fails(130_000)), (None, out));
+    assert_eq!((ends(159_999), ends(160_000)), (vec![], vec![0]), "as long as the first time");
 }
 
 #[test]
@@ -200,4 +201,21 @@ fn a_good_answer_ends_a_row_of_bad_ones() {
     for _ in 0..10 {
         assert_eq!(view.count_answer(&view.endpoints[0], Outcome::ServerError, 0, 0), None, "nobody looks");
     }
+}
+
+#[test]
+fn an_endpoint_that_could_not_be_ejected_is_found_again() {
+    let mut view = cluster("hh", Balance::RoundRobin);
+    view.outliers =
+        Some(OutlierDetection { consecutive_5xx: 2, max_ejection_percent: 50, ..OutlierDetection::default() });
+    let fails = |at: usize| {
+        (0..2)
+            .filter_map(|_| view.count_answer(&view.endpoints[at], Outcome::ServerError, 0, 0))
+            .next()
+            .unwrap()
+            .is_ejected
+    };
+    assert!(fails(0) && !fails(1) && !fails(1));
+    assert_eq!(view.end_interval(30_000, || 0).1, [0]);
+    assert!(fails(1), "there is room for it now");
 }
