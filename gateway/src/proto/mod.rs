@@ -12,4 +12,5 @@ pub mod ip_map;
 pub mod limits;
 pub mod path;
 pub mod proxy_protocol;
+pub mod rate_limit_service;
 pub mod websocket;
