@@ -28,7 +28,7 @@ use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
-pub use cluster::{Ask, ClusterView, EndpointId, EndpointView};
+pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
 pub use filters::{FaultView, FilterView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};

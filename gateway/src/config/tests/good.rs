@@ -176,7 +176,7 @@ fn every_example_in_the_schema_is_accepted() {
         ),
         format!(
             "[[cluster]]\nname = \"a\"\nendpoints = []\n[cluster.health_check]\n{}",
-            without(examples("HealthCheck"), &["send", "expect"])
+            without(examples("HealthCheck"), &["send", "expect", "service"])
         ),
         format!("[[access]]\n{}", examples("Access")),
         format!("[[certificate]]\n{}", examples("Certificate")),
@@ -432,13 +432,58 @@ fn vips_and_their_clusters_are_read_in_full() {
     let [a, b, c] = &config.clusters[..] else { panic!() };
     assert_eq!(a.endpoints.iter().map(|endpoint| endpoint.drain).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(a.slow_start, seconds(30));
-    let check =
-        |probe| HealthCheck { probe, port: None, interval: seconds(5), timeout: seconds(2), healthy: 2, unhealthy: 3 };
+    let check = |probe| HealthCheck {
+        probe,
+        tls: None,
+        proxy_protocol: None,
+        port: None,
+        interval: seconds(5),
+        timeout: seconds(2),
+        healthy: 2,
+        unhealthy: 3,
+    };
     let udp = check(HealthProbe::Udp { send: vec![0, 0xff], expect: Some(b"ok".to_vec()) });
     assert_eq!(a.health_check, Some(HealthCheck { port: Some(54), healthy: 1, unhealthy: 9, ..udp }));
-    let http = check(HealthProbe::Http { path: "/up".into(), host: Some("b:80".into()), statuses: 204..=204 });
+    let http = check(HealthProbe::Http {
+        version: UpstreamProtocol::H1,
+        path: "/up".into(),
+        host: Some("b:80".into()),
+        statuses: 204..=204,
+    });
     assert_eq!(b.health_check, Some(HealthCheck { interval: seconds(1), timeout: seconds(9), ..http }));
     assert_eq!(c.health_check, Some(check(HealthProbe::Tcp)));
+}
+
+#[test]
+fn a_health_check_asks_as_the_cluster_is_used_unless_it_says_otherwise() {
+    use UpstreamProtocol::{Auto, H1, H2};
+    let own = |server_name: &str| UpstreamTls { server_name: Some(server_name.into()), ca_pem: None, verify: true };
+    let cluster = "tls = { server_name = \"a.test\" }\nprotocol = \"auto\"\nproxy_protocol = \"v2\"\n";
+    let default = UpstreamTls { server_name: None, ca_pem: None, verify: true };
+    let (v1, v2) = (Some(ProxyVersion::V1), Some(ProxyVersion::V2));
+    // The cluster, the check's keys, and what comes of it: TLS, version, PROXY header.
+    for (lines, keys, tls, version, header) in [
+        ("", "", None, H1, None),
+        ("protocol = \"h2\"\n", "", None, H2, None),
+        ("", ", http = \"h2\", tls = true, proxy_protocol = \"v1\"", Some(default), H2, v1),
+        (cluster, "", Some(own("a.test")), Auto, v2),
+        (cluster, ", port = 1, tls = true, http = \"h1\"", Some(own("a.test")), H1, v2),
+        (cluster, ", tls = false, proxy_protocol = \"off\"", None, H1, None),
+        (cluster, ", tls = { server_name = \"b.test\" }", Some(own("b.test")), Auto, v2),
+    ] {
+        let check = format!("health_check = {{ protocol = \"http\"{keys} }}");
+        let config = config(&format!("[[cluster]]\nname = \"a\"\nendpoints = []\n{lines}{check}\n"));
+        let check = config.clusters[0].health_check.as_ref().unwrap();
+        let HealthProbe::Http { version: got, .. } = check.probe else { panic!() };
+        assert_eq!((&check.tls, got, check.proxy_protocol), (&tls, version, header), "{lines}{keys}");
+    }
+    let text = format!("[[cluster]]\nname = \"a\"\nendpoints = []\n{cluster}health_check = {{ protocol = \"tcp\" }}");
+    let check = config(&text).clusters[0].health_check.clone().unwrap();
+    assert_eq!((check.tls, check.proxy_protocol), (None, None), "connecting needs neither");
+    let grpc = "[[cluster]]\nname = \"a\"\nendpoints = []\n\
+                health_check = { protocol = \"grpc\", service = \"a.B\", host = \"c\" }";
+    let probe = &config(grpc).clusters[0].health_check.as_ref().unwrap().probe.clone();
+    assert_eq!(probe, &HealthProbe::Grpc { service: "a.B".into(), host: Some("c".into()) });
 }
 
 /// `web` is http, `tls` http with TLS, then one of each other kind.
