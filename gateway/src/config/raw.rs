@@ -221,6 +221,12 @@ pub struct Limits {
     /// Connections open at once from one address.
     #[schemars(extend("default" = 1024, "examples" = [100]))]
     pub connections_per_source: Optional<Count<u32, 1, 10_000_000>>,
+    /// New connections, over all workers; those that come faster are reset. Without it, as fast as they come.
+    #[schemars(extend("examples" = [{"connections": 1000, "per": "1s", "burst": 5000}]))]
+    pub new_connections: Optional<ConnectionRate>,
+    /// The same from one address; of IPv6, from one network of 64 bits, which is what one customer is given (RFC 6177).
+    #[schemars(extend("examples" = [{"connections": 10, "per": "1s", "burst": 50}]))]
+    pub new_connections_per_source: Optional<ConnectionRate>,
     /// Longest request head. More is answered with 431.
     #[schemars(extend("default" = "60KiB", "examples" = ["16KiB"]))]
     pub header_bytes: Optional<Size>,
@@ -239,6 +245,22 @@ pub struct Limits {
     /// Longest request body; more is answered with 413. Without it there is no limit.
     #[schemars(extend("examples" = ["10MiB"]))]
     pub body_bytes: Optional<Size>,
+}
+}
+
+table! { "a rate of connections"
+/// A rate of new connections, or sessions of datagrams (token bucket). It is that of the whole box, however many workers
+/// there are, and a reload does not fill the bucket.
+pub struct ConnectionRate {
+    /// Connections that are let in in each `per`; at most ten million a second.
+    #[schemars(extend("examples" = [1000]))]
+    pub connections: Required<Count<u32, 1, 1_000_000_000>>,
+    /// The time in which an empty bucket gets that many tokens. They come one by one, not all at once.
+    #[schemars(extend("examples" = ["1s"]))]
+    pub per: Required<PositiveDuration>,
+    /// Tokens that a bucket holds: connections that may come at once. Without it, as many as `connections`.
+    #[schemars(extend("examples" = [5000]))]
+    pub burst: Optional<Count<u32, 1, 1_000_000_000>>,
 }
 }
 

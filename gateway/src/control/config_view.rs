@@ -147,6 +147,8 @@ fn view_limits(limits: &ListenerLimits) -> Value {
     let ListenerLimits {
         connections,
         connections_per_source,
+        new_connections,
+        new_connections_per_source,
         header_bytes,
         header_count,
         header_timeout,
@@ -157,6 +159,8 @@ fn view_limits(limits: &ListenerLimits) -> Value {
     json!({
         "connections": connections,
         "connections_per_source": connections_per_source,
+        "new_connections": new_connections.as_ref().map(filter::view_connection_rate),
+        "new_connections_per_source": new_connections_per_source.as_ref().map(filter::view_connection_rate),
         "header_bytes": header_bytes,
         "header_count": header_count,
         "header_timeout": duration(*header_timeout),

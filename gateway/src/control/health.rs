@@ -137,6 +137,7 @@ impl Checks {
                     (_, Some(question)) => Some(self.start(key.clone(), question)),
                     (_, None) => {
                         endpoint.health.set(true);
+                        endpoint.health.explain(None);
                         None
                     }
                 };
@@ -203,6 +204,7 @@ impl Checks {
         // The last word of a task that has been ended says nothing about what is asked now.
         let Some(task) = followed.task.as_mut().filter(|task| task.number == number) else { return false };
         let first = !std::mem::replace(&mut task.answered, true);
+        followed.health.explain(result.as_ref().err().map(String::as_str));
         let changed = followed.health.set(result.is_ok());
         let (cluster, address) = &key;
         match result {

@@ -23,6 +23,7 @@ use crate::config::model::{
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
+use crate::filter::rate_limit::ConnectionRates;
 use crate::metrics::registry::Registry;
 use crate::route::{L4Table, Table};
 
@@ -128,6 +129,7 @@ impl Builder {
             trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),
+            rates: ConnectionRates::build(&listener.limits, before.map(|(_, _, view)| &view.rates)),
         })
     }
 
