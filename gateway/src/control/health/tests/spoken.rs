@@ -6,9 +6,9 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -108,19 +108,37 @@ fn grpc(mut respond: SendResponse<Bytes>, body: &'static [u8], trailer: Option<(
     }
 }
 
-/// Asks the endpoint of a cluster with these lines once. `CA` in them is the authority's file.
-async fn asked(address: SocketAddr, authority: &str, lines: &str) -> Result<(), String> {
+/// A cluster with these lines. `CA` in them is the authority's file.
+fn cluster(
+    builder: &mut Builder,
+    address: SocketAddr,
+    authority: &str,
+    lines: &str,
+    before: Option<&Snapshot>,
+) -> Snapshot {
     let directory = tempfile::tempdir().unwrap();
     let (path, ca) = (directory.path().join("gateway.toml"), directory.path().join("ca.pem"));
     std::fs::write(&ca, authority).unwrap();
     let lines = lines.replace("CA", ca.to_str().unwrap());
     std::fs::write(&path, format!("[[cluster]]\nname = 'a'\nendpoints = ['{address}']\n{lines}\n")).unwrap();
     let config = crate::config::load(&path, &DiskFiles, SystemTime::now()).unwrap_or_else(|report| panic!("{report}"));
-    let mut builder = Builder::new(Arc::new(Registry::new(1)), Arc::default()).unwrap();
-    let snapshot = builder.build(config.config, &Resolved::new(), None).unwrap();
+    builder.build(config.config, &Resolved::new(), before).unwrap()
+}
+
+fn builder() -> Builder {
+    Builder::new(Arc::new(Registry::new(1)), Arc::default()).unwrap()
+}
+
+/// What the endpoint of such a cluster is asked.
+fn question_to(address: SocketAddr, authority: &str, lines: &str) -> Question {
+    let snapshot = cluster(&mut builder(), address, authority, lines, None);
     let (cluster, view) = (&snapshot.config.clusters[0], &snapshot.clusters[0]);
     let tls = view.check_tls.as_ref().map(|tls| Tls::of(tls, 0));
-    ask(&question(cluster, &cluster.endpoints[0], address, tls, &[]).unwrap()).await
+    question(cluster, &cluster.endpoints[0], address, tls, &[]).unwrap()
+}
+
+async fn asked(address: SocketAddr, authority: &str, lines: &str) -> Result<(), String> {
+    ask(&question_to(address, authority, lines)).await
 }
 
 fn holds(what: &str, result: &Result<(), String>, expected: Result<(), &str>) {
@@ -212,6 +230,50 @@ async fn a_tls_check_is_a_handshake_with_a_certificate_that_is_trusted() {
         let result = asked(address, &authority.pem, &lines).await;
         holds(&lines, &result, expected);
         assert!(result.is_ok() || result.unwrap_err().starts_with(&format!("no TLS with {address}: ")));
+    }
+}
+
+#[tokio::test]
+async fn no_check_resumes_a_session_so_each_sees_the_certificate() {
+    let authority = Authority::new(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = authority.server.clone();
+    let server = tokio::spawn(async move {
+        let mut kinds = Vec::new();
+        while kinds.len() < 3 {
+            let stream = listener.accept().await.unwrap().0;
+            let mut stream = TlsAcceptor::from(config.clone()).accept(stream).await.unwrap();
+            kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        }
+        kinds
+    });
+    let question = question_to(address, &authority.pem, &format!("{OURS}\nhealth_check = {{ protocol = 'http' }}"));
+    for _ in 0..3 {
+        assert_eq!(ask(&question).await, Ok(()));
+    }
+    assert_eq!(server.await.unwrap(), [HandshakeKind::Full; 3]);
+}
+
+#[test]
+fn the_settings_of_a_check_are_kept_over_a_reload_while_they_mean_the_same() {
+    let (authority, address) = (Authority::new(&[]), ([127, 0, 0, 1], 1).into());
+    let mut builder = builder();
+    let mut build = |lines: &str, before: Option<&Snapshot>| {
+        let lines = format!("{OURS}\n{lines}");
+        cluster(&mut builder, address, &authority.pem, &lines, before)
+    };
+    let settings = |snapshot: &Snapshot| snapshot.clusters[0].check_tls.as_ref().unwrap().config.clone();
+    let first = build("health_check = { protocol = 'http' }", None);
+    for (lines, same) in [
+        ("max_connections = 9\nhealth_check = { protocol = 'http', timeout = '1s' }", true),
+        ("health_check = { protocol = 'http', http = 'h2' }", false),
+        ("health_check = { protocol = 'http', tls = { verify = false } }", false),
+        ("health_check = { protocol = 'tls' }", false),
+    ] {
+        let next = build(lines, Some(&first));
+        assert_eq!(Arc::ptr_eq(&settings(&first), &settings(&next)), same, "{lines}");
     }
 }
 
