@@ -193,7 +193,7 @@ fn a_grpc_server_that_stops_serving_and_serves_again_is_seen() {
         gateway.process.stderr.find("the reason", |line| line.ends_with(why));
         assert!(!is_healthy(&gateway, addr));
         gateway.reload(&config(&[addr], cluster, "protocol = 'grpc'"));
-        assert!(is_healthy(&gateway, addr), "the server as a whole");
+        wait::until_true("the server as a whole to be well", || is_healthy(&gateway, addr));
         server.signal(libc::SIGKILL);
         server.wait_exit(wait::DEADLINE);
     }
