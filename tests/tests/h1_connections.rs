@@ -267,6 +267,23 @@ fn a_client_that_has_sent_its_last_byte_still_gets_its_answer() {
 }
 
 #[test]
+fn a_client_that_asks_much_and_leaves_the_answers_unread_for_a_while_gets_them_all() {
+    // More than the sockets hold, so that the last answers wait in the gateway while its end of the connection closes.
+    const REQUESTS: usize = 8_000;
+    let body = "x".repeat(500);
+    let config =
+        Config::new().listener("web", "").route("all", &format!("respond = {{ status = 200, body = '{body}' }}"));
+    let gateway = Gateway::start(&config);
+    let mut client = gateway.connect();
+    client.send(client::request("GET", "/", "").repeat(REQUESTS));
+    client.half_close();
+    for _ in 0..REQUESTS {
+        assert_eq!(client.response().text(), body);
+    }
+    assert_eq!(client.end(), End::Closed);
+}
+
+#[test]
 fn an_answer_that_ends_with_the_connection_is_passed_on_whole() {
     let origin = Origin::start("a");
     let gateway = Gateway::in_front_of(origin.addr());

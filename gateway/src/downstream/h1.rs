@@ -18,7 +18,7 @@ use crate::tls::{Reader, Writer};
 
 /// How long a connection keeps the memory of its last request at hand for the next one. A client that is at work asks
 /// again within a few round trips; one that does not is silent for seconds, as likely as not.
-const READY: Duration = Duration::from_millis(250);
+const READY: Duration = Duration::from_millis(100);
 
 /// Serves requests until the client, the limits or an error end the connection. Dropping it afterwards is its end.
 ///
