@@ -15,6 +15,7 @@ every_pair! {
     what_is_more_than_may_wait_is_refused_as_by_envoy
     a_client_that_leaves_gives_its_place_up_at_once
     a_wait_ends_with_connect_timeout_and_with_the_timeout_of_the_route
+    nobody_is_left_waiting_while_clients_come_and_go
 }
 
 /// An origin that answers when the test says so, and remembers in which order it was asked.
@@ -188,6 +189,42 @@ fn a_wait_ends_with_connect_timeout_and_with_the_timeout_of_the_route(pair: Pair
         origin.open();
         assert_eq!(held.response().status, 200);
     }
+}
+
+fn nobody_is_left_waiting_while_clients_come_and_go(pair: Pair) {
+    const CLIENTS: usize = 24;
+    const REQUESTS: usize = 40;
+    let origin = Origin::start("a");
+    let cluster = format!("protocol = '{}'\nmax_streams = 1\nmax_connections = 1", pair.origin.name());
+    let config = Config::new()
+        .listener("web", "")
+        .cluster("origin", &[origin.addr()], &cluster)
+        .route("all", "cluster = 'origin'\nretry = { attempts = 0 }");
+    let gateway = Gateway::start(&config);
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                let mut client = pair.connect(gateway);
+                for at in 0..REQUESTS {
+                    // Some leave while they wait, and some while they are served.
+                    if (number + at) % 7 == 0 {
+                        let _ = client.start_empty("GET", "/bytes/100", &[]);
+                        let left = std::mem::replace(&mut client, pair.connect(gateway));
+                        match left {
+                            AnyClient::H1(client) => client.reset(),
+                            AnyClient::H2(client) => drop(client),
+                        }
+                    }
+                    assert_eq!(client.get("/").status, 200, "client {number}, request {at}");
+                }
+            });
+        }
+    });
+    pending(&gateway, 0);
+    wait::until_true("requests to end", || count(&gateway, "gateway_cluster_requests_active") == 0.0);
+    assert_eq!(count(&gateway, "gateway_cluster_pool_overflow_total"), 0.0);
+    assert!(count(&gateway, "gateway_cluster_connections_active") <= 2.0, "one for each worker");
 }
 
 #[test]

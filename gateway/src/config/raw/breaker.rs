@@ -1,6 +1,6 @@
 //! `breaker` of a route.
 
-use crate::config::decode::{Map, Optional, table};
+use crate::config::decode::{Given, Map, Optional, table};
 use crate::config::value::{Count, HeaderValue, PositiveDuration};
 
 table! { "`breaker` of [[route]]"
@@ -17,10 +17,10 @@ pub struct Breaker {
     /// It opens when this share of the requests failed: an answer of 500 to 599, or none; a gRPC status of 2, 13, 14 or 15, or
     /// of 4 where the client set no deadline.
     #[schemars(extend("examples" = [50]))]
-    pub error_percent: Optional<Count<u8, 1, 100>>,
+    pub error_percent: Optional<Given<Count<u8, 1, 100>>>,
     /// What takes as long is slow: from the end of the request to the head of the answer, all tries and waits.
     #[schemars(extend("examples" = ["1s"]))]
-    pub slow_request_time: Optional<PositiveDuration>,
+    pub slow_request_time: Optional<Given<PositiveDuration>>,
     /// It opens when more requests than this were slow. Needs `slow_request_time`.
     #[schemars(extend("default" = 0, "examples" = [10]))]
     pub max_slow_requests: Optional<Count<u32, 0, 10_000_000>>,

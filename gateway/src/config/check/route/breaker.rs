@@ -38,8 +38,14 @@ pub fn breaker(
     Some(Some(Breaker {
         window: window(raw.window, default.window, diagnostics),
         min_requests: raw.min_requests.map_or(default.min_requests, |count| count.value.0),
-        error_percent: raw.error_percent.map(|percent| percent.value.0),
-        slow: raw.slow_request_time.map(|time| SlowRequests { time: time.value.0, max_requests }),
+        error_percent: match raw.error_percent {
+            Some(percent) => Some(percent.value.0?.0),
+            None => None,
+        },
+        slow: match raw.slow_request_time {
+            Some(time) => Some(SlowRequests { time: time.value.0?.0, max_requests }),
+            None => None,
+        },
         break_duration: raw.break_duration.map_or(default.break_duration, |time| time.value.0),
         status: raw.status.map_or(default.status, |status| status.value.0),
         body: raw.body.map_or(default.body, |body| body.value),
