@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message;
+
+/// Bytes before a message: whether it is compressed, and its length.
+pub const FRAME_HEAD: usize = 5;
+
 /// `grpc-status` of a call that was given up.
 pub const CANCELLED: u8 = 1;
 /// `grpc-status` of a call that took longer than its `grpc-timeout`.
@@ -95,6 +101,27 @@ pub fn encode_message(text: &str, out: &mut Vec<u8>) {
     }
 }
 
+/// A message with its head, uncompressed.
+pub fn encode_frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut out = Vec::with_capacity(FRAME_HEAD + length);
+    out.push(0);
+    // A message of 4 GiB is none that was ever built.
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    // A Vec grows as needed, so there is always room.
+    let _ = message.encode(&mut out);
+    out.into()
+}
+
+/// The message of a body that consists of one, which a call has that is not streaming. `None` when it is anything else,
+/// a compressed message included: we never say that we take those.
+pub fn decode_frame<M: Message + Default>(body: &[u8]) -> Option<M> {
+    let (head, message) = body.split_first_chunk::<FRAME_HEAD>()?;
+    let [compressed, length @ ..] = *head;
+    let is_whole = compressed == 0 && usize::try_from(u32::from_be_bytes(length)) == Ok(message.len());
+    is_whole.then(|| M::decode(message).ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -176,6 +203,27 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(encoded(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_one_whole_uncompressed_message() {
+        use crate::proto::rate_limit_service::Entry;
+        let entry = Entry { key: "k".into(), value: "v".into() };
+        let frame = encode_frame(&entry);
+        assert_eq!(&*frame, b"\0\0\0\0\x06\x0a\x01k\x12\x01v");
+        let cases: [(&[u8], Option<Entry>); 8] = [
+            (&frame, Some(entry)),
+            (b"\0\0\0\0\0", Some(Entry::default())),
+            (b"", None),
+            (b"\0\0\0\0", None),
+            (&frame[..frame.len() - 1], None),
+            (b"\0\0\0\0\0\0", None),
+            (b"\x01\0\0\0\0", None),
+            (b"\0\0\0\0\x02\x0a\x05", None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(decode_frame(body), expected, "{body:?}");
         }
     }
 

@@ -5,5 +5,6 @@ mod certificates;
 mod files;
 mod filters;
 mod good;
+mod health;
 mod numbers;
 mod robust;
