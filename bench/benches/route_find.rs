@@ -125,6 +125,7 @@ fn route(host: String, path: PathMatch) -> Route {
         websocket: None,
         filters: vec![],
         mirrors: None,
+        breaker: None,
     }
 }
 

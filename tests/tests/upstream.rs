@@ -64,12 +64,12 @@ fn a_connection_that_cannot_be_made_in_time_is_503_and_others_do_not_wait_for_it
 }
 
 #[test]
-fn requests_over_the_connection_limit_are_503_overflow() {
+fn requests_over_the_connection_limit_are_503_overflow_where_none_may_wait() {
     let origin = Origin::start("a");
     let config = Config::new()
         .gateway("workers = 1")
         .listener("web", "")
-        .cluster("origin", &[origin.addr()], "max_connections = 2")
+        .cluster("origin", &[origin.addr()], "max_connections = 2\nmax_pending_requests = 0")
         .route("all", "cluster = 'origin'");
     let gateway = Gateway::start(&config);
     let mut held = [gateway.connect(), gateway.connect()];

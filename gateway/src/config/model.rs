@@ -4,6 +4,7 @@
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
 mod balance;
+mod breaker;
 mod cluster;
 mod filter;
 mod health;
@@ -23,6 +24,7 @@ use regex::bytes::Regex;
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use balance::*;
+pub use breaker::*;
 pub use cluster::*;
 pub use filter::*;
 pub use health::*;
@@ -358,6 +360,8 @@ pub struct Route {
     pub websocket: Option<WebSocket>,
     /// `filters`, after those of the listener.
     pub filters: Vec<Filter>,
+    /// `breaker`
+    pub breaker: Option<Breaker>,
     /// `mirror`
     pub mirrors: Option<Mirrors>,
 }

@@ -6,6 +6,7 @@
 //! `default` and `example` are for people; a test holds both against the code.
 
 mod balance;
+mod breaker;
 mod filter;
 mod health;
 mod l4;
@@ -13,6 +14,7 @@ mod outlier;
 mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
+pub use breaker::Breaker;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use health::{CheckTls, HealthCheck};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
@@ -322,9 +324,13 @@ pub struct Cluster {
     /// How long an unused connection is kept.
     #[schemars(extend("default" = "60s", "examples" = ["10s"]))]
     pub idle_timeout: Optional<PositiveDuration>,
-    /// Connections open at once from one worker to one endpoint.
+    /// Connections open at once from one worker to one endpoint. A request that finds all of them busy waits for one.
     #[schemars(extend("default" = 1024, "examples" = [64]))]
     pub max_connections: Optional<Count<u32, 1, 1_000_000>>,
+    /// Requests that wait for a connection to become free, over all workers: first come, first served, each for
+    /// `connect_timeout` at most. More are answered with 503 at once.
+    #[schemars(extend("default" = 1024, "examples" = [0]))]
+    pub max_pending_requests: Optional<Count<u32, 0, 1_000_000>>,
     /// Requests in progress, over all workers; more are answered with 503. Without it there is no limit.
     #[schemars(extend("examples" = [10000]))]
     pub max_requests: Optional<Count<u32, 1, 10_000_000>>,

@@ -4,6 +4,7 @@
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
 mod balance;
+mod breaker;
 mod filter;
 mod health;
 mod l4;
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use self::breaker::view_breaker;
 use crate::config::model::*;
 use crate::proto::head::HeaderName;
 
@@ -191,6 +193,7 @@ fn view_cluster(cluster: &Cluster) -> Value {
         connect_timeout,
         idle_timeout,
         max_connections,
+        max_pending_requests,
         max_requests,
         retry_budget,
         max_idle_connections,
@@ -214,6 +217,7 @@ fn view_cluster(cluster: &Cluster) -> Value {
         "connect_timeout": duration(*connect_timeout),
         "idle_timeout": duration(*idle_timeout),
         "max_connections": max_connections,
+        "max_pending_requests": max_pending_requests,
         "max_requests": max_requests,
         "retry_budget": retry::view_budget(retry_budget),
         "max_idle_connections": max_idle_connections,
@@ -257,6 +261,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         websocket,
         filters,
         mirrors,
+        breaker,
     } = route;
     let (key, action) = view_action(action, config);
     json!({
@@ -274,6 +279,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
             json!({ "idle_timeout": duration_or_none(*idle_timeout) })
         }),
         "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
+        "breaker": breaker.as_ref().map(view_breaker),
         "mirror": mirrors.as_ref().map(|mirrors| filter::view_mirrors(mirrors, config)),
     })
 }
@@ -471,6 +477,7 @@ mod tests {
                 connect_timeout: Duration::from_millis(1500),
                 idle_timeout: Duration::from_secs(60),
                 max_connections: 1024,
+                max_pending_requests: 1024,
                 max_requests: None,
                 retry_budget: RetryBudget::default(),
                 max_idle_connections: 256,
@@ -509,6 +516,7 @@ mod tests {
                 websocket: None,
                 filters: vec![],
                 mirrors: None,
+                breaker: None,
             }],
             l4_routes: vec![L4Route {
                 name: "db".into(),

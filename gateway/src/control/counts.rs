@@ -2,7 +2,7 @@
 
 use crate::config::model::Cluster;
 use crate::metrics::render::{EndpointHealth, FlowTableCounts, VipCounts, VipEndpointCounts};
-use crate::net::now_ns;
+use crate::net::{now_ms, now_ns};
 use crate::snapshot::{ClusterView, Snapshot};
 use crate::xdp::{self, BackendStats, FlowState, FlowTableUse, ServiceStats, Xdp};
 
@@ -35,6 +35,11 @@ pub fn faults_active(snapshot: &Snapshot) -> Vec<(String, u32)> {
 pub fn xdp_packets(xdp: &Xdp) -> Vec<(&'static str, u64)> {
     let Ok(counters) = xdp.counters() else { return Vec::new() };
     counters.iter().map(|(reason, packets)| (reason.name(), packets)).collect()
+}
+
+pub fn breakers(snapshot: &Snapshot) -> Vec<(String, bool)> {
+    let now = now_ms();
+    snapshot.breakers().map(|(route, breaker)| (route.to_owned(), breaker.admit(now).is_none())).collect()
 }
 
 pub fn xdp_interfaces(xdp: &Xdp) -> Vec<(String, &'static str)> {

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod bans;
+pub mod breaker;
 pub mod fault;
 pub mod forwarded;
 pub mod headers;

@@ -83,6 +83,12 @@ families! {
         "Requests finished, by class of response code; a route shows once it has served one."
     ROUTE_DURATION = Histogram "gateway_route_request_duration_seconds" ["route"]
         "Time from the first byte of a request to the last byte of its response."
+    BREAKER_OPENED = Counter "gateway_route_breaker_opened_total" ["route"]
+        "Times the breaker of a route opened."
+    BREAKER_OPEN = Gauge "gateway_route_breaker_open" ["route"]
+        "1 while the breaker of a route is open, else 0."
+    BREAKER_ANSWERS = Counter "gateway_route_breaker_answers_total" ["route"]
+        "Requests that the open breaker of a route answered."
     CLUSTER_REQUESTS = Counter "gateway_cluster_requests_total" ["cluster", "code"]
         "Upstream attempts finished, by class of response code; none when there was no response."
     CLUSTER_CONNECTIONS = Counter "gateway_cluster_connections_total" ["cluster"]
@@ -96,7 +102,7 @@ families! {
     CLUSTER_TIMEOUTS = Counter "gateway_cluster_timeouts_total" ["cluster"]
         "Requests that ran into the timeout of their route."
     CLUSTER_OVERFLOW = Counter "gateway_cluster_pool_overflow_total" ["cluster"]
-        "Requests refused because the connection pool had no room."
+        "Requests refused because the connection pool had no room, at once or after a wait."
     CLUSTER_RETRIES = Counter "gateway_cluster_retries_total" ["cluster"]
         "Upstream attempts after the first."
     CLUSTER_RETRIES_EXHAUSTED = Counter "gateway_cluster_retries_exhausted_total" ["cluster"]
@@ -107,6 +113,8 @@ families! {
         "Upstream attempts that ran into the per-try timeout of their route."
     CLUSTER_REQUESTS_ACTIVE = Gauge "gateway_cluster_requests_active" ["cluster"]
         "Requests in progress."
+    CLUSTER_REQUESTS_PENDING = Gauge "gateway_cluster_requests_pending" ["cluster"]
+        "Requests that wait for a connection to become free."
     CLUSTER_RETRIES_ACTIVE = Gauge "gateway_cluster_retries_active" ["cluster"]
         "Requests in progress that have been sent again."
     CLUSTER_REQUEST_OVERFLOW = Counter "gateway_cluster_requests_overflow_total" ["cluster"]

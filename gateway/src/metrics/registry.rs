@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    ClusterShard, FaultShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
+    BreakerShard, ClusterShard, FaultShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded,
+    WorkerShard,
 };
 
 /// A listener's counters.
@@ -25,6 +26,8 @@ pub type RateLimitStats = Sharded<RateLimitShard>;
 pub type FaultStats = Sharded<FaultShard>;
 /// The counters of copies for a cluster.
 pub type MirrorStats = Sharded<MirrorShard>;
+/// The counters of a route's breaker.
+pub type BreakerStats = Sharded<BreakerShard>;
 /// The workers' own counters.
 pub type WorkerStats = Sharded<WorkerShard>;
 
@@ -40,6 +43,7 @@ pub struct Registry {
     rate_limits: ByName<RateLimitShard>,
     faults: ByName<FaultShard>,
     mirrors: ByName<MirrorShard>,
+    breakers: ByName<BreakerShard>,
 }
 
 impl Registry {
@@ -55,6 +59,7 @@ impl Registry {
             rate_limits: ByName::default(),
             faults: ByName::default(),
             mirrors: ByName::default(),
+            breakers: ByName::default(),
         }
     }
 
@@ -103,6 +108,11 @@ impl Registry {
         self.mirrors.get(name, self.workers)
     }
 
+    /// The counters of the breaker of the route of this name: those that are in use, or new ones.
+    pub fn breaker(&self, route: &str) -> Arc<BreakerStats> {
+        self.breakers.get(route, self.workers)
+    }
+
     /// The listeners in use, by name.
     pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerStats>)> {
         self.listeners.in_use()
@@ -136,6 +146,11 @@ impl Registry {
     /// The mirrors in use, by name.
     pub fn mirrors(&self) -> Vec<(Arc<str>, Arc<MirrorStats>)> {
         self.mirrors.in_use()
+    }
+
+    /// The breakers in use, by route.
+    pub fn breakers(&self) -> Vec<(Arc<str>, Arc<BreakerStats>)> {
+        self.breakers.in_use()
     }
 }
 

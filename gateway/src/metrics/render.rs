@@ -47,6 +47,8 @@ pub struct Extra {
     pub bans: u64,
     /// Rate limits with a key, and keys whose buckets are not full.
     pub rate_limit_keys: Vec<(String, usize)>,
+    /// Routes with a breaker, and whether it is open.
+    pub breakers: Vec<(String, bool)>,
     /// Faults, and requests that each has its hands on.
     pub faults_active: Vec<(String, u32)>,
 }
@@ -111,6 +113,7 @@ pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
     listeners(registry, &mut page);
     l4_routes(registry, &mut page);
     routes(registry, &mut page);
+    breakers(registry, extra, &mut page);
     clusters(registry, extra, &mut page);
     filters(registry, extra, &mut page);
     process(registry, extra, &mut page);
@@ -168,6 +171,15 @@ fn routes(registry: &Registry, page: &mut Page<'_>) {
     });
 }
 
+fn breakers(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    let all = registry.breakers();
+    page.sums(&names::BREAKER_OPENED, &all, |shard| &shard.opened);
+    page.family(&names::BREAKER_OPEN, |family| {
+        extra.breakers.iter().for_each(|(route, is_open)| family.sample(&[route], u8::from(*is_open)));
+    });
+    page.sums(&names::BREAKER_ANSWERS, &all, |shard| &shard.answers);
+}
+
 fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     let all = registry.clusters();
     page.codes(&names::CLUSTER_REQUESTS, &all, |shard| &shard.requests);
@@ -182,6 +194,7 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.sums(&names::CLUSTER_RETRY_OVERFLOW, &all, |shard| &shard.retry_overflow);
     page.sums(&names::CLUSTER_TRY_TIMEOUTS, &all, |shard| &shard.try_timeouts);
     page.levels(&names::CLUSTER_REQUESTS_ACTIVE, &all, |shard| &shard.requests_active);
+    page.levels(&names::CLUSTER_REQUESTS_PENDING, &all, |shard| &shard.requests_pending);
     page.levels(&names::CLUSTER_RETRIES_ACTIVE, &all, |shard| &shard.retries_active);
     page.sums(&names::CLUSTER_REQUEST_OVERFLOW, &all, |shard| &shard.request_overflow);
     page.findings(&names::CLUSTER_EJECTIONS, &all, |shard| &shard.ejections);

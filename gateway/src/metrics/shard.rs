@@ -352,6 +352,8 @@ pub struct ClusterShard {
     pub connect_failures: Counter,
     /// Requests in progress.
     pub requests_active: Gauge,
+    /// Those of them that wait for a connection to become free.
+    pub requests_pending: Gauge,
     /// Those of them that are sent again.
     pub retries_active: Gauge,
     /// Requests that ran into the route's timeout.
@@ -396,6 +398,15 @@ pub struct FaultShard {
     pub aborted: Counter,
     /// Requests that were left in peace because there were too many at once.
     pub overflow: Counter,
+}
+
+/// What one worker counts for the breaker of a route.
+#[derive(Debug, Default)]
+pub struct BreakerShard {
+    /// Times that a request opened it.
+    pub opened: Counter,
+    /// Requests that it answered.
+    pub answers: Counter,
 }
 
 /// What one worker counts for the copies of a route's requests for a cluster.

@@ -62,6 +62,14 @@ pub fn status_of_http(status: u16) -> u8 {
     }
 }
 
+/// Whether a `grpc-status` says that the service is not well: what would be a 5xx in HTTP. `UNIMPLEMENTED` is not among them: a
+/// client asks for what there is not, as with a 404.
+pub fn is_failure(status: u8) -> bool {
+    const UNKNOWN: u8 = 2;
+    const DATA_LOSS: u8 = 15;
+    matches!(status, UNKNOWN | DEADLINE_EXCEEDED | INTERNAL | UNAVAILABLE | DATA_LOSS)
+}
+
 /// The HTTP status that says what a `grpc-status` says. Envoy's table, and that of `google/rpc/code.proto`.
 pub fn http_of_status(status: u8) -> u16 {
     match status {

@@ -183,25 +183,29 @@ pub struct RequestTimers {
     whole: Cell<u64>,
     /// Whether its time counts.
     runs: Cell<bool>,
+    /// Since when, in [`now_ms`].
+    started: Cell<u64>,
 }
 
 impl RequestTimers {
     /// None is set.
     pub fn new(timers: &Timers) -> RequestTimers {
-        let (whole, runs) = (Cell::new(u64::MAX), Cell::new(false));
-        RequestTimers { idle: timers.deadline(), end: timers.deadline(), whole, runs }
+        let (whole, runs, started) = (Cell::new(u64::MAX), Cell::new(false), Cell::new(u64::MAX));
+        RequestTimers { idle: timers.deadline(), end: timers.deadline(), whole, runs, started }
     }
 
     /// A request begins whose time does not count yet. It is over at `deadline`, in [`now_ms`], all the same.
     pub fn begin(&self, deadline: Option<u64>) {
         self.whole.set(deadline.unwrap_or(u64::MAX));
         self.runs.set(false);
+        self.started.set(u64::MAX);
     }
 
     /// Its time counts from now on, and it is over after `timeout`. Does and says nothing when it counts already.
     pub fn start(&self, timeout: Option<Duration>) -> bool {
         let starts = !self.runs.replace(true);
         if starts {
+            self.started.set(now_ms());
             self.whole.set(self.whole.get().min(timeout.map_or(u64::MAX, in_time)));
         }
         starts
@@ -216,6 +220,11 @@ impl RequestTimers {
     /// From now on only the request can be over.
     pub fn end_tries(&self) {
         self.end.set_at(self.whole.get());
+    }
+
+    /// Milliseconds that its time had counted for at `now_ms`.
+    pub fn took(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.started.get())
     }
 
     /// Neither is set any more.

@@ -10,6 +10,8 @@ use crate::proto::head::{RequestHead, ResponseHead};
 use crate::proto::limits;
 use crate::proto::websocket::HandshakeError;
 
+use super::breaker::Watched;
+
 /// Everything that is known of a request. Requests use one after the other, so that its buffers are allocated once.
 pub struct Exchange {
     /// The request; its body's length says how the body is framed.
@@ -60,6 +62,8 @@ pub struct Exchange {
     pub client_ip: std::net::IpAddr,
     /// What the answer says of a rate limit.
     pub allowance: Option<Allowance>,
+    /// What is seen of it for the breaker of its route, where that has one.
+    pub watched: Option<Watched>,
     /// Why it ended as it did.
     pub flags: ResponseFlags,
     /// The same in Envoy's words.
@@ -102,6 +106,7 @@ impl Exchange {
             original_target: Vec::new(),
             client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             allowance: None,
+            watched: None,
             flags: ResponseFlags::NONE,
             details: "",
             responded: false,

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::cx::in_time;
 use super::mirror::{Copied, Copies};
-use super::pause::pause;
+use super::pause::{pause, unless_gone};
 use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
 use super::upgrade;
-use super::{BodySink as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink};
+use super::{
+    BodySink as _, BodySource as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink,
+};
 use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::metrics::flags::ResponseFlag;
@@ -151,7 +153,7 @@ async fn at_endpoint(
     tries: &mut Tries<'_>,
     passing: &mut Passing<'_>,
 ) -> Result<Tried, Failed> {
-    let mut connection = connection(request, target, endpoint, tries.may_reuse()).await?;
+    let mut connection = connection(request, downstream, target, endpoint, tries.may_reuse()).await?;
     let tried = match request.exchange.websocket {
         None => attempt(request, downstream, &mut connection, target, tries, passing).await,
         Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, target)).await,
@@ -182,11 +184,13 @@ async fn wait_to_retry(
 /// A connection to the endpoint; `reuse`: one that is there will do.
 async fn connection(
     request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
     target: &Target<'_>,
     endpoint: &EndpointView,
     reuse: bool,
 ) -> Result<Connection, ProxyError> {
     let preamble = proxy_header(target.cluster, request.connection);
+    let timers = request.timers;
     let wanted = Wanted {
         worker: request.worker.worker,
         snapshot: &request.cx.generation,
@@ -196,20 +200,26 @@ async fn connection(
         reuse,
         preamble: &preamble,
         timers: &request.worker.timers,
+        deadline: &timers.idle,
+        end: Some(&timers.end),
     };
-    let timers = request.timers;
-    timers.idle.set_within(target.cluster.connect_timeout, &timers.end);
-    let got = request.pools(target.cluster).get(&wanted, &request.worker.pools, &timers.idle).await;
-    match got {
-        Err(UpstreamError::ConnectTimeout) if timers.end.is_due() => Err(UpstreamError::TimedOut(Passed::End).into()),
-        Err(error) => {
+    let pools = request.pools(target.cluster);
+    if let Some(connection) = pools.kept(&wanted) {
+        return Ok(connection);
+    }
+    // Boxed, so that a request does not keep the room that connecting needs.
+    let made = Box::pin(unless_gone(downstream, pools.connect(&wanted, &request.worker.pools))).await?;
+    made.map_err(|error| match error {
+        UpstreamError::ConnectTimeout | UpstreamError::Overflow if timers.end.is_due() => {
+            UpstreamError::TimedOut(Passed::End).into()
+        }
+        error => {
             if let UpstreamError::Connect(text) = &error {
                 request.exchange.upstream_failure = Some(text.clone());
             }
-            Err(error.into())
+            error.into()
         }
-        Ok(connection) => Ok(connection),
-    }
+    })
 }
 
 /// One try over a connection: sends the request, and relays the answer while the request's body may still be on its way.
@@ -275,6 +285,9 @@ pub(super) async fn answer_head(
         .await?;
     }
     exchange.upstream_time = Some(sent_at.elapsed());
+    if let Some(watched) = &mut exchange.watched {
+        watched.answered(&exchange.response.headers);
+    }
     Ok(())
 }
 
@@ -318,6 +331,9 @@ pub(super) async fn relay(
         .await
     };
     exchange.sent = response.sent();
+    if let Some(watched) = &mut exchange.watched {
+        watched.ended(answer.trailers());
+    }
     match result {
         Ok(()) if framing.keep_alive => Ending::KeepAlive,
         Ok(()) => Ending::Close,

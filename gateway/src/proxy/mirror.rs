@@ -163,7 +163,6 @@ impl Context {
         let endpoint = view.pick(&ask, |_| true).ok_or(UpstreamError::Overflow)?;
         let _in_flight = view.begin(endpoint);
         let deadline = self.timers.deadline();
-        deadline.set(cluster.connect_timeout);
         let wanted = Wanted {
             worker: self.worker,
             snapshot: &self.generation,
@@ -173,8 +172,13 @@ impl Context {
             reuse: true,
             preamble: b"",
             timers: &self.timers,
+            deadline: &deadline,
+            end: None,
         };
-        let mut connection = self.pools.get(&wanted, &self.pools, &deadline).await?;
+        let mut connection = match self.pools.kept(&wanted) {
+            Some(connection) => connection,
+            None => self.pools.connect(&wanted, &self.pools).await?,
+        };
         deadline.set(self.timeout);
         let until = Until::only(&deadline);
         let failed = |error: io::Error| UpstreamError::of_io(&error, false, until.passed());

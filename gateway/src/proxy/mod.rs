@@ -3,6 +3,7 @@
 //! [`handle`] tells the story; each step is a function of its own. The HTTP version of either side is not known here.
 
 mod affinity;
+mod breaker;
 mod cx;
 mod error;
 mod exchange;
@@ -136,6 +137,11 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
         Action::Respond(respond) => reply::direct(request, downstream, respond).await,
         Action::Redirect(redirect) => reply::redirect(request, downstream, redirect, route).await,
         Action::Forward(to) => {
+            if let Some(breaker) = &generation.route_breakers[route.index()]
+                && !request.passes(breaker)
+            {
+                return reply::answer(request, downstream, &breaker::answer(breaker)).await;
+            }
             let forwarded = match may_upgrade(request, route) {
                 Err(error) => Err(error),
                 Ok(()) => {
@@ -143,6 +149,7 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
                     forward::forward(request, downstream, to, route).await
                 }
             };
+            request.tell_breaker(route, forwarded.as_ref().err());
             match forwarded {
                 Ok(ending) => ending,
                 Err(error) => reply::error(request, downstream, error).await,

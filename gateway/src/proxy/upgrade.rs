@@ -61,6 +61,9 @@ pub(super) async fn attempt(
         return Ok(Tried::Answered { ending, uploaded: true });
     }
 
+    if let Some(route) = request.exchange.route {
+        request.tell_breaker(route, None);
+    }
     request.finish_response_head(true);
     request.exchange.details = "via_upstream";
     // The route's timeout was for the handshake.

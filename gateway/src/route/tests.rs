@@ -28,6 +28,7 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         websocket: None,
         filters: vec![],
         mirrors: None,
+        breaker: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A worker holds one [`Snapshot`] at a time and a request uses the one it began with. What must outlive a generation
 //! (endpoint identity, connection counts, ticket keys, counters) is shared and carried over by name.
 
+mod breakers;
 mod build;
 mod cluster;
 mod filters;
@@ -28,6 +29,7 @@ use crate::metrics::registry::{L4RouteStats, ListenerStats, RouteStats};
 use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
+pub use breakers::BreakerView;
 pub use build::{BuildError, Builder, Resolved};
 pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
 pub use filters::{FaultView, FilterView, RateLimitView};
@@ -52,6 +54,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<RouteStats>>,
     /// The filters of each route, by [`RouteId`].
     pub route_filters: Vec<Box<[FilterView]>>,
+    /// The breaker of each route that has one, by [`RouteId`].
+    pub route_breakers: Vec<Option<Box<BreakerView>>>,
     /// Where copies of each route's requests go, by [`RouteId`].
     pub route_mirrors: Vec<Box<[MirrorView]>>,
     /// By [`L4RouteId`].

@@ -1,7 +1,7 @@
 //! One HTTP/1 connection to an origin.
 
+use super::Slot;
 use super::UpstreamError;
-use super::pool::Slot;
 use crate::http1::{BodyState, Framing, Sink, Source};
 use crate::net::Until;
 use crate::proto::h1::encode;

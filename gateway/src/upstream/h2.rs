@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason};
 
-use super::UpstreamError;
-use super::pool::Slot;
+use super::slots::Slots;
+use super::{Slot, UpstreamError};
 use crate::config::model::Cluster;
 use crate::http2::{self, Frame, Sink, Source};
 use crate::net::{Deadline, Passed, Timers, Until, now_ms};
@@ -39,6 +39,8 @@ pub struct Shared {
     pings: RefCell<PingPong>,
     /// A request has waited for its answer in vain, and the origin has not answered our PING since.
     in_doubt: Cell<bool>,
+    /// Who waits for one of its streams.
+    slots: Rc<Slots>,
     /// Ends the connection some time after it has served its last request, whatever the origin does.
     end: Rc<Deadline>,
 }
@@ -100,6 +102,7 @@ pub(super) async fn connect(
         closed: closed.clone(),
         pings: RefCell::new(pings),
         in_doubt: Cell::new(false),
+        slots: slot.slots().clone(),
         end: end.clone(),
     };
     crate::net::spawn(async move {
@@ -179,6 +182,7 @@ impl Drop for Stream {
         if shared.active.get() == 0 {
             shared.idle_since.set(now_ms());
         }
+        shared.slots.offer();
     }
 }
 

@@ -4,9 +4,11 @@ mod dial;
 mod h1;
 mod h2;
 mod pool;
+mod slots;
 
 pub use dial::{dial, dial_relay};
-pub use pool::{Pools, Slot, Wanted};
+pub use pool::{Pools, Wanted};
+pub use slots::Slot;
 
 use std::io;
 
@@ -19,7 +21,7 @@ use crate::proto::websocket;
 /// What went wrong on the origin's side.
 #[derive(Clone, Debug)]
 pub enum UpstreamError {
-    /// The worker has as many connections to the endpoint as it may.
+    /// The worker has as many connections to the endpoint as it may, and too many wait for one, or this one did in vain.
     Overflow,
     /// No connection: refused, unreachable, or the TLS handshake failed.
     Connect(String),

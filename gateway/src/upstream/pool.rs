@@ -6,8 +6,10 @@
 //!
 //! Connections of HTTP/2 are shared. While one is being made, requests wait for it rather than making one each; it is made
 //! by a task of its own, so a request that is given up does not take it away from the others.
+//!
+//! A request that finds as many connections as there may be, all of them busy, waits in a queue ([`super::slots`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future as _;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -18,6 +20,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
+use super::slots::{Slot, Slots};
 use super::{Connection, UpstreamError, h1, h2};
 use crate::config::model::{Cluster, ClusterId, UpstreamProtocol};
 use crate::metrics::registry::ClusterStats;
@@ -48,7 +51,8 @@ struct Pool {
     connecting: Option<Rc<Connecting>>,
     /// What ALPN settled last time.
     settled: Option<UpstreamProtocol>,
-    open: Rc<Cell<u32>>,
+    /// Of the worker's own pools: what is open here and in its private pools. Of a private one: not used.
+    slots: Rc<Slots>,
 }
 
 struct Idle {
@@ -76,19 +80,12 @@ impl Connecting {
     }
 }
 
-/// The right to one open connection; given back when dropped.
-pub struct Slot {
-    endpoint: EndpointId,
-    open: Rc<Cell<u32>>,
-    stats: Arc<ClusterStats>,
-    worker: usize,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
-        self.stats.shard(self.worker).connections_active.dec();
-    }
+/// What a request can go on with.
+enum Room {
+    /// A connection that is there.
+    Kept(Connection),
+    /// The right to make one.
+    New(Slot),
 }
 
 /// What a connection is wanted for.
@@ -109,6 +106,10 @@ pub struct Wanted<'a> {
     pub preamble: &'a [u8],
     /// The worker's deadlines.
     pub timers: &'a Timers,
+    /// Ends the wait for a connection: it is set while there is one.
+    pub deadline: &'a Deadline,
+    /// When the request is over, where it has an end.
+    pub end: Option<&'a Deadline>,
 }
 
 impl Wanted<'_> {
@@ -120,12 +121,17 @@ impl Wanted<'_> {
         self.snapshot.cluster(self.cluster)
     }
 
-    fn slot(&self, slots: &Pools) -> Result<Slot, UpstreamError> {
-        let stats = &self.view().stats;
-        slots.slot(self.worker, self.endpoint.id, self.settings(), stats).ok_or_else(|| {
-            stats.shard(self.worker).pool_overflow.inc();
-            UpstreamError::Overflow
-        })
+    fn slot(&self, slots: &Pools) -> Option<Slot> {
+        slots.slot(self.worker, self.endpoint.id, self.settings(), &self.view().stats)
+    }
+
+    /// `connect_timeout` begins.
+    fn begin_wait(&self) {
+        let timeout = self.settings().connect_timeout;
+        match self.end {
+            Some(end) => self.deadline.set_within(timeout, end),
+            None => self.deadline.set(timeout),
+        }
     }
 }
 
@@ -137,30 +143,27 @@ impl Pools {
         pools
     }
 
-    /// The right to send a request, before `deadline`: on a connection that is there, or on a new one. `slots` counts what
-    /// is open.
-    pub async fn get(
-        &self,
-        wanted: &Wanted<'_>,
-        slots: &Pools,
-        deadline: &Deadline,
-    ) -> Result<Connection, UpstreamError> {
-        if let Some(connection) = self.kept(wanted) {
-            return Ok(connection);
-        }
-        // Boxed, so that a request does not keep the room that connecting needs.
-        Box::pin(self.connect(wanted, slots, deadline)).await
+    /// The right to send a request on a connection that is there, unless others wait for it.
+    pub fn kept(&self, wanted: &Wanted<'_>) -> Option<Connection> {
+        self.reuse(wanted, false)
     }
 
-    async fn connect(
-        &self,
-        wanted: &Wanted<'_>,
-        slots: &Pools,
-        deadline: &Deadline,
-    ) -> Result<Connection, UpstreamError> {
-        while self.protocol(wanted) != UpstreamProtocol::H1 {
-            let connecting = self.connecting(wanted, slots)?;
-            connecting.done(deadline).await?;
+    /// The right to send a request, on a new connection or one that becomes free meanwhile. Waits for `connect_timeout` at
+    /// most, and as long again where it had to queue. `slots` counts what is open.
+    pub async fn connect(&self, wanted: &Wanted<'_>, slots: &Pools) -> Result<Connection, UpstreamError> {
+        wanted.begin_wait();
+        loop {
+            let connecting = match self.being_made(wanted, slots) {
+                Some(connecting) => connecting,
+                None => match self.room(wanted, slots).await? {
+                    Room::Kept(connection) => return Ok(connection),
+                    Room::New(slot) if self.protocol(wanted) == UpstreamProtocol::H1 => {
+                        return dial_h1(wanted, slot).await;
+                    }
+                    Room::New(slot) => self.make(wanted, slot),
+                },
+            };
+            connecting.done(wanted.deadline).await?;
             if let Some(error) = &*connecting.failed.borrow() {
                 return Err(error.clone());
             }
@@ -169,20 +172,80 @@ impl Pools {
                 return Ok(connection);
             }
         }
-        self.dial_h1(wanted, slots, deadline).await
     }
 
-    fn kept(&self, wanted: &Wanted<'_>) -> Option<Connection> {
-        let kept = wanted.reuse.then(|| self.take(wanted.endpoint.id, wanted.repeatable)).flatten()?;
+    /// Room for a request; waits in the queue where there is none.
+    async fn room(&self, wanted: &Wanted<'_>, slots: &Pools) -> Result<Room, UpstreamError> {
+        let queue = slots.slots(wanted.endpoint.id);
+        if !queue.has_queue()
+            && let Some(room) = self.look(wanted, slots)
+        {
+            return Ok(room);
+        }
+        let (stats, settings) = (&wanted.view().stats, wanted.settings());
+        let shard = stats.shard(wanted.worker);
+        if stats.level(|shard| &shard.requests_pending) >= settings.max_pending_requests.into() {
+            shard.pool_overflow.inc();
+            return Err(UpstreamError::Overflow);
+        }
+        let found = {
+            let _pending = shard.requests_pending.hold();
+            let (place, until) = (queue.queue(), Until::only(wanted.deadline));
+            std::future::poll_fn(|cx| match place.poll(cx, || self.look(wanted, slots)) {
+                Poll::Ready(room) => Poll::Ready(Some(room)),
+                Poll::Pending => until.poll_passed(cx).map(|_| None),
+            })
+            .await
+        };
+        // The endpoint is not to blame for the time that this took, so a connection to it gets all of its own.
+        wanted.begin_wait();
+        found.ok_or_else(|| {
+            shard.pool_overflow.inc();
+            UpstreamError::Overflow
+        })
+    }
+
+    /// Room for a request, if there is some now. While a connection is being made that others can use, the queue waits for it.
+    fn look(&self, wanted: &Wanted<'_>, slots: &Pools) -> Option<Room> {
+        if let Some(connection) = self.reuse(wanted, true) {
+            return Some(Room::Kept(connection));
+        }
+        if self.0.endpoints.borrow().get(&wanted.endpoint.id).is_some_and(|pool| pool.connecting.is_some()) {
+            return None;
+        }
+        // A connection that this request must not use makes room for one that it may.
+        let slot = wanted.slot(slots);
+        let slot = slot.or_else(|| self.close_idle(wanted.endpoint.id).then(|| wanted.slot(slots)).flatten());
+        slot.map(Room::New)
+    }
+
+    /// `is_turn`: the request is the first of the queue, or there is none.
+    fn reuse(&self, wanted: &Wanted<'_>, is_turn: bool) -> Option<Connection> {
+        let kept = wanted.reuse.then(|| self.take(wanted.endpoint.id, wanted.repeatable, is_turn)).flatten()?;
         wanted.view().stats.shard(wanted.worker).connections_reused.inc();
         Some(kept)
     }
 
+    /// Closes the oldest idle connection; `false` when there is none.
+    fn close_idle(&self, endpoint: EndpointId) -> bool {
+        let mut endpoints = self.0.endpoints.borrow_mut();
+        let Some(pool) = endpoints.get_mut(&endpoint).filter(|pool| !pool.idle.is_empty()) else { return false };
+        pool.idle.remove(0);
+        true
+    }
+
+    fn slots(&self, endpoint: EndpointId) -> Rc<Slots> {
+        self.0.endpoints.borrow_mut().entry(endpoint).or_default().slots.clone()
+    }
+
     /// An idle connection that is still good, or a stream. A request that cannot be sent twice is worth asking the kernel,
     /// which knows of a close a moment before our ring does.
-    fn take(&self, endpoint: EndpointId, repeatable: bool) -> Option<Connection> {
+    fn take(&self, endpoint: EndpointId, repeatable: bool, is_turn: bool) -> Option<Connection> {
         let mut endpoints = self.0.endpoints.borrow_mut();
         let pool = endpoints.entry(endpoint).or_default();
+        if !is_turn && pool.slots.has_queue() {
+            return None;
+        }
         while let Some(mut idle) = pool.idle.pop() {
             if idle.connection.is_reusable() && (repeatable || !idle.connection.has_news()) {
                 return Some(Connection::H1(idle.connection));
@@ -205,31 +268,20 @@ impl Pools {
         endpoints.get(&wanted.endpoint.id).and_then(|pool| pool.settled).unwrap_or(UpstreamProtocol::Auto)
     }
 
-    async fn dial_h1(
-        &self,
-        wanted: &Wanted<'_>,
-        slots: &Pools,
-        deadline: &Deadline,
-    ) -> Result<Connection, UpstreamError> {
-        let slot = wanted.slot(slots)?;
-        let dialled = super::dial(wanted.view(), wanted.endpoint, wanted.preamble, deadline).await;
-        let (reader, writer, _) = count(wanted, dialled)?;
-        Ok(Connection::H1(Box::new(h1::Connection::new(reader, writer, slot))))
+    /// The connection that is being made, for those who can share it and come before any queue.
+    fn being_made(&self, wanted: &Wanted<'_>, slots: &Pools) -> Option<Rc<Connecting>> {
+        let connecting = self.0.endpoints.borrow().get(&wanted.endpoint.id)?.connecting.clone()?;
+        let is_shared = self.protocol(wanted) != UpstreamProtocol::H1;
+        (is_shared && !slots.slots(wanted.endpoint.id).has_queue()).then_some(connecting)
     }
 
-    /// The connection that is being made, by now.
-    fn connecting(&self, wanted: &Wanted<'_>, slots: &Pools) -> Result<Rc<Connecting>, UpstreamError> {
-        let mut endpoints = self.0.endpoints.borrow_mut();
-        if let Some(connecting) = endpoints.get(&wanted.endpoint.id).and_then(|pool| pool.connecting.clone()) {
-            return Ok(connecting);
-        }
-        drop(endpoints);
-        let slot = wanted.slot(slots)?;
+    /// Begins to make a connection that others can use too.
+    fn make(&self, wanted: &Wanted<'_>, slot: Slot) -> Rc<Connecting> {
         let connecting = Rc::new(Connecting::default());
-        endpoints = self.0.endpoints.borrow_mut();
+        let mut endpoints = self.0.endpoints.borrow_mut();
         endpoints.entry(wanted.endpoint.id).or_default().connecting = Some(connecting.clone());
         net::spawn(establish(self.clone(), Owned::of(wanted), slot, connecting.clone()));
-        Ok(connecting)
+        connecting
     }
 
     /// The right of this worker to open one more connection; `None` when it has `max_connections`.
@@ -240,14 +292,7 @@ impl Pools {
         cluster: &Cluster,
         stats: &Arc<ClusterStats>,
     ) -> Option<Slot> {
-        let mut endpoints = self.0.endpoints.borrow_mut();
-        let open = &endpoints.entry(endpoint).or_default().open;
-        if open.get() >= cluster.max_connections {
-            return None;
-        }
-        open.set(open.get() + 1);
-        stats.shard(worker).connections_active.inc();
-        Some(Slot { endpoint, open: open.clone(), stats: stats.clone(), worker })
+        self.slots(endpoint).take(endpoint, cluster.max_connections, stats, worker)
     }
 
     /// Keeps a connection that can serve another request, or closes it when enough are kept. `uploaded`: the request was
@@ -259,27 +304,40 @@ impl Pools {
         }
         let mut endpoints = self.0.endpoints.borrow_mut();
         // No pool: a reload took the endpoint away while the request ran.
-        let Some(pool) = endpoints.get_mut(&connection.slot().endpoint) else { return };
-        if pool.idle.len() >= cluster.max_idle_connections as usize {
+        let Some(pool) = endpoints.get_mut(&connection.slot().endpoint()) else { return };
+        let slots = connection.slot().slots();
+        // A client's own is of no use to others, who wait for its place.
+        let is_wanted_elsewhere = slots.has_queue() && !Rc::ptr_eq(slots, &pool.slots);
+        if pool.idle.len() >= cluster.max_idle_connections as usize || is_wanted_elsewhere {
             return;
         }
         connection.rest();
         let expires = now_ms.saturating_add(cluster.idle_timeout.as_millis() as u64);
         pool.idle.push(Idle { connection, expires });
+        pool.slots.offer();
     }
 
-    /// Closes connections that have been idle for too long, or that the origin closed.
+    /// Closes connections that have been idle for too long, or that the origin closed. The first of each queue looks again:
+    /// nobody says when an HTTP/2 connection allows more streams, or when one that was in doubt is found to be well.
     pub fn sweep(&self, now_ms: u64) {
         for pool in self.0.endpoints.borrow_mut().values_mut() {
             pool.idle.retain_mut(|idle| idle.expires > now_ms && idle.connection.is_reusable());
             pool.shared.retain(|shared| !shared.is_closed() && !shared.is_expired(now_ms));
+            pool.slots.offer();
         }
         self.each_private(|pools| pools.sweep(now_ms));
     }
 
-    /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done.
+    /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done. Requests
+    /// that wait for one are of the generation before, and may begin anew.
     pub fn retain(&self, keep: &dyn Fn(EndpointId) -> bool) {
-        self.0.endpoints.borrow_mut().retain(|endpoint, _| keep(*endpoint));
+        self.0.endpoints.borrow_mut().retain(|endpoint, pool| {
+            let keeps = keep(*endpoint);
+            if !keeps {
+                pool.slots.offer();
+            }
+            keeps
+        });
         self.each_private(|pools| pools.retain(keep));
     }
 
@@ -305,6 +363,7 @@ struct Owned {
     endpoint: EndpointView,
     preamble: Box<[u8]>,
     timers: Timers,
+    deadline: Deadline,
 }
 
 impl Owned {
@@ -316,6 +375,7 @@ impl Owned {
             endpoint: wanted.endpoint.clone(),
             preamble: wanted.preamble.into(),
             timers: wanted.timers.clone(),
+            deadline: wanted.timers.deadline(),
         }
     }
 
@@ -329,12 +389,15 @@ impl Owned {
             reuse: false,
             preamble: &self.preamble,
             timers: &self.timers,
+            deadline: &self.deadline,
+            end: None,
         }
     }
 }
 
 /// Makes an HTTP/2 connection, or one of HTTP/1 where ALPN says so, and puts it where those who wait will find it.
 async fn establish(pools: Pools, owned: Owned, slot: Slot, connecting: Rc<Connecting>) {
+    let slots = slot.slots().clone();
     let made = make(&owned, slot).await;
     let mut endpoints = pools.0.endpoints.borrow_mut();
     // No pool: a reload took the endpoint away meanwhile. Those who wait find that out for themselves.
@@ -355,6 +418,13 @@ async fn establish(pools: Pools, owned: Owned, slot: Slot, connecting: Rc<Connec
     }
     drop(endpoints);
     connecting.done.notify_waiters();
+    slots.offer();
+}
+
+async fn dial_h1(wanted: &Wanted<'_>, slot: Slot) -> Result<Connection, UpstreamError> {
+    let dialled = super::dial(wanted.view(), wanted.endpoint, wanted.preamble, wanted.deadline).await;
+    let (reader, writer, _) = count(wanted, dialled)?;
+    Ok(Connection::H1(Box::new(h1::Connection::new(reader, writer, slot))))
 }
 
 enum Made {
@@ -365,9 +435,8 @@ enum Made {
 async fn make(owned: &Owned, slot: Slot) -> Result<Made, UpstreamError> {
     let wanted = owned.wanted();
     let settings = wanted.settings();
-    let deadline = owned.timers.deadline();
-    deadline.set(settings.connect_timeout);
-    let dialled = super::dial(wanted.view(), &owned.endpoint, &owned.preamble, &deadline).await;
+    wanted.begin_wait();
+    let dialled = super::dial(wanted.view(), wanted.endpoint, wanted.preamble, wanted.deadline).await;
     let (reader, writer, info) = count(&wanted, dialled)?;
     let settled = info.as_ref().and_then(|info| info.alpn.as_deref());
     match (settings.protocol, settled) {
@@ -381,7 +450,7 @@ async fn make(owned: &Owned, slot: Slot) -> Result<Made, UpstreamError> {
     }
     let scheme = if info.is_some() { Scheme::Https } else { Scheme::Http };
     let io = tls::Stream::new(reader, writer);
-    Ok(Made::H2(h2::connect(io, scheme, settings, slot, &deadline, &owned.timers).await?))
+    Ok(Made::H2(h2::connect(io, scheme, settings, slot, wanted.deadline, wanted.timers).await?))
 }
 
 /// Counts what became of an attempt to connect.

@@ -42,6 +42,7 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
         connect_timeout: duration(raw.connect_timeout, Duration::from_secs(5)),
         idle_timeout: duration(raw.idle_timeout, Duration::from_secs(60)),
         max_connections: raw.max_connections.map_or(1024, |count| count.value.0),
+        max_pending_requests: raw.max_pending_requests.map_or(1024, |count| count.value.0),
         max_requests: raw.max_requests.map(|count| count.value.0),
         retry_budget: retry_budget(raw.retry_budget),
         max_idle_connections: raw.max_idle_connections.map_or(256, |count| count.value.0),

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub idle_timeout: Duration,
     /// `max_connections`: open at once to one endpoint from one worker. Default 1 024.
     pub max_connections: u32,
+    /// `max_pending_requests`: requests that wait for a connection, over all workers. Default 1 024 (Envoy's).
+    pub max_pending_requests: u32,
     /// `max_requests`: requests in progress, over all workers.
     pub max_requests: Option<u32>,
     /// `retry_budget`

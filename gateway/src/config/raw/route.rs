@@ -1,6 +1,6 @@
 //! `[[route]]` and `[[l4_route]]`.
 
-use super::{Filter, HashRule};
+use super::{Breaker, Filter, HashRule};
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
 use crate::config::model::{RetryOn, SubsetFallback};
 use crate::config::report::Diagnostics;
@@ -51,6 +51,8 @@ pub struct Route {
     pub timeout: Optional<Duration>,
     /// When a request is sent again. Without it: twice, when no endpoint has looked at it, or a gRPC answer asks for it.
     pub retry: Optional<Retry>,
+    /// When the gateway answers in place of the endpoints, because too many requests fail or are slow.
+    pub breaker: Optional<Breaker>,
     /// Longest request body, in place of the listener's limit.
     #[schemars(extend("examples" = ["1GiB"]))]
     pub body_bytes: Optional<Size>,

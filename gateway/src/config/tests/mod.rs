@@ -1,5 +1,6 @@
 mod bad;
 mod balance;
+mod breaker;
 mod certificates;
 mod files;
 mod filters;

@@ -1,6 +1,7 @@
 //! `[[route]]`
 
 mod action;
+mod breaker;
 pub mod headers;
 pub mod matcher;
 mod mirror;
@@ -18,6 +19,7 @@ use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
 use crate::config::value::{Host, Name};
 use action::{Actions, action};
+use breaker::breaker;
 use headers::header_edits;
 use matcher::matcher;
 use retry::retry;
@@ -38,6 +40,7 @@ pub fn check(
     let destination = Destination { cluster: raw.cluster, clusters: raw.clusters };
     let websocket = websocket(raw.websocket, &destination, diagnostics);
     let mirrors = mirror::mirrors(raw.mirror, raw.mirror_body_bytes, &destination, names, diagnostics);
+    let breaker = breaker(raw.breaker, &destination, diagnostics);
     let action = action(
         Actions {
             destination,
@@ -75,6 +78,7 @@ pub fn check(
         websocket,
         filters: filters?,
         mirrors: mirrors?,
+        breaker: breaker?,
     })
 }
 
