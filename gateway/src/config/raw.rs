@@ -7,12 +7,14 @@
 
 mod balance;
 mod filter;
+mod global_limit;
 mod l4;
 mod outlier;
 mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
+pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use outlier::OutlierDetection;
 pub use route::{

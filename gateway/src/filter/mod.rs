@@ -4,5 +4,6 @@ pub mod access;
 pub mod bans;
 pub mod fault;
 pub mod forwarded;
+pub mod global_limit;
 pub mod headers;
 pub mod rate_limit;
