@@ -1,9 +1,8 @@
 //! `global_rate_limit` of `filters`.
 
 use super::{Condition, When};
-use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, Table, table};
-use crate::config::report::Diagnostics;
-use crate::config::value::{Count, FieldSource, HeaderValue, Name, NonEmpty, PositiveDuration};
+use crate::config::decode::{Given, List, Map, Optional, Required, table};
+use crate::config::value::{Count, FieldSource, HeaderValue, Name, NonEmpty, Nothing, PositiveDuration};
 
 table! { "`global_rate_limit`"
 /// Asks a service that counts requests for many gateways, by Envoy's rate limit protocol
@@ -80,18 +79,6 @@ pub struct DescriptorAction {
     /// Something for requests whose fields match.
     pub header_value_match: Optional<Given<HeaderValueMatch>>,
 }
-}
-
-/// There is nothing to say about it: `{}`.
-#[derive(Debug, schemars::JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Nothing {}
-
-impl Decode for Nothing {
-    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
-        Table::open(node, "an entry that takes nothing: `{}`", diagnostics)?.close(&[], &[]);
-        Some(Nothing {})
-    }
 }
 
 table! { "`request_headers`"

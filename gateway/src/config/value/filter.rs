@@ -60,6 +60,21 @@ impl FromText for NonEmpty {
     }
 }
 
+/// `{}`: what has nothing to say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nothing;
+
+schema!(Nothing, "empty table", { "type": "object", "additionalProperties": false });
+
+impl Decode for Nothing {
+    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        if !node.is_empty_table() {
+            return node.mismatch("an empty table", diagnostics);
+        }
+        Some(Nothing)
+    }
+}
+
 /// A header field, or one of `:path`, `:method` and `:authority`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldSource(pub model::FieldSource);

@@ -2,7 +2,7 @@
 
 use super::{Taken, header_list, when};
 use crate::config::check::route::matcher::header_matches;
-use crate::config::check::{Tables, each, only_one, reject_empty};
+use crate::config::check::{Tables, each, only_one};
 use crate::config::decode::{List, Required};
 use crate::config::model::{ClusterId, DescriptorAction, GlobalRateLimit, Judge, Prefixes};
 use crate::config::raw;
@@ -70,7 +70,9 @@ fn descriptors(
     raw: At<List<List<raw::DescriptorAction>>>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<Vec<DescriptorAction>>> {
-    reject_empty(&raw, "descriptors", "no limit: leave out the filter", diagnostics);
+    if raw.value.is_empty() {
+        diagnostics.error(raw.span, "`descriptors` is empty").help("say what is counted, or leave out the filter");
+    }
     reject_more(&raw, DESCRIPTORS_MAX, "descriptors", diagnostics);
     each(raw.value, |descriptor| {
         if descriptor.value.is_empty() {
