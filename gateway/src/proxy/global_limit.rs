@@ -1,5 +1,7 @@
 //! Asking who counts for many gateways whether a request may go on.
 
+use std::time::Duration;
+
 use super::call::{Call, Caller, take_place};
 use super::pause::unless_gone;
 use super::reply::Answer;
@@ -63,7 +65,7 @@ async fn verdict(
     descriptors: Vec<RateLimitDescriptor>,
 ) -> Option<RateLimitResponse> {
     match view.settings.judge {
-        Judge::Service { cluster, .. } => service_verdict(request, view, cluster, descriptors).await,
+        Judge::Service { cluster, timeout } => service_verdict(request, view, cluster, timeout, descriptors).await,
     }
 }
 
@@ -72,9 +74,9 @@ async fn service_verdict(
     request: &Request<'_>,
     view: &GlobalRateLimitView,
     cluster: ClusterId,
+    timeout: Duration,
     descriptors: Vec<RateLimitDescriptor>,
 ) -> Option<RateLimitResponse> {
-    let Judge::Service { timeout, .. } = view.settings.judge;
     let caller = Caller::of(request);
     let (settings, service) = (&caller.generation.config.clusters[cluster.index()], caller.generation.cluster(cluster));
     let asked = RateLimitRequest { domain: view.settings.domain.clone(), descriptors, hits_addend: 0 };
