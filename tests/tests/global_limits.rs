@@ -335,3 +335,20 @@ fn a_service_that_comes_back_is_asked_again() {
     let _service = LimitService::start_at(addr, |_| Says::over_limit());
     wait::until_true("requests to be refused", || client.get("/").status == 429);
 }
+
+#[test]
+fn the_access_log_says_why_a_request_was_refused() {
+    let (dir, origin) = (tempfile::tempdir().expect("a temporary directory"), Origin::start("a"));
+    for (says, line) in
+        [(Says::over_limit(), "429 RL request_rate_limited\n"), (Says::Garbage, "500 RLSE rate_limiter_error\n")]
+    {
+        let service = LimitService::saying(says);
+        let path = dir.path().join(line.split(' ').next().unwrap_or_default());
+        let format = r"%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+        let log = format!("[access_log]\npath = '{}'\nformat = \"{format}\"", path.display());
+        let keys = format!("descriptors = [[{{ remote_address = {{}} }}]], deny_on_error = true, {PATIENT}");
+        let gateway = Gateway::start(&config(PLAIN, &origin, service.addr(), &keys).tables(&log));
+        PLAIN.connect(&gateway).get("/");
+        wait::until_true("the line", || std::fs::read_to_string(&path).is_ok_and(|text| text == line));
+    }
+}
