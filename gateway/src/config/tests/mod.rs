@@ -5,5 +5,6 @@ mod files;
 mod filters;
 mod global_limits;
 mod good;
+mod health;
 mod numbers;
 mod robust;
