@@ -8,6 +8,7 @@
 mod balance;
 mod breaker;
 mod filter;
+mod global_limit;
 mod health;
 mod l4;
 mod outlier;
@@ -16,6 +17,7 @@ mod route;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
+pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use outlier::OutlierDetection;

@@ -5,5 +5,6 @@ pub mod bans;
 pub mod breaker;
 pub mod fault;
 pub mod forwarded;
+pub mod global_limit;
 pub mod headers;
 pub mod rate_limit;

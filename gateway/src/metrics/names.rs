@@ -135,6 +135,10 @@ families! {
         "Keys of a rate limit whose buckets are not full."
     RATE_LIMIT_EVICTIONS = Counter "gateway_rate_limit_evictions_total" ["limit"]
         "Buckets that were forgotten before they were full, because there were too many keys."
+    GLOBAL_RATE_LIMIT_REQUESTS = Counter "gateway_global_rate_limit_requests_total" ["limit", "result"]
+        "Requests about which a rate limit service was asked: ok, over_limit, or error when nobody could tell."
+    GLOBAL_RATE_LIMIT_ALLOWED = Counter "gateway_global_rate_limit_failure_mode_allowed_total" ["limit"]
+        "Requests with the result error that were let through."
     FAULT_REQUESTS = Counter "gateway_fault_requests_total" ["fault", "result"]
         "Requests that a fault hit: delayed, aborted, or overflow where there were too many at once and it let go."
     FAULT_ACTIVE = Gauge "gateway_fault_requests_active" ["fault"]

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    BreakerShard, ClusterShard, FaultShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded,
-    WorkerShard,
+    BreakerShard, ClusterShard, FaultShard, GlobalRateLimitShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard,
+    RouteShard, Sharded, WorkerShard,
 };
 
 /// A listener's counters.
@@ -22,6 +22,8 @@ pub type L4RouteStats = Sharded<L4Shard>;
 pub type ClusterStats = Sharded<ClusterShard>;
 /// A rate limit's counters.
 pub type RateLimitStats = Sharded<RateLimitShard>;
+/// A global rate limit's counters.
+pub type GlobalRateLimitStats = Sharded<GlobalRateLimitShard>;
 /// A fault's counters.
 pub type FaultStats = Sharded<FaultShard>;
 /// The counters of copies for a cluster.
@@ -41,6 +43,7 @@ pub struct Registry {
     l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
     rate_limits: ByName<RateLimitShard>,
+    global_rate_limits: ByName<GlobalRateLimitShard>,
     faults: ByName<FaultShard>,
     mirrors: ByName<MirrorShard>,
     breakers: ByName<BreakerShard>,
@@ -57,6 +60,7 @@ impl Registry {
             l4_routes: ByName::default(),
             clusters: ByName::default(),
             rate_limits: ByName::default(),
+            global_rate_limits: ByName::default(),
             faults: ByName::default(),
             mirrors: ByName::default(),
             breakers: ByName::default(),
@@ -98,6 +102,11 @@ impl Registry {
         self.rate_limits.get(name, self.workers)
     }
 
+    /// The counters of the global rate limit of this name: those that are in use, or new ones.
+    pub fn global_rate_limit(&self, name: &str) -> Arc<GlobalRateLimitStats> {
+        self.global_rate_limits.get(name, self.workers)
+    }
+
     /// The counters of the fault of this name: those that are in use, or new ones.
     pub fn fault(&self, name: &str) -> Arc<FaultStats> {
         self.faults.get(name, self.workers)
@@ -136,6 +145,11 @@ impl Registry {
     /// The rate limits in use, by name.
     pub fn rate_limits(&self) -> Vec<(Arc<str>, Arc<RateLimitStats>)> {
         self.rate_limits.in_use()
+    }
+
+    /// The global rate limits in use, by name.
+    pub fn global_rate_limits(&self) -> Vec<(Arc<str>, Arc<GlobalRateLimitStats>)> {
+        self.global_rate_limits.in_use()
     }
 
     /// The faults in use, by name.

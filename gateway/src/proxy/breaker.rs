@@ -43,7 +43,8 @@ pub(super) fn answer(breaker: &BreakerView) -> Answer<'_> {
         status: settings.status,
         flag: ResponseFlag::UpstreamOverflow,
         details: "route_breaker_open",
-        body: &settings.body,
+        body: settings.body.as_bytes(),
+        content_type: b"text/plain",
         headers: &settings.headers,
         grpc_status: Some(settings.grpc_status),
     }

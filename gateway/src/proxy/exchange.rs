@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::model::{ClusterId, RouteId};
 use crate::filter::rate_limit::Allowance;
 use crate::metrics::flags::ResponseFlags;
-use crate::proto::head::{RequestHead, ResponseHead};
+use crate::proto::head::{Headers, RequestHead, ResponseHead};
 use crate::proto::limits;
 use crate::proto::websocket::HandshakeError;
+use crate::snapshot::Ask;
 
 use super::breaker::Watched;
 
@@ -64,6 +65,10 @@ pub struct Exchange {
     pub allowance: Option<Allowance>,
     /// What is seen of it for the breaker of its route, where that has one.
     pub watched: Option<Watched>,
+    /// Fields that a rate limit service adds to the answer; none for most requests.
+    pub added: Option<Box<Headers>>,
+    /// Where the request goes, where a filter had to know; see `Request::destination`.
+    pub destination: Option<Box<(ClusterId, Ask)>>,
     /// Why it ended as it did.
     pub flags: ResponseFlags,
     /// The same in Envoy's words.
@@ -107,6 +112,8 @@ impl Exchange {
             client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             allowance: None,
             watched: None,
+            added: None,
+            destination: None,
             flags: ResponseFlags::NONE,
             details: "",
             responded: false,
@@ -131,6 +138,8 @@ impl Exchange {
     pub fn rest(&mut self) {
         self.request.clear();
         self.response.clear();
+        self.added = None;
+        self.destination = None;
         for bytes in [&mut self.original_target, &mut self.set_cookie, &mut self.scratch] {
             bytes.clear();
             bytes.shrink_to(limits::KEPT_HEAD_BYTES);

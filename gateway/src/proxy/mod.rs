@@ -4,12 +4,14 @@
 
 mod affinity;
 mod breaker;
+mod call;
 mod cx;
 mod error;
 mod exchange;
 mod filters;
 mod finish;
 mod forward;
+mod global_limit;
 mod mirror;
 mod open;
 mod pause;
@@ -259,6 +261,9 @@ impl Request<'_> {
         }
         if let Some(allowance) = exchange.allowance {
             allowance.write(&mut head.headers);
+        }
+        if let Some(added) = exchange.added.take() {
+            added.iter().for_each(|(_, name, value)| head.headers.append_raw(name, value));
         }
         if let Some(route) = exchange.route {
             headers::apply(&generation.config.routes[route.index()].response_headers, &mut head.headers);

@@ -1,4 +1,5 @@
-//! Waiting with a request in hand: for a connection, before a retry, and for a delay that a filter injects.
+//! Waiting with a request in hand: for a connection, before a retry, for a delay that a filter injects, for the verdict of a
+//! service.
 
 use std::future::Future;
 use std::pin::pin;

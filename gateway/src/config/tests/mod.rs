@@ -4,6 +4,7 @@ mod breaker;
 mod certificates;
 mod files;
 mod filters;
+mod global_limits;
 mod good;
 mod health;
 mod numbers;
