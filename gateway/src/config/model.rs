@@ -7,6 +7,7 @@ mod balance;
 mod cluster;
 mod filter;
 mod l4;
+mod limits;
 mod mirror;
 mod outlier;
 mod retry;
@@ -25,6 +26,7 @@ pub use balance::*;
 pub use cluster::*;
 pub use filter::*;
 pub use l4::*;
+pub use limits::*;
 pub use mirror::*;
 pub use outlier::*;
 pub use retry::*;
@@ -50,6 +52,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Clusters; a [`ClusterId`] is an index into this.
     pub clusters: Vec<Cluster>,
+    /// Rules that judge descriptors; a [`LimitSetId`] is an index into this.
+    pub limits: Vec<LimitSet>,
     /// Routes; a [`RouteId`] is an index into this. The order of the file is the last tie-break.
     pub routes: Vec<Route>,
     /// Routes of connections and datagrams; an [`L4RouteId`] is an index into this, and the first that matches is taken.
@@ -77,6 +81,8 @@ ids! {
     ListenerId
     /// Index into [`Config::clusters`].
     ClusterId
+    /// Index into [`Config::limits`].
+    LimitSetId
     /// Index into [`Config::routes`].
     RouteId
     /// Index into [`Config::l4_routes`].
@@ -481,6 +487,8 @@ pub enum Action {
     Redirect(Redirect),
     /// `respond`: answer from here.
     Respond(Respond),
+    /// `rate_limit_service`: judge the descriptors that another proxy asks about.
+    RateLimitService(LimitSetId),
 }
 
 /// Pass the request to a cluster.

@@ -7,6 +7,7 @@ mod counts;
 mod drop_log;
 pub mod gateway;
 pub mod health;
+mod limits;
 mod lists_view;
 pub mod log_writer;
 pub mod notify;

@@ -5,4 +5,5 @@ pub mod bans;
 pub mod fault;
 pub mod forwarded;
 pub mod headers;
+pub mod limits;
 pub mod rate_limit;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    ClusterShard, FaultShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
+    ClusterShard, FaultShard, L4Shard, LimitRuleShard, LimitSetShard, ListenerShard, MirrorShard, RateLimitShard,
+    RouteShard, Sharded, WorkerShard,
 };
 
 /// A listener's counters.
@@ -21,6 +22,10 @@ pub type L4RouteStats = Sharded<L4Shard>;
 pub type ClusterStats = Sharded<ClusterShard>;
 /// A rate limit's counters.
 pub type RateLimitStats = Sharded<RateLimitShard>;
+/// The counters of a set of limits.
+pub type LimitSetStats = Sharded<LimitSetShard>;
+/// The counters of a rule of a set of limits.
+pub type LimitRuleStats = Sharded<LimitRuleShard>;
 /// A fault's counters.
 pub type FaultStats = Sharded<FaultShard>;
 /// The counters of copies for a cluster.
@@ -38,6 +43,8 @@ pub struct Registry {
     l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
     rate_limits: ByName<RateLimitShard>,
+    limit_sets: ByName<LimitSetShard>,
+    limit_rules: ByName<LimitRuleShard>,
     faults: ByName<FaultShard>,
     mirrors: ByName<MirrorShard>,
 }
@@ -53,6 +60,8 @@ impl Registry {
             l4_routes: ByName::default(),
             clusters: ByName::default(),
             rate_limits: ByName::default(),
+            limit_sets: ByName::default(),
+            limit_rules: ByName::default(),
             faults: ByName::default(),
             mirrors: ByName::default(),
         }
@@ -93,6 +102,16 @@ impl Registry {
         self.rate_limits.get(name, self.workers)
     }
 
+    /// The counters of the set of limits of this name: those that are in use, or new ones.
+    pub fn limit_set(&self, name: &str) -> Arc<LimitSetStats> {
+        self.limit_sets.get(name, self.workers)
+    }
+
+    /// The counters of a rule of this name (`SET/DOMAIN.KEY_VALUE…`): those that are in use, or new ones.
+    pub fn limit_rule(&self, name: &str) -> Arc<LimitRuleStats> {
+        self.limit_rules.get(name, self.workers)
+    }
+
     /// The counters of the fault of this name: those that are in use, or new ones.
     pub fn fault(&self, name: &str) -> Arc<FaultStats> {
         self.faults.get(name, self.workers)
@@ -126,6 +145,16 @@ impl Registry {
     /// The rate limits in use, by name.
     pub fn rate_limits(&self) -> Vec<(Arc<str>, Arc<RateLimitStats>)> {
         self.rate_limits.in_use()
+    }
+
+    /// The sets of limits in use, by name.
+    pub fn limit_sets(&self) -> Vec<(Arc<str>, Arc<LimitSetStats>)> {
+        self.limit_sets.in_use()
+    }
+
+    /// The rules of sets of limits in use, by name.
+    pub fn limit_rules(&self) -> Vec<(Arc<str>, Arc<LimitRuleStats>)> {
+        self.limit_rules.in_use()
     }
 
     /// The faults in use, by name.

@@ -47,6 +47,8 @@ pub struct Extra {
     pub bans: u64,
     /// Rate limits with a key, and keys whose buckets are not full.
     pub rate_limit_keys: Vec<(String, usize)>,
+    /// Sets of limits, and what each holds.
+    pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
     pub faults_active: Vec<(String, u32)>,
 }
@@ -88,6 +90,17 @@ pub struct VipEndpointCounts {
     pub packets: [u64; 2],
     /// Bytes of them.
     pub bytes: [u64; 2],
+}
+
+/// What a set of limits holds.
+#[derive(Clone, Debug)]
+pub struct LimitSetCounts {
+    /// Its name.
+    pub name: String,
+    /// Counters whose windows are not over.
+    pub counters: usize,
+    /// Whether the last exchange with Redis succeeded; `None` where there is no Redis.
+    pub is_redis_up: Option<bool>,
 }
 
 /// Whether an endpoint takes requests.
@@ -218,6 +231,7 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.rate_limit_keys.iter().for_each(|(name, keys)| family.sample(&[name], keys));
     });
     page.sums(&names::RATE_LIMIT_EVICTIONS, &limits, |shard| &shard.evictions);
+    limit_sets(registry, extra, page);
     let faults = registry.faults();
     page.family(&names::FAULT_REQUESTS, |family| {
         for (name, stats) in &faults {
@@ -238,6 +252,38 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
             family.sample(&[name, "overflow"], stats.sum(|shard| &shard.overflow));
         }
     });
+}
+
+fn limit_sets(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    // A rule that has judged nothing yet is left out: there may be a hundred thousand of them.
+    let mut rules = registry.limit_rules();
+    rules.retain(|(_, stats)| stats.used().next().is_some());
+    page.family(&names::LIMITS_DESCRIPTORS, |family| {
+        for (name, stats) in &rules {
+            family.sample(&[name, "within"], stats.sum(|shard| &shard.within));
+            family.sample(&[name, "over"], stats.sum(|shard| &shard.over));
+            family.sample(&[name, "shadowed"], stats.sum(|shard| &shard.shadowed));
+        }
+    });
+    let sets = registry.limit_sets();
+    page.family(&names::LIMITS_COUNTERS, |family| {
+        extra.limit_sets.iter().for_each(|set| family.sample(&[&set.name], set.counters));
+    });
+    page.sums(&names::LIMITS_EVICTIONS, &sets, |shard| &shard.evictions);
+    let shared = || extra.limit_sets.iter().filter_map(|set| Some((&set.name, set.is_redis_up?)));
+    let mut sharing = sets;
+    sharing.retain(|(name, _)| shared().any(|(shared, _)| **shared == **name));
+    page.family(&names::LIMITS_REDIS_UP, |family| {
+        shared().for_each(|(name, is_up)| family.sample(&[name], u8::from(is_up)));
+    });
+    page.family(&names::LIMITS_REDIS_EXCHANGES, |family| {
+        for (name, stats) in &sharing {
+            family.sample(&[name, "ok"], stats.sum(|shard| &shard.exchanges_ok));
+            family.sample(&[name, "failed"], stats.sum(|shard| &shard.exchanges_failed));
+        }
+    });
+    page.sums(&names::LIMITS_REDIS_TOLD, &sharing, |shard| &shard.told);
+    page.sums(&names::LIMITS_REDIS_UNSHARED, &sharing, |shard| &shard.unshared);
 }
 
 /// Modes an interface's program can be in.

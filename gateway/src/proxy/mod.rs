@@ -9,6 +9,7 @@ mod exchange;
 mod filters;
 mod finish;
 mod forward;
+mod limit_service;
 mod mirror;
 mod open;
 mod pause;
@@ -135,6 +136,7 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
     match &generation.config.routes[route.index()].action {
         Action::Respond(respond) => reply::direct(request, downstream, respond).await,
         Action::Redirect(redirect) => reply::redirect(request, downstream, redirect, route).await,
+        Action::RateLimitService(id) => limit_service::answer(request, downstream, *id).await,
         Action::Forward(to) => {
             let forwarded = match may_upgrade(request, route) {
                 Err(error) => Err(error),

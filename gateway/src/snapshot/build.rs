@@ -11,10 +11,10 @@ use rustls::pki_types::ServerName;
 
 use super::cluster::{Affinity, SubsetView};
 use super::filters::FilterBuilder;
-use super::mirrors;
 use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
 use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
+use super::{limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
     AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, Labels, Listener, ListenerId,
@@ -88,6 +88,7 @@ impl Builder {
             .collect::<Result<_, _>>()?;
         let route_filters = config.routes.iter().map(|route| filters.build(&route.filters)).collect();
         let route_mirrors = mirrors::build(&config, &registry, previous);
+        let limits = limits::build(&config, &registry, previous);
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
@@ -100,6 +101,7 @@ impl Builder {
             routes,
             route_filters,
             route_mirrors,
+            limits,
             l4_routes,
             route_subsets: subsets.of_routes,
             l4_route_subsets: subsets.of_l4_routes,

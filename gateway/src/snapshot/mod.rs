@@ -8,6 +8,7 @@ mod cluster;
 mod filters;
 mod health;
 mod in_flight;
+mod limits;
 mod mirrors;
 mod outlier;
 mod subset;
@@ -32,6 +33,7 @@ pub use cluster::{Ask, ClusterView, EndpointId, EndpointView};
 pub use filters::{FaultView, FilterView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
+pub use limits::LimitsView;
 pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
@@ -53,6 +55,8 @@ pub struct Snapshot {
     pub route_filters: Vec<Box<[FilterView]>>,
     /// Where copies of each route's requests go, by [`RouteId`].
     pub route_mirrors: Vec<Box<[MirrorView]>>,
+    /// By [`LimitSetId`](crate::config::model::LimitSetId).
+    pub limits: Vec<LimitsView>,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Which endpoints of its clusters a route uses, by [`RouteId`].

@@ -4,5 +4,6 @@ mod certificates;
 mod files;
 mod filters;
 mod good;
+mod limits;
 mod numbers;
 mod robust;
