@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod h2;
 pub mod haproxy;
 pub mod lab;
+pub mod limit_service;
 pub mod load;
 pub mod metrics;
 pub mod nginx;

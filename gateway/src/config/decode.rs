@@ -175,6 +175,11 @@ impl<'a> Node<'a> {
         matches!(self.value, DeValue::Table(_))
     }
 
+    /// Whether it is a table without keys.
+    pub fn is_empty_table(self) -> bool {
+        matches!(self.value, DeValue::Table(entries) if entries.is_empty())
+    }
+
     /// Whether it is a list.
     pub fn is_list(self) -> bool {
         matches!(self.value, DeValue::Array(_))

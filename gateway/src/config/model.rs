@@ -6,6 +6,7 @@
 mod balance;
 mod cluster;
 mod filter;
+mod global_limit;
 mod l4;
 mod limits;
 mod mirror;
@@ -25,6 +26,7 @@ pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use balance::*;
 pub use cluster::*;
 pub use filter::*;
+pub use global_limit::*;
 pub use l4::*;
 pub use limits::*;
 pub use mirror::*;

@@ -7,6 +7,7 @@
 
 mod balance;
 mod filter;
+mod global_limit;
 mod l4;
 mod limits;
 mod outlier;
@@ -14,6 +15,7 @@ mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
+pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use limits::{LimitSet, RedisStore};
 pub use outlier::OutlierDetection;

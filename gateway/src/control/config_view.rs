@@ -131,7 +131,7 @@ fn view_listener(listener: &Listener, config: &Config) -> Value {
         "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
         "limits": view_limits(limits),
         "path_normalisation": view_path_policy(path),
-        "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
+        "filters": filters.iter().map(|each| filter::view(each, config)).collect::<Vec<_>>(),
     })
 }
 
@@ -292,7 +292,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         "websocket": websocket.as_ref().map_or(json!(false), |WebSocket { idle_timeout }| {
             json!({ "idle_timeout": duration_or_none(*idle_timeout) })
         }),
-        "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
+        "filters": filters.iter().map(|each| filter::view(each, config)).collect::<Vec<_>>(),
         "mirror": mirrors.as_ref().map(|mirrors| filter::view_mirrors(mirrors, config)),
     })
 }

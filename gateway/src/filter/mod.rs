@@ -4,6 +4,7 @@ pub mod access;
 pub mod bans;
 pub mod fault;
 pub mod forwarded;
+pub mod global_limit;
 pub mod headers;
 pub mod limits;
 pub mod rate_limit;

@@ -141,6 +141,10 @@ families! {
         "Counters whose numbers were written to Redis, each time."
     LIMITS_REDIS_UNSHARED = Counter "gateway_limits_redis_counters_unshared_total" ["limits"]
         "Counters that Redis does not hear of, because too many were opened at once."
+    GLOBAL_RATE_LIMIT_REQUESTS = Counter "gateway_global_rate_limit_requests_total" ["limit", "result"]
+        "Requests about which a rate limit service was asked: ok, over_limit, or error when nobody could tell."
+    GLOBAL_RATE_LIMIT_ALLOWED = Counter "gateway_global_rate_limit_failure_mode_allowed_total" ["limit"]
+        "Requests with the result error that were let through."
     FAULT_REQUESTS = Counter "gateway_fault_requests_total" ["fault", "result"]
         "Requests that a fault hit: delayed, aborted, or overflow where there were too many at once and it let go."
     FAULT_ACTIVE = Gauge "gateway_fault_requests_active" ["fault"]

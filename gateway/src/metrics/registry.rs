@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    ClusterShard, FaultShard, L4Shard, LimitRuleShard, LimitSetShard, ListenerShard, MirrorShard, RateLimitShard,
-    RouteShard, Sharded, WorkerShard,
+    ClusterShard, FaultShard, GlobalRateLimitShard, L4Shard, LimitRuleShard, LimitSetShard, ListenerShard, MirrorShard,
+    RateLimitShard, RouteShard, Sharded, WorkerShard,
 };
 
 /// A listener's counters.
@@ -26,6 +26,8 @@ pub type RateLimitStats = Sharded<RateLimitShard>;
 pub type LimitSetStats = Sharded<LimitSetShard>;
 /// The counters of a rule of a set of limits.
 pub type LimitRuleStats = Sharded<LimitRuleShard>;
+/// A global rate limit's counters.
+pub type GlobalRateLimitStats = Sharded<GlobalRateLimitShard>;
 /// A fault's counters.
 pub type FaultStats = Sharded<FaultShard>;
 /// The counters of copies for a cluster.
@@ -45,6 +47,7 @@ pub struct Registry {
     rate_limits: ByName<RateLimitShard>,
     limit_sets: ByName<LimitSetShard>,
     limit_rules: ByName<LimitRuleShard>,
+    global_rate_limits: ByName<GlobalRateLimitShard>,
     faults: ByName<FaultShard>,
     mirrors: ByName<MirrorShard>,
 }
@@ -62,6 +65,7 @@ impl Registry {
             rate_limits: ByName::default(),
             limit_sets: ByName::default(),
             limit_rules: ByName::default(),
+            global_rate_limits: ByName::default(),
             faults: ByName::default(),
             mirrors: ByName::default(),
         }
@@ -112,6 +116,11 @@ impl Registry {
         self.limit_rules.get(name, self.workers)
     }
 
+    /// The counters of the global rate limit of this name: those that are in use, or new ones.
+    pub fn global_rate_limit(&self, name: &str) -> Arc<GlobalRateLimitStats> {
+        self.global_rate_limits.get(name, self.workers)
+    }
+
     /// The counters of the fault of this name: those that are in use, or new ones.
     pub fn fault(&self, name: &str) -> Arc<FaultStats> {
         self.faults.get(name, self.workers)
@@ -155,6 +164,11 @@ impl Registry {
     /// The rules of sets of limits in use, by name.
     pub fn limit_rules(&self) -> Vec<(Arc<str>, Arc<LimitRuleStats>)> {
         self.limit_rules.in_use()
+    }
+
+    /// The global rate limits in use, by name.
+    pub fn global_rate_limits(&self) -> Vec<(Arc<str>, Arc<GlobalRateLimitStats>)> {
+        self.global_rate_limits.in_use()
     }
 
     /// The faults in use, by name.

@@ -232,6 +232,15 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     });
     page.sums(&names::RATE_LIMIT_EVICTIONS, &limits, |shard| &shard.evictions);
     limit_sets(registry, extra, page);
+    let limits = registry.global_rate_limits();
+    page.family(&names::GLOBAL_RATE_LIMIT_REQUESTS, |family| {
+        for (name, stats) in &limits {
+            family.sample(&[name, "ok"], stats.sum(|shard| &shard.ok));
+            family.sample(&[name, "over_limit"], stats.sum(|shard| &shard.over_limit));
+            family.sample(&[name, "error"], stats.sum(|shard| &shard.error));
+        }
+    });
+    page.sums(&names::GLOBAL_RATE_LIMIT_ALLOWED, &limits, |shard| &shard.failure_mode_allowed);
     let faults = registry.faults();
     page.family(&names::FAULT_REQUESTS, |family| {
         for (name, stats) in &faults {

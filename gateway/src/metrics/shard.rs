@@ -402,6 +402,19 @@ pub struct LimitRuleShard {
     pub shadowed: Counter,
 }
 
+/// What one worker counts for one global rate limit.
+#[derive(Debug, Default)]
+pub struct GlobalRateLimitShard {
+    /// Requests that were under every limit.
+    pub ok: Counter,
+    /// Requests that were over one and were refused.
+    pub over_limit: Counter,
+    /// Requests about which nobody could tell.
+    pub error: Counter,
+    /// Those of them that were let through.
+    pub failure_mode_allowed: Counter,
+}
+
 /// What one worker counts for one fault.
 #[derive(Debug, Default)]
 pub struct FaultShard {

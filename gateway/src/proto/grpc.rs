@@ -8,6 +8,9 @@ use prost::Message;
 /// Bytes before a message: whether it is compressed, and its length.
 pub const FRAME_HEAD: usize = 5;
 
+/// Largest number in a `grpc-timeout`: eight digits.
+pub const TIMEOUT_MAX: u128 = 99_999_999;
+
 /// `grpc-status` of a call that was given up.
 pub const CANCELLED: u8 = 1;
 /// `grpc-status` of a call whose message makes no sense.
@@ -84,9 +87,9 @@ pub fn http_of_status(status: u8) -> u16 {
 }
 
 /// Appends `text` as `grpc-message` has it: percent-encoded but for printable ASCII.
-pub fn encode_message(text: &str, out: &mut Vec<u8>) {
+pub fn encode_message(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
+    for &byte in text {
         match byte {
             b'%' | 0..b' ' | 0x7f.. => {
                 out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
@@ -183,7 +186,7 @@ mod tests {
 
     fn encoded(text: &str) -> String {
         let mut out = Vec::new();
-        encode_message(text, &mut out);
+        encode_message(text.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 

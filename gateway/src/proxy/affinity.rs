@@ -14,7 +14,7 @@ impl Request<'_> {
     ///
     /// Who comes back to an endpoint comes back to its cluster: a cookie that names an endpoint decides, then a key by rules
     /// of the route, and chance for all others.
-    pub(super) fn ask(&mut self, to: &Forward, route: RouteId) -> Option<(ClusterId, Ask)> {
+    fn ask(&mut self, to: &Forward, route: RouteId) -> Option<(ClusterId, Ask)> {
         let generation = self.cx.generation.clone();
         let clusters = &generation.config.clusters;
         let route_key = if to.hash_on.is_empty() { None } else { self.key(&to.hash_on) };
@@ -36,6 +36,23 @@ impl Request<'_> {
         let subset = generation.route_subsets[route.index()];
         // Each try has its own random bits.
         Some((id, Ask { worker: self.worker.worker, random: 0, now_ms: now_ms(), key, subset, named }))
+    }
+
+    /// What [`Request::ask`] says, once for each request: chance may have a say in it. For filters, which ask before the
+    /// request goes there.
+    pub(super) fn look_ahead(&mut self, to: &Forward, route: RouteId) -> Option<ClusterId> {
+        if self.exchange.destination.is_none() {
+            self.exchange.destination = self.ask(to, route).map(Box::new);
+        }
+        self.exchange.destination.as_ref().map(|destination| destination.0)
+    }
+
+    /// Where the request goes now.
+    pub(super) fn destination(&mut self, to: &Forward, route: RouteId) -> Option<(ClusterId, Ask)> {
+        match self.exchange.destination.take() {
+            Some(destination) => Some(*destination),
+            None => self.ask(to, route),
+        }
     }
 
     /// The endpoint is the one that the client is to come back to.

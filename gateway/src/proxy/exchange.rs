@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::model::{ClusterId, RouteId};
 use crate::filter::rate_limit::Allowance;
 use crate::metrics::flags::ResponseFlags;
-use crate::proto::head::{RequestHead, ResponseHead};
+use crate::proto::head::{Headers, RequestHead, ResponseHead};
 use crate::proto::limits;
 use crate::proto::websocket::HandshakeError;
+use crate::snapshot::Ask;
 
 /// Everything that is known of a request. Requests use one after the other, so that its buffers are allocated once.
 pub struct Exchange {
@@ -60,6 +61,10 @@ pub struct Exchange {
     pub client_ip: std::net::IpAddr,
     /// What the answer says of a rate limit.
     pub allowance: Option<Allowance>,
+    /// Fields that a rate limit service adds to the answer; none for most requests.
+    pub added: Option<Box<Headers>>,
+    /// Where the request goes, where a filter had to know; see `Request::destination`.
+    pub destination: Option<Box<(ClusterId, Ask)>>,
     /// Why it ended as it did.
     pub flags: ResponseFlags,
     /// The same in Envoy's words.
@@ -102,6 +107,8 @@ impl Exchange {
             original_target: Vec::new(),
             client_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             allowance: None,
+            added: None,
+            destination: None,
             flags: ResponseFlags::NONE,
             details: "",
             responded: false,
@@ -126,6 +133,8 @@ impl Exchange {
     pub fn rest(&mut self) {
         self.request.clear();
         self.response.clear();
+        self.added = None;
+        self.destination = None;
         for bytes in [&mut self.original_target, &mut self.set_cookie, &mut self.scratch] {
             bytes.clear();
             bytes.shrink_to(limits::KEPT_HEAD_BYTES);

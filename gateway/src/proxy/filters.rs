@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::global_limit;
 use super::pause::pause;
 use super::reply::{self, Answer};
 use super::{Downstream, Ending, ProxyError, Request};
@@ -29,6 +30,15 @@ pub(super) async fn pass(
             FilterView::RateLimit(limit) => {
                 if !has_token(request, limit) {
                     return Some(reply::answer(request, downstream, &refusal(limit)).await);
+                }
+            }
+            // A request that goes nowhere is not worth asking, as in Envoy. Boxed for the same reason as a fault.
+            FilterView::GlobalRateLimit(limit) => {
+                let Some(route) = route else { continue };
+                match Box::pin(global_limit::ask(request, downstream, limit, route)).await {
+                    Ok(None) => {}
+                    Ok(Some(refused)) => return Some(reply::answer(request, downstream, &refused.answer(limit)).await),
+                    Err(error) => return Some(reply::error(request, downstream, error).await),
                 }
             }
             // Boxed, so that requests without faults do not keep the room that a delay needs.
@@ -76,7 +86,8 @@ fn refusal(limit: &RateLimitView) -> Answer<'_> {
         status: limit.settings.status,
         flag: ResponseFlag::RateLimited,
         details: "local_rate_limited",
-        body: &limit.settings.body,
+        body: limit.settings.body.as_bytes(),
+        content_type: b"text/plain",
         headers: &limit.settings.headers,
         grpc_status: limit.settings.grpc_resource_exhausted.then_some(grpc::RESOURCE_EXHAUSTED),
     }
@@ -122,7 +133,8 @@ fn abortion(with: AbortStatus) -> Answer<'static> {
         status,
         flag: ResponseFlag::FaultInjected,
         details: "fault_filter_abort",
-        body: "fault filter abort",
+        body: b"fault filter abort",
+        content_type: b"text/plain",
         headers: &[],
         grpc_status,
     }

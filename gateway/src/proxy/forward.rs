@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::call::{note_outcome, take_place};
 use super::cx::in_time;
 use super::mirror::{Copied, Copies};
 use super::pause::pause;
@@ -43,7 +44,7 @@ pub(super) async fn forward(
     route: RouteId,
 ) -> Result<Ending, ProxyError> {
     let generation = request.cx.generation.clone();
-    let (id, ask) = request.ask(to, route).ok_or(ProxyError::NoEndpoint)?;
+    let (id, ask) = request.destination(to, route).ok_or(ProxyError::NoEndpoint)?;
     let settings = &generation.config.routes[route.index()];
     let target = Target {
         id,
@@ -59,11 +60,7 @@ pub(super) async fn forward(
         return Err(ProxyError::BodyTooLong);
     }
     let stats = target.view.stats.shard(request.worker.worker);
-    if target.cluster.max_requests.is_some_and(|most| target.view.stats.level(|s| &s.requests_active) >= most.into()) {
-        stats.request_overflow.inc();
-        return Err(UpstreamError::Overflow.into());
-    }
-    let _active = stats.requests_active.hold();
+    let _active = take_place(target.cluster, target.view, stats)?;
     request.start_clock();
     let is_whole = Cell::new(true);
     let budget = Budget { limits: target.cluster.retry_budget, stats: &target.view.stats };
@@ -383,23 +380,14 @@ impl<'a> Request<'a> {
 
     /// Takes note of how an endpoint answered, where its cluster wants to know.
     fn note_outcome(&self, target: &Target<'_>, endpoint: &EndpointView, tried: &Result<Tried, Failed>) {
-        if !target.view.looks_at_answers() {
-            return;
-        }
         let outcome = match tried {
             Ok(_) => Outcome::of_status(self.exchange.response.status),
             Err(Failed { error: ProxyError::Upstream(error), .. }) if error.is_the_origins() => Outcome::GatewayFailure,
             // The client's fault, or ours.
             Err(_) => return,
         };
-        let found = target.view.count_answer(endpoint, outcome, now_ms(), self.worker.random() as u32);
-        if let Some(found) = found {
-            found.count(target.view.stats.shard(self.worker.worker));
-            if found.is_ejected {
-                let (cluster, why) = (&target.cluster.name, found.finding.as_str());
-                log::warn!("cluster \"{cluster}\": endpoint {} is ejected: {why}", endpoint.address);
-            }
-        }
+        let random = || self.worker.random() as u32;
+        note_outcome(target.cluster, target.view, endpoint, outcome, self.worker.worker, random);
     }
 
     /// Counts and remembers why there is no other try.

@@ -6,23 +6,21 @@
 use std::io;
 use std::time::Duration;
 
-use super::{BodySink as _, BodySource, Request, RequestBody};
+use super::call::{Call, Caller};
+use super::{BodySource, Request, RequestBody};
 use crate::config::model::{ClusterId, RouteId};
 use crate::metrics::shard::MirrorShard;
-use crate::net::{self, Buf, Timers, Until, now_ms};
-use crate::proto::head::{BodyLength, Headers, Known, RequestHead, ResponseHead};
+use crate::net::{self, Buf, Until};
+use crate::proto::head::{BodyLength, Headers, Known, RequestHead};
 use crate::route::host;
-use crate::snapshot::{Active, Ask, Generation, MirrorView};
-use crate::upstream::{Pools, UpstreamError, Wanted};
+use crate::snapshot::{Active, MirrorView};
+use crate::upstream::UpstreamError;
 
 /// How long a copy may take where the route has no timeout: Envoy's for a route.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bytes of an answer that are read, so that its connection can serve the next copy. A longer one is not worth it.
 const ANSWER_BYTES: u64 = 1 << 20;
-
-/// What is sent of a body in one piece.
-const PIECE: usize = net::SMALL;
 
 /// Copies of one request in the making.
 pub(super) struct Copies {
@@ -37,12 +35,8 @@ pub(super) struct Copies {
 /// What a copy needs of the worker, for longer than the request.
 #[derive(Clone)]
 struct Context {
-    worker: usize,
-    random: u64,
-    generation: Generation,
+    caller: Caller,
     route: RouteId,
-    pools: Pools,
-    timers: Timers,
     timeout: Duration,
 }
 
@@ -66,15 +60,7 @@ impl Copies {
         let mut head = head.clone();
         // Nobody waits for a 100 (Continue).
         head.headers.remove(&Known::Expect);
-        let context = Context {
-            worker: request.worker.worker,
-            random: request.worker.random(),
-            generation: generation.clone(),
-            route,
-            pools: request.worker.pools.clone(),
-            timers: request.worker.timers.clone(),
-            timeout: settings.timeout.unwrap_or(TIMEOUT),
-        };
+        let context = Context { caller: Caller::of(request), route, timeout: settings.timeout.unwrap_or(TIMEOUT) };
         let copies = Box::new(Copies { context, head, targets, body: Vec::new(), body_limit });
         if copies.head.body.is_empty() {
             copies.send(&Headers::default());
@@ -103,7 +89,7 @@ impl Copies {
         let Copies { context, head, targets, body, .. } = *self;
         for (at, active) in targets {
             let (context, mut head, body, trailers) = (context.clone(), head.clone(), body.clone(), trailers.clone());
-            let settings = context.generation.route_mirrors[context.route.index()][at].settings;
+            let settings = context.caller.generation.route_mirrors[context.route.index()][at].settings;
             if settings.shadow_host {
                 head.authority = shadow_host(&head.authority);
             }
@@ -147,57 +133,25 @@ fn shadow_host(authority: &[u8]) -> Vec<u8> {
 
 impl Context {
     fn stats(&self, at: usize) -> &MirrorShard {
-        self.generation.route_mirrors[self.route.index()][at].stats.shard(self.worker)
+        self.caller.generation.route_mirrors[self.route.index()][at].stats.shard(self.caller.worker)
     }
 
     /// Sends a copy and reads its answer away.
     async fn deliver(
         &self,
-        id: ClusterId,
+        cluster: ClusterId,
         head: &RequestHead,
         body: &[u8],
         trailers: &Headers,
     ) -> Result<(), UpstreamError> {
-        let (cluster, view) = (&self.generation.config.clusters[id.index()], self.generation.cluster(id));
-        let ask = Ask { worker: self.worker, random: self.random, now_ms: now_ms(), ..Ask::default() };
-        let endpoint = view.pick(&ask, |_| true).ok_or(UpstreamError::Overflow)?;
-        let _in_flight = view.begin(endpoint);
-        let deadline = self.timers.deadline();
-        deadline.set(cluster.connect_timeout);
-        let wanted = Wanted {
-            worker: self.worker,
-            snapshot: &self.generation,
-            cluster: id,
-            endpoint,
-            repeatable: false,
-            reuse: true,
-            preamble: b"",
-            timers: &self.timers,
-        };
-        let mut connection = self.pools.get(&wanted, &self.pools, &deadline).await?;
-        deadline.set(self.timeout);
-        let until = Until::only(&deadline);
-        let failed = |error: io::Error| UpstreamError::of_io(&error, false, until.passed());
-        let (mut sink, mut answer) = connection.start(head, false)?;
-        for piece in body.chunks(PIECE) {
-            sink.ready(&until).await.map_err(failed)?;
-            sink.data(Buf::copy_of(piece), &until).await.map_err(failed)?;
-        }
-        sink.finish(trailers, &until).await.map_err(failed)?;
-        let mut response = ResponseHead::default();
-        let answered = answer.head(&head.method, &mut response, &until).await;
-        view.stats.shard(self.worker).requests.count(if answered.is_ok() { response.status } else { 0 });
-        answered?;
-        let (mut rest, mut read) = (answer.body(), 0);
-        while let Some(piece) = rest.next(&until).await.map_err(failed)? {
+        let connecting = self.caller.generation.config.clusters[cluster.index()].connect_timeout;
+        let call = Call { cluster, head, body, trailers, connecting, answering: Some(self.timeout) };
+        let mut read = 0;
+        let take = |piece: &[u8]| {
             read += piece.len() as u64;
-            if read > ANSWER_BYTES {
-                return Ok(());
-            }
-        }
-        drop(rest);
-        self.pools.put(connection, true, cluster, now_ms());
-        Ok(())
+            read <= ANSWER_BYTES
+        };
+        self.caller.call(&call, take).await.map(drop)
     }
 }
 

@@ -3,12 +3,14 @@
 //! [`handle`] tells the story; each step is a function of its own. The HTTP version of either side is not known here.
 
 mod affinity;
+mod call;
 mod cx;
 mod error;
 mod exchange;
 mod filters;
 mod finish;
 mod forward;
+mod global_limit;
 mod limit_service;
 mod mirror;
 mod open;
@@ -254,6 +256,9 @@ impl Request<'_> {
         }
         if let Some(allowance) = exchange.allowance {
             allowance.write(&mut head.headers);
+        }
+        if let Some(added) = exchange.added.take() {
+            added.iter().for_each(|(_, name, value)| head.headers.append_raw(name, value));
         }
         if let Some(route) = exchange.route {
             headers::apply(&generation.config.routes[route.index()].response_headers, &mut head.headers);

@@ -36,17 +36,19 @@ pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downs
         exchange.response.headers.append(&Known::SecWebsocketVersion, websocket::VERSION);
     }
     if is_grpc(exchange) {
-        return send_grpc(request, downstream, &reply.body, reply.grpc_status).await;
+        return send_grpc(request, downstream, reply.body.as_bytes(), reply.grpc_status).await;
     }
-    send(request, downstream, reply.body.as_bytes(), "text/plain").await
+    send(request, downstream, reply.body.as_bytes(), b"text/plain").await
 }
 
-/// An answer in the words of the configuration.
+/// An answer in the words of the configuration, or of a service.
 pub(super) struct Answer<'a> {
     pub status: u16,
     pub flag: ResponseFlag,
     pub details: &'static str,
-    pub body: &'a str,
+    pub body: &'a [u8],
+    /// Of a body that is not empty.
+    pub content_type: &'a [u8],
     pub headers: &'a [(HeaderName, String)],
     /// What a gRPC client gets, where the status alone does not say it.
     pub grpc_status: Option<u8>,
@@ -65,7 +67,7 @@ pub(super) async fn answer(request: &mut Request<'_>, downstream: &mut impl Down
     if is_grpc(exchange) {
         return send_grpc(request, downstream, answer.body, answer.grpc_status).await;
     }
-    send(request, downstream, answer.body.as_bytes(), "text/plain").await
+    send(request, downstream, answer.body, answer.content_type).await
 }
 
 pub(super) fn is_grpc(exchange: &Exchange) -> bool {
@@ -76,7 +78,7 @@ pub(super) fn is_grpc(exchange: &Exchange) -> bool {
 async fn send_grpc(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
-    message: &str,
+    message: &[u8],
     status: Option<u8>,
 ) -> Ending {
     let exchange = &mut *request.exchange;
@@ -92,7 +94,7 @@ async fn send_grpc(
         headers.append_raw(b"grpc-message", &text);
         exchange.scratch = text;
     }
-    send(request, downstream, b"", "").await
+    send(request, downstream, b"", b"").await
 }
 
 /// Answers a gRPC call of the gateway's own services that went wrong.
@@ -104,7 +106,7 @@ pub(super) async fn grpc_error(
 ) -> Ending {
     request.exchange.details = "direct_response";
     request.exchange.response.clear();
-    send_grpc(request, downstream, message, Some(status)).await
+    send_grpc(request, downstream, message.as_bytes(), Some(status)).await
 }
 
 /// Answers a gRPC call of the gateway's own services with a message in its frame.
@@ -116,7 +118,7 @@ pub(super) async fn grpc_message(request: &mut Request<'_>, downstream: &mut imp
     exchange.response.body = BodyLength::Streamed;
     let mut trailers = Headers::default();
     trailers.append(&Known::GrpcStatus, b"0");
-    send_with(request, downstream, frame, "application/grpc", &trailers).await
+    send_with(request, downstream, frame, b"application/grpc", &trailers).await
 }
 
 /// `respond` of a route.
@@ -125,9 +127,9 @@ pub(super) async fn direct(request: &mut Request<'_>, downstream: &mut impl Down
     request.exchange.response.clear();
     request.exchange.response.status = respond.status;
     if is_grpc(request.exchange) {
-        return send_grpc(request, downstream, &respond.body, None).await;
+        return send_grpc(request, downstream, respond.body.as_bytes(), None).await;
     }
-    send(request, downstream, respond.body.as_bytes(), &respond.content_type).await
+    send(request, downstream, respond.body.as_bytes(), respond.content_type.as_bytes()).await
 }
 
 /// `redirect` of a route.
@@ -149,14 +151,14 @@ pub(super) async fn redirect(
     location::location(redirect, scheme, &exchange.request, matched, &mut text);
     exchange.response.headers.append(&Known::Location, &text);
     exchange.scratch = text;
-    send(request, downstream, b"", "text/plain").await
+    send(request, downstream, b"", b"text/plain").await
 }
 
 async fn send(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     content: &[u8],
-    content_type: &str,
+    content_type: &[u8],
 ) -> Ending {
     request.exchange.response.body = BodyLength::Known(content.len() as u64);
     send_with(request, downstream, content, content_type, &Headers::default()).await
@@ -166,13 +168,13 @@ async fn send_with(
     request: &mut Request<'_>,
     downstream: &mut impl Downstream,
     content: &[u8],
-    content_type: &str,
+    content_type: &[u8],
     trailers: &Headers,
 ) -> Ending {
     let (body, mut response) = downstream.split();
     let head = &mut request.exchange.response;
     if !content.is_empty() {
-        head.headers.append(&Known::ContentType, content_type.as_bytes());
+        head.headers.append(&Known::ContentType, content_type);
     }
     request.finish_response_head(false);
     let keep_alive = request.keeps_alive(body.is_done());

@@ -55,7 +55,7 @@ impl Conditions {
 
 /// A field that occurs more than once matches when one of its values does: a client must not be able to hide the value
 /// an origin would act on behind another one (CVE-2020-25017 is Envoy looking at the first only).
-fn header_holds(header: &HeaderMatch, head: &RequestHead) -> bool {
+pub(super) fn header_holds(header: &HeaderMatch, head: &RequestHead) -> bool {
     // The `host` field is not among the fields (`RequestHead::authority`).
     if header.name.known() == Known::Host {
         return value_holds(&header.value, (!head.authority.is_empty()).then_some(head.authority.as_slice()));

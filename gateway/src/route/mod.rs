@@ -4,6 +4,7 @@
 //! relayed as it is); `redirect` and `rewrite` work
 //! out where to send the client, or what to ask the origin for.
 
+pub mod descriptor;
 pub mod host;
 pub mod l4;
 pub mod path;
@@ -15,6 +16,7 @@ pub mod when;
 mod conditions;
 mod edges;
 
+pub use descriptor::descriptors;
 pub use l4::{L4Query, L4Table};
 pub use table::{MatchRank, Query, Table};
 pub use when::Applies;

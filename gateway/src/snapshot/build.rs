@@ -67,7 +67,7 @@ impl Builder {
         previous: Option<&Snapshot>,
     ) -> Result<Snapshot, BuildError> {
         let registry = self.registry.clone();
-        let filters = FilterBuilder::new(&registry, previous);
+        let filters = FilterBuilder::new(&config.clusters, &registry, previous);
         let listeners = (0..config.listeners.len())
             .map(|at| self.listener(&config, ListenerId(at as u32), previous, &filters))
             .collect::<Result<_, _>>()?;

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{Active, Snapshot};
-use crate::config::model::{Fault, Filter, RateLimit};
+use crate::config::model::{Cluster, DescriptorAction, Fault, Filter, GlobalRateLimit, Judge, RateLimit};
+use crate::filter::global_limit;
 use crate::filter::rate_limit::RateLimiter;
-use crate::metrics::registry::{FaultStats, RateLimitStats, Registry};
+use crate::metrics::registry::{FaultStats, GlobalRateLimitStats, RateLimitStats, Registry};
+use crate::proto::head::RequestHead;
 use crate::route::{Applies, Query};
 
 /// A filter, compiled.
 pub enum FilterView {
     /// `rate_limit`
     RateLimit(RateLimitView),
+    /// `global_rate_limit`
+    GlobalRateLimit(GlobalRateLimitView),
     /// `fault`
     Fault(FaultView),
 }
@@ -36,6 +40,26 @@ impl RateLimitView {
     pub fn tier(&self, query: &Query<'_>) -> Option<usize> {
         let tier = || self.overrides.iter().position(|applies| applies.to(query)).map_or(0, |at| at + 1);
         self.applies.to(query).then(tier)
+    }
+}
+
+/// A `global_rate_limit`, compiled.
+pub struct GlobalRateLimitView {
+    /// What it was built from.
+    pub settings: GlobalRateLimit,
+    /// The head of every question to its service, where there is one.
+    pub question: RequestHead,
+    /// Whether a descriptor says where a request goes.
+    pub needs_destination: bool,
+    /// Its counters.
+    pub stats: Arc<GlobalRateLimitStats>,
+    applies: Applies,
+}
+
+impl GlobalRateLimitView {
+    /// Whether it is for this request.
+    pub fn applies(&self, query: &Query<'_>) -> bool {
+        self.applies.to(query)
     }
 }
 
@@ -69,6 +93,7 @@ impl FaultView {
 
 /// Builds the filters of one generation.
 pub(super) struct FilterBuilder<'a> {
+    clusters: &'a [Cluster],
     registry: &'a Registry,
     rate_limits: HashMap<&'a str, &'a RateLimitView>,
     faults: HashMap<&'a str, &'a FaultView>,
@@ -76,10 +101,15 @@ pub(super) struct FilterBuilder<'a> {
 
 impl<'a> FilterBuilder<'a> {
     /// What has state keeps that of its name in `previous`.
-    pub(super) fn new(registry: &'a Registry, previous: Option<&'a Snapshot>) -> FilterBuilder<'a> {
+    pub(super) fn new(
+        clusters: &'a [Cluster],
+        registry: &'a Registry,
+        previous: Option<&'a Snapshot>,
+    ) -> FilterBuilder<'a> {
         let limits = previous.into_iter().flat_map(Snapshot::rate_limits);
         let faults = previous.into_iter().flat_map(Snapshot::faults);
         FilterBuilder {
+            clusters,
             registry,
             rate_limits: limits.map(|view| (view.settings.name.as_str(), view)).collect(),
             faults: faults.map(|view| (view.settings.name.as_str(), view)).collect(),
@@ -90,6 +120,7 @@ impl<'a> FilterBuilder<'a> {
     pub(super) fn build(&self, filters: &[Filter]) -> Box<[FilterView]> {
         let build = |filter: &Filter| match filter {
             Filter::RateLimit(limit) => FilterView::RateLimit(self.rate_limit(limit)),
+            Filter::GlobalRateLimit(limit) => FilterView::GlobalRateLimit(self.global_rate_limit(limit)),
             Filter::Fault(fault) => FilterView::Fault(self.fault(fault)),
         };
         filters.iter().map(build).collect()
@@ -102,6 +133,23 @@ impl<'a> FilterBuilder<'a> {
             stats: self.registry.rate_limit(&limit.name),
             applies: Applies::of(&limit.when),
             overrides: limit.overrides.iter().map(|tier| Applies::of(&tier.when)).collect(),
+            settings: limit.clone(),
+        }
+    }
+
+    fn global_rate_limit(&self, limit: &GlobalRateLimit) -> GlobalRateLimitView {
+        let question = match limit.judge {
+            Judge::Service { cluster, timeout } => {
+                global_limit::question(&self.clusters[cluster.index()].name, timeout)
+            }
+            Judge::Limits(_) => RequestHead::default(),
+        };
+        let is_destination = |action: &DescriptorAction| *action == DescriptorAction::DestinationCluster;
+        GlobalRateLimitView {
+            question,
+            needs_destination: limit.descriptors.iter().flatten().any(is_destination),
+            stats: self.registry.global_rate_limit(&limit.name),
+            applies: Applies::of(&limit.when),
             settings: limit.clone(),
         }
     }
@@ -121,7 +169,7 @@ impl Snapshot {
     pub fn rate_limits(&self) -> impl Iterator<Item = &RateLimitView> {
         self.filters().filter_map(|filter| match filter {
             FilterView::RateLimit(view) => Some(view),
-            FilterView::Fault(_) => None,
+            FilterView::GlobalRateLimit(_) | FilterView::Fault(_) => None,
         })
     }
 
@@ -129,7 +177,7 @@ impl Snapshot {
     pub fn faults(&self) -> impl Iterator<Item = &FaultView> {
         self.filters().filter_map(|filter| match filter {
             FilterView::Fault(view) => Some(view),
-            FilterView::RateLimit(_) => None,
+            FilterView::RateLimit(_) | FilterView::GlobalRateLimit(_) => None,
         })
     }
 

@@ -30,7 +30,7 @@ use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
 pub use cluster::{Ask, ClusterView, EndpointId, EndpointView};
-pub use filters::{FaultView, FilterView, RateLimitView};
+pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
 pub use limits::LimitsView;

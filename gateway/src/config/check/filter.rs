@@ -1,6 +1,7 @@
 //! `filters` of a listener or a route.
 
 mod fault;
+mod global_limit;
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -8,13 +9,14 @@ use std::time::Duration;
 
 use super::route::headers::header_fields;
 use super::route::matcher::{addresses, header_matches, query_matches};
-use super::{each, only_one, reject_empty};
-use crate::config::decode::{Given, List, Optional, Required};
+use super::{Tables, each, only_one, reject_empty};
+use crate::config::decode::{Given, List, Map, Optional, Required};
 use crate::config::model::{Filter, Prefixes, Quota, RateKey, RateLimit, RateOverride, When};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::{Count, KeySource, PositiveDuration};
+use crate::config::value::{Count, HeaderValue, KeySource, PositiveDuration};
+use crate::proto::head::HeaderName;
 
 /// The names of filters that were seen, and where: metrics and reloads know filters by them.
 #[derive(Default)]
@@ -24,6 +26,7 @@ pub struct Taken(HashMap<String, Span>);
 pub fn check(
     given: Optional<List<raw::Filter>>,
     owner: impl Display,
+    names: &Tables,
     taken: &mut Taken,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<Filter>> {
@@ -32,15 +35,23 @@ pub fn check(
     each(list, |filter| {
         let At { value: raw, span } = filter;
         let name = format!("{owner}/{}", place.next().unwrap_or_default());
-        let spans = [raw.rate_limit.as_ref().map(|key| key.span), raw.fault.as_ref().map(|key| key.span)];
-        only_one(spans, "`rate_limit` and `fault`", diagnostics);
-        match (raw.rate_limit, raw.fault) {
-            (Some(limit), _) => rate_limit(limit.value.0?, limit.span, name, taken, diagnostics).map(Filter::RateLimit),
-            (None, Some(raw)) => fault::check(raw.value.0?, raw.span, name, taken, diagnostics).map(Filter::Fault),
-            (None, None) => {
-                diagnostics.error(span, "this filter does nothing").help("add `rate_limit` or `fault`");
-                None
-            }
+        let spans = [
+            raw.rate_limit.as_ref().map(|key| key.span),
+            raw.global_rate_limit.as_ref().map(|key| key.span),
+            raw.fault.as_ref().map(|key| key.span),
+        ];
+        only_one(spans, "`rate_limit`, `global_rate_limit` and `fault`", diagnostics);
+        if let Some(limit) = raw.rate_limit {
+            rate_limit(limit.value.0?, limit.span, name, taken, diagnostics).map(Filter::RateLimit)
+        } else if let Some(limit) = raw.global_rate_limit {
+            let limit = global_limit::check(limit.value.0?, limit.span, name, names, taken, diagnostics);
+            limit.map(Filter::GlobalRateLimit)
+        } else if let Some(raw) = raw.fault {
+            fault::check(raw.value.0?, raw.span, name, taken, diagnostics).map(Filter::Fault)
+        } else {
+            let help = "add `rate_limit`, `global_rate_limit` or `fault`";
+            diagnostics.error(span, "this filter does nothing").help(help);
+            None
         }
     })
 }
@@ -66,9 +77,7 @@ fn rate_limit(
     let overrides = raw.overrides.map_or_else(Vec::new, |list| list.value);
     let overrides = each(overrides, |each| rate_override(each.value, diagnostics));
     let when = when(raw.r#match, diagnostics);
-    let headers = raw.headers.map_or_else(Vec::new, |map| map.value.0);
-    let headers = headers.into_iter().map(|(name, value)| (name, vec![value])).collect();
-    let headers = header_fields(headers, diagnostics);
+    let headers = header_list(raw.headers, diagnostics);
     Some(RateLimit {
         name,
         when: when?,
@@ -86,6 +95,12 @@ fn rate_limit(
         ratelimit_headers: raw.ratelimit_headers.is_some_and(|on| on.value),
         dry_run: raw.dry_run.is_some_and(|on| on.value),
     })
+}
+
+/// Fields of a refusal.
+fn header_list(given: Optional<Map<HeaderValue>>, diagnostics: &mut Diagnostics) -> Option<Vec<(HeaderName, String)>> {
+    let fields = given.map_or_else(Vec::new, |map| map.value.0);
+    header_fields(fields.into_iter().map(|(name, value)| (name, vec![value])).collect(), diagnostics)
 }
 
 impl Taken {

@@ -1,7 +1,7 @@
 //! What tables that refer to others have to know of them.
 
 use super::http_versions;
-use crate::config::model::{HttpVersions, Labels, ListenerProtocol};
+use crate::config::model::{HttpVersions, Labels, ListenerProtocol, UpstreamProtocol};
 use crate::config::raw;
 
 /// Of a listener.
@@ -17,6 +17,8 @@ pub struct ListenerKind {
 pub struct ClusterKind {
     /// Whether endpoints are spoken to over TLS.
     pub has_tls: bool,
+    /// Whether requests share connections to them, as HTTP/2 has it.
+    pub is_h2: bool,
     /// Whether they get a PROXY header.
     pub has_proxy_header: bool,
     /// Whether a key decides who gets a request.
@@ -63,6 +65,7 @@ impl ClusterKind {
         let endpoints = raw.endpoints.0.iter().flat_map(|list| &list.value);
         ClusterKind {
             has_tls: raw.tls.is_some(),
+            is_h2: raw.protocol.as_ref().is_some_and(|protocol| protocol.value == UpstreamProtocol::H2),
             has_proxy_header: header.is_some(),
             hashes: raw.balance.is_some_and(|balance| balance.value.hashes()),
             labels: endpoints.map(|endpoint| labels(&endpoint.value.0)).collect(),

@@ -43,7 +43,7 @@ pub fn check(
     let limits = limits(raw.limits, diagnostics);
     let name = raw.name.0.map(|name| name.value.0);
     let owner = format!("listener/{}", name.as_deref().unwrap_or_default());
-    let filters = filter::check(raw.filters, owner, filters, diagnostics);
+    let filters = filter::check(raw.filters, owner, names, filters, diagnostics);
     Some(Listener {
         name: name?,
         address: raw.address.0?.value.0,

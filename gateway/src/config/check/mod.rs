@@ -116,7 +116,7 @@ impl Tables {
         self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
-        self.limits.warn_unused(|_| "no route uses it", diagnostics);
+        self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{HeaderMatch, HostPattern, QueryMatch};
+use super::{GlobalRateLimit, HeaderMatch, HostPattern, QueryMatch};
 use crate::proto::head::{HeaderName, Method};
 
 /// One of `filters`; a closed set, in the order in which requests pass them.
@@ -12,6 +12,8 @@ use crate::proto::head::{HeaderName, Method};
 pub enum Filter {
     /// `rate_limit`
     RateLimit(RateLimit),
+    /// `global_rate_limit`
+    GlobalRateLimit(GlobalRateLimit),
     /// `fault`
     Fault(Fault),
 }

@@ -7,13 +7,15 @@ use crate::config::value::{
     Cidr, Count, HeaderName, HeaderValue, Host, KeySource, Method, Name, Percent, PositiveDuration,
 };
 
-use super::Condition;
+use super::{Condition, GlobalRateLimit};
 
 table! { "`filters`"
 /// What happens to requests before they go anywhere, in this order. Each element has one of the keys.
 pub struct Filter {
     /// Refuses requests above a rate.
     pub rate_limit: Optional<Given<RateLimit>>,
+    /// Refuses requests above a rate that a service counts for many gateways.
+    pub global_rate_limit: Optional<Given<GlobalRateLimit>>,
     /// Delays and aborts requests, to try out what is in front of the gateway.
     pub fault: Optional<Given<Fault>>,
 }

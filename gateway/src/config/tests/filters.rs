@@ -13,14 +13,14 @@ fn filters(text: &str) -> Vec<Filter> {
 fn rate_limit(keys: &str) -> RateLimit {
     match filters(&format!("{{ rate_limit = {{ {keys} }} }}")).remove(0) {
         Filter::RateLimit(limit) => limit,
-        Filter::Fault(fault) => panic!("{fault:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
 fn fault(keys: &str) -> Fault {
     match filters(&format!("{{ fault = {{ {keys} }} }}")).remove(0) {
         Filter::Fault(fault) => fault,
-        Filter::RateLimit(limit) => panic!("{limit:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -93,6 +93,7 @@ fn filters_without_a_name_are_called_by_their_place() {
     let names = |filters: &[Filter]| -> Vec<String> {
         let name = |filter: &Filter| match filter {
             Filter::RateLimit(limit) => limit.name.clone(),
+            Filter::GlobalRateLimit(limit) => limit.name.clone(),
             Filter::Fault(fault) => fault.name.clone(),
         };
         filters.iter().map(name).collect()

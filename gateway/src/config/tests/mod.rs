@@ -3,6 +3,7 @@ mod balance;
 mod certificates;
 mod files;
 mod filters;
+mod global_limits;
 mod good;
 mod limits;
 mod numbers;

@@ -1,9 +1,10 @@
 //! How the parts of filters are written.
 
-use super::schema;
-use crate::config::decode::{Decode, Node, keywords};
-use crate::config::model::Share;
+use super::{HeaderName, schema};
+use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
+use crate::config::model::{self, Share};
 use crate::config::report::Diagnostics;
+use crate::proto::head::{Known, Name as _};
 
 /// What gives requests buckets of their own, where a word says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,5 +42,61 @@ impl Decode for Percent {
             return None;
         }
         Some(Percent(Share(millionths as u32)))
+    }
+}
+
+/// A text that has something in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NonEmpty(pub String);
+
+schema!(NonEmpty, "text", { "type": "string", "minLength": 1 });
+
+impl FromText for NonEmpty {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        match text.is_empty() {
+            true => Err(Problem::new("this cannot be empty", "rate limit services refuse empty texts")),
+            false => Ok(NonEmpty(text.to_owned())),
+        }
+    }
+}
+
+/// `{}`: what has nothing to say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nothing;
+
+schema!(Nothing, "empty table", { "type": "object", "additionalProperties": false });
+
+impl Decode for Nothing {
+    fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        if !node.is_empty_table() {
+            return node.mismatch("an empty table", diagnostics);
+        }
+        Some(Nothing)
+    }
+}
+
+/// A header field, or one of `:path`, `:method` and `:authority`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldSource(pub model::FieldSource);
+
+schema!(FieldSource, "header name", { "type": "string", "pattern": "^(:path|:method|:authority|[!#$%&'*+.^_`|~0-9A-Za-z-]+)$" });
+
+impl FromText for FieldSource {
+    fn from_text(text: &str) -> Result<Self, Problem> {
+        let source = match text {
+            ":path" => model::FieldSource::Path,
+            ":method" => model::FieldSource::Method,
+            ":authority" => model::FieldSource::Authority,
+            _ if text.starts_with(':') => {
+                let help = "`:path`, `:method` and `:authority` are known";
+                return Err(Problem::new(format!("there is no pseudo-field {text:?}"), help));
+            }
+            name => match HeaderName::from_text(name)?.0 {
+                // The `host` field is not among the fields (`RequestHead::authority`).
+                name if name.known() == Known::Host => model::FieldSource::Authority,
+                name => model::FieldSource::Header(name),
+            },
+        };
+        Ok(FieldSource(source))
     }
 }

@@ -6,9 +6,10 @@ use super::{duration, view_fields, view_header_matches, view_host, view_query_ma
 use crate::config::model::*;
 use crate::proto::head::Method;
 
-pub fn view(filter: &Filter) -> Value {
+pub fn view(filter: &Filter, config: &Config) -> Value {
     match filter {
         Filter::RateLimit(limit) => json!({ "rate_limit": view_rate_limit(limit) }),
+        Filter::GlobalRateLimit(limit) => json!({ "global_rate_limit": view_global_limit(limit, config) }),
         Filter::Fault(fault) => json!({ "fault": view_fault(fault) }),
     }
 }
@@ -46,6 +47,74 @@ fn view_rate_limit(limit: &RateLimit) -> Value {
         "ratelimit_headers": ratelimit_headers,
         "dry_run": dry_run,
     })
+}
+
+fn view_global_limit(limit: &GlobalRateLimit, config: &Config) -> Value {
+    let GlobalRateLimit {
+        name,
+        when,
+        domain,
+        judge,
+        descriptors,
+        status,
+        headers,
+        grpc_resource_exhausted,
+        ratelimit_headers,
+        ratelimited_header,
+        deny_on_error,
+        status_on_error,
+    } = limit;
+    let descriptor = |actions: &Vec<DescriptorAction>| actions.iter().map(view_action).collect::<Value>();
+    let (cluster, timeout, limits) = match judge {
+        Judge::Service { cluster, timeout } => (Some(&config.clusters[cluster.index()].name), Some(*timeout), None),
+        Judge::Limits(id) => (None, None, Some(&config.limits[id.index()].name)),
+    };
+    json!({
+        "name": name,
+        "match": view_when(when),
+        "domain": domain,
+        "cluster": cluster,
+        "timeout": timeout.map(duration),
+        "limits": limits,
+        "descriptors": descriptors.iter().map(descriptor).collect::<Vec<_>>(),
+        "status": status,
+        "headers": view_fields(headers),
+        "grpc_resource_exhausted": grpc_resource_exhausted,
+        "ratelimit_headers": ratelimit_headers,
+        "ratelimited_header": ratelimited_header,
+        "deny_on_error": deny_on_error,
+        "status_on_error": status_on_error,
+    })
+}
+
+fn view_action(action: &DescriptorAction) -> Value {
+    match action {
+        DescriptorAction::SourceCluster(name) => json!({ "source_cluster": name }),
+        DescriptorAction::DestinationCluster => json!({ "destination_cluster": {} }),
+        DescriptorAction::RequestHeader { from, key, skip_if_absent } => {
+            let from = match from {
+                FieldSource::Method => ":method",
+                FieldSource::Path => ":path",
+                FieldSource::Authority => ":authority",
+                FieldSource::Header(name) => name.as_str(),
+            };
+            json!({ "request_headers": { "header": from, "key": key, "skip_if_absent": skip_if_absent } })
+        }
+        DescriptorAction::QueryParameter { name, key, skip_if_absent } => {
+            json!({ "query_parameters": { "parameter": name, "key": key, "skip_if_absent": skip_if_absent } })
+        }
+        DescriptorAction::RemoteAddress => json!({ "remote_address": {} }),
+        DescriptorAction::MaskedRemoteAddress(Prefixes { ipv4, ipv6 }) => {
+            json!({ "masked_remote_address": { "ipv4_prefix": ipv4, "ipv6_prefix": ipv6 } })
+        }
+        DescriptorAction::GenericKey { key, value } => json!({ "generic_key": { "key": key, "value": value } }),
+        DescriptorAction::HeaderValueMatch { headers, key, value, expect_match } => json!({ "header_value_match": {
+            "headers": view_header_matches(headers),
+            "key": key,
+            "value": value,
+            "expect_match": expect_match,
+        } }),
+    }
 }
 
 fn view_fault(Fault { name, when, delay, abort, headers, max_active }: &Fault) -> Value {

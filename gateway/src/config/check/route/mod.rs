@@ -58,7 +58,7 @@ pub fn check(
     let response_headers = header_edits(raw.response_headers, diagnostics);
     let name = raw.name.0.map(|name| name.value.0);
     let owner = format!("route/{}", name.as_deref().unwrap_or_default());
-    let filters = filter::check(raw.filters, owner, filters, diagnostics);
+    let filters = filter::check(raw.filters, owner, names, filters, diagnostics);
     Some(Route {
         name: name?,
         listeners: listeners?,
