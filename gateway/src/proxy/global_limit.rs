@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::call::{Call, Caller, take_place};
+use super::limit_service;
 use super::pause::unless_gone;
 use super::reply::Answer;
 use super::{Downstream, ProxyError, Request};
@@ -67,7 +68,7 @@ async fn verdict(
     let asked = RateLimitRequest { domain: view.settings.domain.clone(), descriptors, hits_addend: 0 };
     match view.settings.judge {
         Judge::Service { cluster, timeout } => service_verdict(request, view, cluster, timeout, &asked).await,
-        Judge::Limits(id) => request.cx.generation.limits[id.index()].judge(&asked, request.worker.worker).ok(),
+        Judge::Limits(id) => limit_service::judge(request, id, &asked).ok(),
     }
 }
 

@@ -1,10 +1,13 @@
 //! `rate_limit_service` of a route: other proxies ask, over gRPC, whether descriptors are over their limits.
 
+use std::time::SystemTime;
+
 use super::reply;
 use super::{BodySource as _, Downstream, Ending, ProxyError, Request};
 use crate::config::model::{LimitSetId, Respond};
+use crate::filter::limits::Unjudged;
 use crate::net::Until;
-use crate::proto::rate_limit_service::{RateLimitRequest, SHOULD_RATE_LIMIT};
+use crate::proto::rate_limit_service::{RateLimitRequest, RateLimitResponse, SHOULD_RATE_LIMIT};
 use crate::proto::{grpc, limits};
 
 /// Answers a call of the service.
@@ -25,11 +28,20 @@ pub(super) async fn answer(request: &mut Request<'_>, downstream: &mut impl Down
     let Some(asked) = grpc::decode_frame::<RateLimitRequest>(&body) else {
         return reply::grpc_error(request, downstream, grpc::INTERNAL, "no whole, uncompressed message").await;
     };
-    let judged = request.cx.generation.limits[id.index()].judge(&asked, request.worker.worker);
-    match judged {
+    match judge(request, id, &asked) {
         Ok(response) => reply::grpc_message(request, downstream, &grpc::encode_frame(&response)).await,
         Err(error) => reply::grpc_error(request, downstream, grpc::INVALID_ARGUMENT, error.as_str()).await,
     }
+}
+
+/// Has the limits of this box judge what is asked.
+pub(super) fn judge(
+    request: &Request<'_>,
+    id: LimitSetId,
+    asked: &RateLimitRequest,
+) -> Result<RateLimitResponse, Unjudged> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    request.cx.generation.limits[id.index()].judge(asked, now.as_secs(), request.worker.worker)
 }
 
 async fn read(request: &mut Request<'_>, downstream: &mut impl Downstream) -> Result<Vec<u8>, ProxyError> {

@@ -1,7 +1,6 @@
 //! The sets of rules that judge descriptors, compiled.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::Snapshot;
 use crate::config::model::Config;
@@ -22,10 +21,9 @@ pub struct LimitsView {
 }
 
 impl LimitsView {
-    /// Counts a request and judges it, now. `worker` is the number of the worker that asks.
-    pub fn judge(&self, request: &RateLimitRequest, worker: usize) -> Result<RateLimitResponse, Unjudged> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.limits.judge(request, now.as_secs(), |judged| self.note(judged, worker))
+    /// Counts a request at `now_s`, in seconds since 1970, and judges it. `worker` is the number of the worker that asks.
+    pub fn judge(&self, request: &RateLimitRequest, now_s: u64, worker: usize) -> Result<RateLimitResponse, Unjudged> {
+        self.limits.judge(request, now_s, |judged| self.note(judged, worker))
     }
 
     fn note(&self, Judged { rule, verdict, evicted, unshared }: Judged<'_>, worker: usize) {

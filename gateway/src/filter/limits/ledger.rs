@@ -12,6 +12,12 @@ use std::sync::mpsc::Receiver;
 
 use super::counters::{Counters, Place, Tally};
 
+/// How many exchanges later what has not changed here is asked about again: the others may have counted meanwhile.
+const IDLE_ROUNDS: u32 = 10;
+
+/// How many of those in one exchange, the longest unasked first.
+const IDLE_AT_ONCE: usize = 256;
+
 /// A window of a counter that has begun.
 #[derive(Debug)]
 pub struct Opened {
@@ -26,6 +32,8 @@ pub struct Opened {
 pub struct Ledger {
     opened: Receiver<Opened>,
     pages: HashMap<(String, u32), Page>,
+    /// Exchanges so far.
+    round: u32,
 }
 
 #[derive(Debug)]
@@ -37,6 +45,8 @@ struct Page {
     seen: u32,
     /// The last number that the store has for certain; `None` when it may have none.
     told: Option<u32>,
+    /// The exchange in which it was last told or asked about.
+    round: u32,
 }
 
 /// A number that the store does not have yet.
@@ -60,7 +70,7 @@ pub struct Learnt {
 impl Ledger {
     /// An empty one, which hears of counters by `opened`.
     pub fn new(opened: Receiver<Opened>) -> Ledger {
-        Ledger { opened, pages: HashMap::new() }
+        Ledger { opened, pages: HashMap::new(), round: 0 }
     }
 
     /// Keys whose windows are not over.
@@ -73,7 +83,8 @@ impl Ledger {
         self.pages.is_empty()
     }
 
-    /// Every number that has changed since it was told, after windows that are over at `now_s` have been forgotten.
+    /// Every number that has changed since it was told, and some that have not been asked about for long, after windows that
+    /// are over at `now_s` have been forgotten.
     pub fn due(&mut self, counters: &Counters, now_s: u64) -> Vec<Entry> {
         self.pages.retain(|(_, ends_s), _| u64::from(*ends_s) > now_s);
         for opened in self.opened.try_iter() {
@@ -83,12 +94,22 @@ impl Ledger {
         if self.pages.len() > counters.places() {
             self.pages.retain(|(_, ends_s), page| counters.own(page.place, *ends_s).is_some());
         }
-        let due = |((key, ends_s), page): (&(String, u32), &mut Page)| {
-            page.look(counters, *ends_s);
-            let own = page.own();
-            (page.told != Some(own)).then(|| Entry { key: key.clone(), ends_s: *ends_s, own })
-        };
-        self.pages.iter_mut().filter_map(due).collect()
+        self.round = self.round.wrapping_add(1);
+        let (mut due, mut idle) = (Vec::new(), Vec::new());
+        for (key, page) in &mut self.pages {
+            page.look(counters, key.1);
+            match page.told == Some(page.own()) {
+                false => due.push(page.entry(key, self.round)),
+                true if self.round.wrapping_sub(page.round) >= IDLE_ROUNDS => idle.push((key, page)),
+                true => {}
+            }
+        }
+        if idle.len() > IDLE_AT_ONCE {
+            let unasked = |(_, page): &(_, &mut Page)| std::cmp::Reverse(self.round.wrapping_sub(page.round));
+            idle.select_nth_unstable_by_key(IDLE_AT_ONCE, unasked);
+        }
+        due.extend(idle.into_iter().take(IDLE_AT_ONCE).map(|(key, page)| page.entry(key, self.round)));
+        due
     }
 
     /// The store has this entry now, and so much of all boxes.
@@ -114,11 +135,16 @@ fn open(pages: &mut HashMap<(String, u32), Page>, Opened { place, ends_s, key }:
             page.lost = page.own();
             (page.place, page.seen) = (place, 0);
         }
-        None => _ = pages.insert((key, ends_s), Page { place, lost: 0, seen: 0, told: None }),
+        None => _ = pages.insert((key, ends_s), Page { place, lost: 0, seen: 0, told: None, round: 0 }),
     }
 }
 
 impl Page {
+    fn entry(&mut self, (key, ends_s): &(String, u32), round: u32) -> Entry {
+        self.round = round;
+        Entry { key: key.clone(), ends_s: *ends_s, own: self.own() }
+    }
+
     fn look(&mut self, counters: &Counters, ends_s: u32) {
         if let Some(count) = counters.own(self.place, ends_s) {
             self.seen = count;

@@ -325,6 +325,10 @@ fn boxes_add_up_what_they_count() {
     store.exchange(&boxes, 0, NOW);
     assert_eq!(left(&a, "ip=x", 0, NOW), 49);
     assert_eq!(store.exchange(&boxes, 0, NOW), 0, "nothing new, nothing said");
+    left(&b, "ip=x", 9, NOW);
+    store.exchange(&boxes, 1, NOW);
+    let asked: usize = (0..9).map(|_| store.exchange(&boxes, 0, NOW)).sum();
+    assert_eq!((asked, left(&a, "ip=x", 0, NOW)), (1, 40), "now and then it asks all the same");
     assert_eq!(left(&a, "ip=x", 1, NOW + 60), 99, "the next window is another number");
     store.exchange(&boxes, 0, NOW + 60);
     assert_eq!(store.0.len(), 2);
