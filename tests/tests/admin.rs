@@ -12,7 +12,7 @@ fn simple() -> Config {
 #[test]
 fn the_admin_endpoint_answers_its_paths_and_no_others() {
     let gateway = Gateway::start(&simple());
-    for path in ["/ready", "/healthz", "/metrics", "/config"] {
+    for path in ["/ready", "/healthz", "/metrics", "/config", "/endpoints"] {
         assert_eq!(gateway.admin_get(path).status, 200, "{path}");
     }
     assert_eq!(gateway.admin_get("/nothing").status, 404);

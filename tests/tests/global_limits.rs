@@ -10,7 +10,7 @@ use gateway::proto::rate_limit_service::{
 };
 use gateway_tests::every_pair;
 use gateway_tests::limit_service::{LimitService, Says};
-use gateway_tests::ports::HeldPort;
+use gateway_tests::ports::{HeldPort, StuckPort};
 use gateway_tests::prelude::*;
 
 /// A gateway in front of `origin` whose one route asks the service about each request.
@@ -163,13 +163,16 @@ fn a_service_that_hangs_is_waited_for_until_the_timeout(pair: Pair) {
         service.wait_given_up();
     }
     assert_eq!(results(&gateway), [0.0, 0.0, 2.0, 2.0]);
+    let stuck = StuckPort::new();
+    let gateway_of_none = start(pair, &origin, stuck.addr(), "timeout = '100ms'");
+    assert_eq!(pair.connect(&gateway_of_none).get("/").text(), "a", "who does not let us connect hangs too");
     let gateway = start(pair, &origin, service.addr(), "timeout = '100ms', deny_on_error = true");
     let response = pair.connect(&gateway).get("/");
     assert_eq!((response.status, response.text()), (500, ""));
     service.wait_given_up();
     assert_eq!(results(&gateway), [0.0, 0.0, 1.0, 0.0]);
     wait::until_true("the flags", || flags(&gateway, "RLSE") == 1.0);
-    assert_eq!((origin.requests(), flags(&gateway, "RL")), (2, 0.0));
+    assert_eq!((origin.requests(), flags(&gateway, "RL")), (3, 0.0));
 }
 
 fn a_service_that_fails_decides_nothing(pair: Pair) {
@@ -195,10 +198,19 @@ fn a_service_that_fails_decides_nothing(pair: Pair) {
 fn a_client_that_does_not_wait_is_not_waited_for(pair: Pair) {
     let (origin, service) = (Origin::start("a"), LimitService::saying(Says::Nothing));
     let gateway = start(pair, &origin, service.addr(), "timeout = '1h'");
-    let mut client = pair.connect(&gateway);
-    let asked = client.start_empty("GET", "/", &[]);
-    service.asked();
-    asked.cancel();
+    match pair.connect(&gateway) {
+        AnyClient::H1(mut client) => {
+            client.send(gateway_tests::client::request("GET", "/", ""));
+            service.asked();
+            client.reset();
+        }
+        AnyClient::H2(client) => {
+            let stream = client.start("GET", "/", &[], true);
+            service.asked();
+            stream.reset(gateway_tests::h2::frame::code::CANCEL);
+            client.connection.round_trip();
+        }
+    }
     service.wait_given_up();
     wait::until_true("the flags", || flags(&gateway, "DC") == 1.0);
     assert_eq!((origin.requests(), results(&gateway)), (0, [0.0; 4]));
@@ -280,10 +292,7 @@ fn the_destination_that_a_service_is_told_is_where_the_request_goes() {
         .cluster("one", &[one.addr()], "")
         .cluster("two", &[two.addr()], "")
         .cluster("limits", &[service.addr()], "protocol = 'h2'")
-        .route(
-            "all",
-            "match = { path = '/' }\nclusters = [{ cluster = 'one', weight = 1 }, { cluster = 'two', weight = 1 }]",
-        )
+        .route("all", "match = { path = '/' }\nclusters = [{ name = 'one', weight = 1 }, { name = 'two', weight = 1 }]")
         .route("here", "match = { path = '/here' }\nrespond = { status = 200, body = 'here' }");
     let gateway = Gateway::start(&config);
     let mut client = PLAIN.connect(&gateway);
@@ -325,4 +334,21 @@ fn a_service_that_comes_back_is_asked_again() {
     wait::until_true("requests to pass", || client.get("/").status == 200);
     let _service = LimitService::start_at(addr, |_| Says::over_limit());
     wait::until_true("requests to be refused", || client.get("/").status == 429);
+}
+
+#[test]
+fn the_access_log_says_why_a_request_was_refused() {
+    let (dir, origin) = (tempfile::tempdir().expect("a temporary directory"), Origin::start("a"));
+    for (says, line) in
+        [(Says::over_limit(), "429 RL request_rate_limited\n"), (Says::Garbage, "500 RLSE rate_limiter_error\n")]
+    {
+        let service = LimitService::saying(says);
+        let path = dir.path().join(line.split(' ').next().unwrap_or_default());
+        let format = r"%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+        let log = format!("[access_log]\npath = '{}'\nformat = \"{format}\"", path.display());
+        let keys = format!("descriptors = [[{{ remote_address = {{}} }}]], deny_on_error = true, {PATIENT}");
+        let gateway = Gateway::start(&config(PLAIN, &origin, service.addr(), &keys).tables(&log));
+        PLAIN.connect(&gateway).get("/");
+        wait::until_true("the line", || std::fs::read_to_string(&path).is_ok_and(|text| text == line));
+    }
 }

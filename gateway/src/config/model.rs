@@ -7,6 +7,7 @@ mod balance;
 mod cluster;
 mod filter;
 mod global_limit;
+mod health;
 mod l4;
 mod limits;
 mod mirror;
@@ -27,6 +28,7 @@ pub use balance::*;
 pub use cluster::*;
 pub use filter::*;
 pub use global_limit::*;
+pub use health::*;
 pub use l4::*;
 pub use limits::*;
 pub use mirror::*;
@@ -302,6 +304,10 @@ pub struct ListenerLimits {
     pub connections: u32,
     /// `connections_per_source`: open at once from one address. Default 1 024.
     pub connections_per_source: u32,
+    /// `new_connections`: over all workers; `None` is no limit, the default.
+    pub new_connections: Option<Quota>,
+    /// `new_connections_per_source`: from one address, or one network of 64 bits of IPv6; `None` is no limit, the default.
+    pub new_connections_per_source: Option<Quota>,
     /// `header_bytes`: whole request head. Default 60 KiB (Envoy's `max_request_headers_kb`).
     pub header_bytes: u32,
     /// `header_count`. Default 100 (Envoy's `max_headers_count`).
@@ -321,6 +327,8 @@ impl Default for ListenerLimits {
         ListenerLimits {
             connections: 65_536,
             connections_per_source: 1_024,
+            new_connections: None,
+            new_connections_per_source: None,
             header_bytes: 60 * 1024,
             header_count: 100,
             header_timeout: Duration::from_secs(10),

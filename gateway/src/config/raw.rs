@@ -8,6 +8,7 @@
 mod balance;
 mod filter;
 mod global_limit;
+mod health;
 mod l4;
 mod limits;
 mod outlier;
@@ -16,6 +17,7 @@ mod route;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
+pub use health::{CheckTls, HealthCheck};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use limits::{LimitSet, RedisStore};
 pub use outlier::OutlierDetection;
@@ -29,9 +31,8 @@ use super::model::{Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, Tls
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
-    Address, AddressOrOff, Authority, Cidr, Count, Duration, FilePath, HeaderValue, HealthProtocol, Host, HostName,
-    HttpVersion, Name, Payload, PositiveDuration, ProxyHeader, Pseudonym, Size, StatusRange, Upstream, UrlPath,
-    Workers,
+    Address, AddressOrOff, Cidr, Count, Duration, FilePath, HeaderValue, Host, HostName, HttpVersion, Name,
+    PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
 };
 
 table! { "the file"
@@ -227,6 +228,12 @@ pub struct Limits {
     /// Connections open at once from one address.
     #[schemars(extend("default" = 1024, "examples" = [100]))]
     pub connections_per_source: Optional<Count<u32, 1, 10_000_000>>,
+    /// New connections, over all workers; those that come faster are reset. Without it, as fast as they come.
+    #[schemars(extend("examples" = [{"connections": 1000, "per": "1s", "burst": 5000}]))]
+    pub new_connections: Optional<ConnectionRate>,
+    /// The same from one address; of IPv6, from one network of 64 bits, which is what one customer is given (RFC 6177).
+    #[schemars(extend("examples" = [{"connections": 10, "per": "1s", "burst": 50}]))]
+    pub new_connections_per_source: Optional<ConnectionRate>,
     /// Longest request head. More is answered with 431.
     #[schemars(extend("default" = "60KiB", "examples" = ["16KiB"]))]
     pub header_bytes: Optional<Size>,
@@ -245,6 +252,22 @@ pub struct Limits {
     /// Longest request body; more is answered with 413. Without it there is no limit.
     #[schemars(extend("examples" = ["10MiB"]))]
     pub body_bytes: Optional<Size>,
+}
+}
+
+table! { "a rate of connections"
+/// A rate of new connections, or sessions of datagrams (token bucket). It is that of the whole box, however many workers
+/// there are, and a reload does not fill the bucket.
+pub struct ConnectionRate {
+    /// Connections that are let in in each `per`; at most ten million a second.
+    #[schemars(extend("examples" = [1000]))]
+    pub connections: Required<Count<u32, 1, 1_000_000_000>>,
+    /// The time in which an empty bucket gets that many tokens. They come one by one, not all at once.
+    #[schemars(extend("examples" = ["1s"]))]
+    pub per: Required<PositiveDuration>,
+    /// Tokens that a bucket holds: connections that may come at once. Without it, as many as `connections`.
+    #[schemars(extend("examples" = [5000]))]
+    pub burst: Optional<Count<u32, 1, 1_000_000_000>>,
 }
 }
 
@@ -343,46 +366,6 @@ pub struct RetryBudget {
     /// So many in any case.
     #[schemars(extend("default" = 3, "examples" = [10]))]
     pub min_retries: Optional<Count<u32, 0, 1_000_000>>,
-}
-}
-
-table! { "`health_check` of [[cluster]]"
-/// How endpoints are asked whether they are well. The first check decides at once.
-pub struct HealthCheck {
-    /// `"tcp"`: a connection is made. `"udp"`: a datagram is answered. `"http"`: a GET over HTTP/1.1
-    /// without TLS is answered as it should be.
-    #[schemars(extend("examples" = ["http"]))]
-    pub protocol: Required<HealthProtocol>,
-    /// The port to ask, where it is not the endpoint's own.
-    #[schemars(extend("examples" = [9000]))]
-    pub port: Optional<Count<u16, 1, 65_535>>,
-    /// From the end of one check to the next, up to 10 % more or less.
-    #[schemars(extend("default" = "5s", "examples" = ["1s"]))]
-    pub interval: Optional<PositiveDuration>,
-    /// Time for one check.
-    #[schemars(extend("default" = "2s", "examples" = ["500ms"]))]
-    pub timeout: Optional<PositiveDuration>,
-    /// Good checks in a row that make an unhealthy endpoint healthy.
-    #[schemars(extend("default" = 2, "examples" = [1]))]
-    pub healthy: Optional<Count<u32, 1, 1000>>,
-    /// Failed checks in a row that make a healthy endpoint unhealthy.
-    #[schemars(extend("default" = 3, "examples" = [2]))]
-    pub unhealthy: Optional<Count<u32, 1, 1000>>,
-    /// What is sent over UDP: text, or `hex:` and bytes.
-    #[schemars(extend("examples" = ["hex:1234010000010000"]))]
-    pub send: Optional<Given<Payload>>,
-    /// What the UDP answer begins with. Without it any answer will do.
-    #[schemars(extend("examples" = ["hex:1234"]))]
-    pub expect: Optional<Payload>,
-    /// The path of the HTTP request.
-    #[schemars(extend("default" = "/", "examples" = ["/healthz"]))]
-    pub path: Optional<UrlPath>,
-    /// The host of the HTTP request. Without it, the endpoint's name or address.
-    #[schemars(extend("examples" = ["api.internal"]))]
-    pub host: Optional<Authority>,
-    /// The HTTP statuses that are well.
-    #[schemars(extend("default" = "200-299", "examples" = ["200-399"]))]
-    pub statuses: Optional<StatusRange>,
 }
 }
 

@@ -7,6 +7,7 @@
 //! | `GET /healthz` | 200 `OK` while the control thread runs |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /config` | the running configuration as JSON, without keys and secrets |
+//! | `GET /endpoints` | every endpoint: whether it gets requests, and why its checks fail |
 //! | `GET /lists`, `GET /lists/ADDRESS` | the access rules with their packets; the entry that decides about an address |
 //! | `GET /bans`, `GET /bans/ADDRESS` | who is banned, and why |
 //! | `POST /bans/ADDRESS` | bans a source; the body is `{"ttl": "10m", "reason": "…"}` |
@@ -53,6 +54,8 @@ pub struct AdminState {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders the running configuration; see [`config_view`](super::config_view).
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Renders every endpoint as it is now.
+    pub endpoints: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Lists and bans.
@@ -101,6 +104,7 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/healthz", get(async || "OK\n"))
         .route("/metrics", get(metrics))
         .route("/config", get(config))
+        .route("/endpoints", get(endpoints))
         .route("/lists", get(sources::lists))
         .route("/lists/{address}", get(sources::list_entry))
         .route("/bans", get(sources::bans))
@@ -113,13 +117,14 @@ fn router(state: AdminState, loopback: bool) -> Router {
 }
 
 async fn index() -> &'static str {
-    "GET  /ready    200 when the gateway takes traffic, else 503\n\
-     GET  /healthz  200 while the process answers\n\
-     GET  /metrics  metrics in Prometheus text form\n\
-     GET  /config   the running configuration as JSON, without keys\n\
-     GET  /lists    the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
-     GET  /bans     who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
-     POST /reload   reads the configuration again\n"
+    "GET  /ready      200 when the gateway takes traffic, else 503\n\
+     GET  /healthz    200 while the process answers\n\
+     GET  /metrics    metrics in Prometheus text form\n\
+     GET  /config     the running configuration as JSON, without keys\n\
+     GET  /endpoints  every endpoint: whether it gets requests, and why its checks fail\n\
+     GET  /lists      the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
+     GET  /bans       who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
+     POST /reload     reads the configuration again\n"
 }
 
 async fn ready(State(state): State<AdminState>) -> (StatusCode, &'static str) {
@@ -136,6 +141,10 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn config(State(state): State<AdminState>) -> Response {
     json(StatusCode::OK, (state.config)())
+}
+
+async fn endpoints(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, (state.endpoints)())
 }
 
 /// The body is read, and ignored, so that closing the connection does not reset it under the answer.

@@ -5,6 +5,7 @@
 
 mod balance;
 mod filter;
+mod health;
 mod l4;
 mod limits;
 mod outlier;
@@ -160,6 +161,8 @@ fn view_limits(limits: &ListenerLimits) -> Value {
     let ListenerLimits {
         connections,
         connections_per_source,
+        new_connections,
+        new_connections_per_source,
         header_bytes,
         header_count,
         header_timeout,
@@ -170,6 +173,8 @@ fn view_limits(limits: &ListenerLimits) -> Value {
     json!({
         "connections": connections,
         "connections_per_source": connections_per_source,
+        "new_connections": new_connections.as_ref().map(filter::view_connection_rate),
+        "new_connections_per_source": new_connections_per_source.as_ref().map(filter::view_connection_rate),
         "header_bytes": header_bytes,
         "header_count": header_count,
         "header_timeout": duration(*header_timeout),
@@ -212,16 +217,6 @@ fn view_cluster(cluster: &Cluster) -> Value {
         outlier_detection,
         slow_start,
     } = cluster;
-    let protocol = match protocol {
-        UpstreamProtocol::H1 => "h1",
-        UpstreamProtocol::H2 => "h2",
-        UpstreamProtocol::Auto => "auto",
-    };
-    let proxy_protocol = match proxy_protocol {
-        None => "off",
-        Some(ProxyVersion::V1) => "v1",
-        Some(ProxyVersion::V2) => "v2",
-    };
     json!({
         "name": name,
         "balance": balance.as_str(),
@@ -237,15 +232,11 @@ fn view_cluster(cluster: &Cluster) -> Value {
         "retry_budget": retry::view_budget(retry_budget),
         "max_idle_connections": max_idle_connections,
         "dns_refresh": duration(*dns_refresh),
-        "protocol": protocol,
+        "protocol": health::view_protocol(*protocol),
         "max_streams": max_streams,
-        "proxy_protocol": proxy_protocol,
-        "tls": tls.as_ref().map(|UpstreamTls { server_name, ca_pem, verify }| json!({
-            "server_name": server_name,
-            "ca": if ca_pem.is_some() { "file" } else { "system" },
-            "verify": verify,
-        })),
-        "health_check": health_check.as_ref().map(l4::view_health_check),
+        "proxy_protocol": health::view_proxy_header(*proxy_protocol),
+        "tls": tls.as_ref().map(health::view_tls),
+        "health_check": health_check.as_ref().map(health::view_health_check),
         "outlier_detection": outlier_detection.as_ref().map(outlier::view_outliers),
         "slow_start": duration(*slow_start),
     })

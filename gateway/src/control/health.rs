@@ -3,6 +3,9 @@
 //! A task asks, counts good and bad answers in a row, and tells [`Checks`] when they are enough; [`Checks`] alone writes
 //! what workers read. The first answer decides at once.
 
+mod exchange;
+mod get;
+mod grpc;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -12,6 +15,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -19,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::services::EndpointNow;
 use crate::config::model::{Cluster, Endpoint, EndpointAddress, HealthCheck};
 use crate::net::now_ms;
-use crate::snapshot::{Health, Snapshot};
+use crate::snapshot::{CheckTls, Health, Snapshot};
 use crate::xdp::ProbeWay;
 
 /// Checks at the same time. Each holds a descriptor, which the workers need too; those that wait for a place are late,
@@ -66,15 +71,31 @@ impl Drop for Task {
 }
 
 /// What an endpoint is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Question {
     check: HealthCheck,
-    /// The host of an HTTP request.
+    /// The host of an HTTP request or gRPC call, where the check names none.
     host: String,
     /// Where it is asked.
     address: SocketAddr,
+    /// How TLS is spoken to it; `None` is cleartext.
+    tls: Option<Tls>,
     /// The virtual addresses at which it is asked in place of its own.
     ways: Vec<ProbeWay>,
+}
+
+/// TLS with one endpoint.
+#[derive(Clone, Debug)]
+struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        // A snapshot keeps the settings of the one before while they mean the same.
+        Arc::ptr_eq(&self.config, &other.config) && self.name == other.name
+    }
 }
 
 /// What a task found out.
@@ -100,9 +121,10 @@ impl Checks {
         let mut before = std::mem::take(&mut self.endpoints);
         let since = (!self.is_first).then(Instant::now);
         for ((cluster, view), ways) in snapshot.config.clusters.iter().zip(&snapshot.clusters).zip(ways) {
-            for endpoint in &view.endpoints {
+            for (at, endpoint) in view.endpoints.iter().enumerate() {
                 let key = (cluster.name.clone(), endpoint.address);
-                let question = question(cluster, &cluster.endpoints[endpoint.configured], endpoint.address, ways);
+                let tls = view.check_tls.as_ref().map(|tls| Tls::of(tls, at));
+                let question = question(cluster, &cluster.endpoints[endpoint.configured], endpoint.address, tls, ways);
                 let old = before.remove(&key).or_else(|| self.endpoints.remove(&key));
                 let old = old.unwrap_or_else(|| {
                     if since.is_some() {
@@ -115,6 +137,7 @@ impl Checks {
                     (_, Some(question)) => Some(self.start(key.clone(), question)),
                     (_, None) => {
                         endpoint.health.set(true);
+                        endpoint.health.explain(None);
                         None
                     }
                 };
@@ -181,6 +204,7 @@ impl Checks {
         // The last word of a task that has been ended says nothing about what is asked now.
         let Some(task) = followed.task.as_mut().filter(|task| task.number == number) else { return false };
         let first = !std::mem::replace(&mut task.answered, true);
+        followed.health.explain(result.as_ref().err().map(String::as_str));
         let changed = followed.health.set(result.is_ok());
         let (cluster, address) = &key;
         match result {
@@ -197,7 +221,19 @@ impl Checks {
     }
 }
 
-fn question(cluster: &Cluster, endpoint: &Endpoint, address: SocketAddr, ways: &[ProbeWay]) -> Option<Question> {
+impl Tls {
+    fn of(CheckTls { config, names }: &CheckTls, at: usize) -> Tls {
+        Tls { config: config.clone(), name: names[at].clone() }
+    }
+}
+
+fn question(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    ways: &[ProbeWay],
+) -> Option<Question> {
     let check = cluster.health_check.clone()?;
     let host = match &endpoint.address {
         EndpointAddress::Socket(address) => address.to_string(),
@@ -205,7 +241,7 @@ fn question(cluster: &Cluster, endpoint: &Endpoint, address: SocketAddr, ways: &
     };
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
     let ways = ways.iter().filter(|way| way.vip().is_ipv4() == address.is_ipv4()).cloned().collect();
-    Some(Question { check, host, address, ways })
+    Some(Question { check, host, address, tls, ways })
 }
 
 async fn ask_for_ever(key: Key, task: u64, question: Question, verdicts: mpsc::Sender<Verdict>) {
@@ -234,7 +270,7 @@ async fn ask_at(question: &Question, way: Option<&ProbeWay>) -> Result<(), Strin
     // The semaphore is never closed.
     let _place = CHECKS.acquire().await;
     let limit = question.check.timeout;
-    match timeout(limit, probe::probe(&question.check.probe, question.address, &question.host, way)).await {
+    match timeout(limit, probe::probe(question, way)).await {
         Ok(result) => result,
         Err(_) => Err(format!("no answer within {limit:?}")),
     }

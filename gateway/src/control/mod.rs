@@ -5,6 +5,7 @@ pub mod admin;
 pub mod config_view;
 mod counts;
 mod drop_log;
+mod endpoints_view;
 pub mod gateway;
 pub mod health;
 mod limits;

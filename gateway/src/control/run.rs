@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::watch::FileWatch;
-use super::{config_view, notify, resolve};
+use super::{config_view, endpoints_view, notify, resolve};
 use crate::config::Files;
 use crate::metrics::render;
 use crate::net;
@@ -220,7 +220,7 @@ impl Control {
     }
 
     fn admin_state(&self) -> AdminState {
-        let (metrics, config) = (self.gateway.shared(), self.gateway.shared());
+        let [metrics, config, endpoints] = std::array::from_fn(|_| self.gateway.shared());
         AdminState {
             readiness: self.readiness.subscribe(),
             metrics: Arc::new(move || {
@@ -230,6 +230,10 @@ impl Control {
             }),
             config: Arc::new(move || match config.current() {
                 Some(current) => format!("{:#}\n", config_view::view(&current.config)),
+                None => String::new(),
+            }),
+            endpoints: Arc::new(move || match endpoints.current() {
+                Some(current) => format!("{:#}\n", endpoints_view::view(&current)),
                 None => String::new(),
             }),
             reload: self.reload.clone(),

@@ -215,6 +215,8 @@ mod tests {
             let mut config = config("192.0.2.1:80", target, 0);
             let check = HealthCheck {
                 probe: HealthProbe::Tcp,
+                tls: None,
+                proxy_protocol: None,
                 port: None,
                 interval: Duration::ZERO,
                 timeout: Duration::ZERO,

@@ -1,7 +1,7 @@
 //! A client's HTTP/1 connection: requests one after another.
 
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::model::ListenerLimits;
 use crate::http1::{BodyState, Framing, Sink, Source};
@@ -16,34 +16,84 @@ use crate::proxy::{
 };
 use crate::tls::{Reader, Writer};
 
+/// How long a connection keeps the memory of its last request at hand for the next one. A client that is at work asks
+/// again within a few round trips; one that does not is silent for seconds, as likely as not.
+const READY: Duration = Duration::from_millis(250);
+
 /// Serves requests until the client, the limits or an error end the connection. Dropping it afterwards is its end.
 ///
-/// Between requests it holds nothing but the connection: what a request needs is a future in a box of its own.
+/// While it waits for long it holds nothing but the connection: what requests need is a future in a box of its own.
 pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Reader, writer: &mut Writer) {
     let idle = worker.timers.deadline_in(connection.listener.group);
-    let (mut ending, mut is_first) = (Ending::KeepAlive, true);
-    while ending == Ending::KeepAlive {
-        ending = match await_request(connection, reader, &idle, is_first).await {
-            true => Box::pin(serve_one(worker, connection, reader, writer)).await,
-            false => return leave(worker, writer).await,
+    let mut next = await_request(reader, &idle, connection.listener.idle_timeout(), true).await;
+    while next == Next::Request {
+        next = match Box::pin(serve_busy(worker, connection, reader, writer, &idle)).await {
+            Next::Silence => {
+                // If it is, which is all but sure by now, the last answer's memory is free.
+                writer.is_settled();
+                let rest = connection.listener.idle_timeout().saturating_sub(READY);
+                await_request(reader, &idle, rest, false).await
+            }
+            other => other,
         };
-        is_first = false;
+    }
+    match next {
+        Next::Silence | Next::Gone => leave(worker, connection, writer).await,
+        Next::Request | Next::Ended => {}
     }
 }
 
-/// Waits for the first byte of a request. Says whether one came.
-async fn await_request(connection: &ConnectionCx, reader: &mut Reader, idle: &Deadline, is_first: bool) -> bool {
-    if !reader.data().is_empty() {
-        return true;
+/// What follows a request on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Another one.
+    Request,
+    /// Nothing so far.
+    Silence,
+    /// The client has left.
+    Gone,
+    /// Nothing: the connection ended with the request.
+    Ended,
+}
+
+/// Serves requests that follow one another closely.
+async fn serve_busy(
+    worker: &WorkerCx,
+    connection: &ConnectionCx,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    idle: &Deadline,
+) -> Next {
+    let mut next = Next::Request;
+    while next == Next::Request {
+        next = match serve_one(worker, connection, reader, writer).await {
+            Ending::KeepAlive => {
+                let ready = connection.listener.idle_timeout().min(READY);
+                await_request(reader, idle, ready, false).await
+            }
+            Ending::Close | Ending::Abort => Next::Ended,
+        };
     }
-    idle.set(connection.listener.idle_timeout());
+    next
+}
+
+/// Waits for the first byte of a request.
+async fn await_request(reader: &mut Reader, idle: &Deadline, timeout: Duration, is_first: bool) -> Next {
+    if !reader.data().is_empty() {
+        return Next::Request;
+    }
+    idle.set(timeout);
     let filled = match is_first {
         // It follows the handshake at once, and is here already when we get to the connection.
         true => reader.fill(&Until::only(idle)).await,
         false => reader.fill_idle(idle).await,
     };
     idle.clear();
-    matches!(filled, Ok(1..))
+    match filled {
+        Ok(1..) => Next::Request,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Next::Silence,
+        Ok(0) | Err(_) => Next::Gone,
+    }
 }
 
 /// Serves a request, and ends the connection when no other can come.
@@ -70,9 +120,16 @@ async fn serve_one(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Re
 }
 
 /// Ends a connection between two requests.
-async fn leave(worker: &WorkerCx, writer: &mut Writer) {
+async fn leave(worker: &WorkerCx, connection: &ConnectionCx, writer: &mut Writer) {
+    if writer.is_settled() && !writer.is_tls() {
+        return;
+    }
+    let timer = worker.timers.deadline();
+    if !writer.is_settled() {
+        timer.set(connection.listener.idle_timeout());
+        let _ = writer.settle(&Until::only(&timer)).await;
+    }
     if writer.is_tls() {
-        let timer = worker.timers.deadline();
         timer.set_at(now_ms() + limits::LINGER_MS);
         writer.finish(&Until::only(&timer)).await;
     }
@@ -141,7 +198,7 @@ impl Client<'_> {
         }
         // Closing while bytes are unread resets the connection, and the client may lose the answer.
         let lingers = !self.body.is_done() || !self.reader.data().is_empty();
-        if !lingers && !self.writer.is_tls() {
+        if !lingers && !self.writer.is_tls() && self.writer.is_settled() {
             return;
         }
         let until = Until::only(timer);
@@ -216,6 +273,9 @@ impl ResponseSink for Sink<'_> {
             BodyFraming::Bodyless | BodyFraming::Length(_) | BodyFraming::UntilClose => Framing::Identity,
         };
         Sink::start(self, body, |out| encode::response(head, framing, out));
+        if framing.keep_alive {
+            self.hand_over_end();
+        }
     }
 
     fn sent(&self) -> u64 {

@@ -9,7 +9,7 @@ use super::Accepted;
 use crate::config::model::{L4RouteId, Listener, ListenerProtocol, ProxyProtocol, VipProtocol};
 use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
-use crate::net::{Reader, Until};
+use crate::net::{Reader, Until, now_ns};
 use crate::proto::client_hello::{ClientHello, HelloReader};
 use crate::proto::proxy_protocol::{self, Addresses, Parsed};
 use crate::route::L4Query;
@@ -76,6 +76,8 @@ pub(super) async fn read(
         }
         let moved = accepted.admitted.place.move_to(source, settings.limits.connections_per_source);
         moved.map_err(|too_many| Unopened::Refused(too_many.into()))?;
+        let entered = view.rates.enter_source(source, now_ns());
+        entered.map_err(|too_fast| Unopened::Refused(too_fast.into()))?;
         (peer, local) = (named.source, named.destination);
     }
     let hello = match wants_hello(settings, view) {

@@ -21,7 +21,7 @@ use crate::config::model::{ClusterId, L4Route, VipProtocol};
 use crate::filter::access::Knock;
 use crate::metrics::flags::ResponseFlag;
 use crate::metrics::shard::Refusal;
-use crate::net::{self, DATAGRAM, Datagram, Deadline, UdpListener, UdpSocket, now_ms};
+use crate::net::{self, DATAGRAM, Datagram, Deadline, UdpListener, UdpSocket, now_ms, now_ns};
 use crate::proxy::{ListenerCx, WorkerCx};
 use crate::route::L4Query;
 use crate::snapshot::{Ask, InFlight, ListenerView, Load, Place, Snapshot};
@@ -128,6 +128,10 @@ impl Sessions {
                 return None;
             }
         };
+        if let Err(too_fast) = view.rates.enter(Some(source), now_ns()) {
+            stats.refused.of(too_fast.into()).inc();
+            return None;
+        }
         stats.connections.inc();
         let [peer, local] = [datagram.peer, datagram.local].map(canonical);
         let mut session = Session::new(self.listener.clone(), peer, local, self.worker.next_id());

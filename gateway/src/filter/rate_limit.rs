@@ -1,6 +1,7 @@
 //! Local rate limits: token buckets that all workers share.
 
 mod bucket;
+mod connections;
 mod table;
 
 use std::hash::{Hash, Hasher};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use bucket::{Pace, Taken};
+pub use connections::{ConnectionRates, TooFast};
 use table::BucketTable;
 
 use crate::config::model::{Prefixes, RateKey, RateLimit};

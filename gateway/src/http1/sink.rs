@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Buf, SMALL, SpliceTo, Until};
+use crate::net::{Buf, HANDED_OVER, SMALL, SpliceTo, Until};
 use crate::proto::h1::chunked::{self, LAST_CHUNK};
 use crate::proto::head::Headers;
 use crate::tls::Writer;
@@ -25,12 +25,13 @@ pub struct Sink<'a> {
     held: Buf,
     framing: Framing,
     sent: u64,
+    hands_over: bool,
 }
 
 impl<'a> Sink<'a> {
     /// Nothing is written yet.
     pub fn new(writer: &'a mut Writer) -> Sink<'a> {
-        Sink { writer, held: Buf::default(), framing: Framing::Identity, sent: 0 }
+        Sink { writer, held: Buf::default(), framing: Framing::Identity, sent: 0, hands_over: false }
     }
 
     /// The writing end of a tunnel: what it finishes is our direction of the connection, in order.
@@ -45,6 +46,12 @@ impl<'a> Sink<'a> {
         }
         self.framing = framing;
         self.held.append_with(encode);
+    }
+
+    /// Does not wait until the kernel has taken the end of a small message: the connection stays open, and its next send or
+    /// its end will.
+    pub fn hand_over_end(&mut self) {
+        self.hands_over = true;
     }
 
     /// Payload bytes written, held ones included.
@@ -101,6 +108,11 @@ impl<'a> Sink<'a> {
                 true => out.extend_from_slice(LAST_CHUNK),
                 false => chunked::encode_trailers(trailers, out),
             });
+        }
+        if self.hands_over && (1..=HANDED_OVER).contains(&self.held.len()) {
+            self.writer.send_last(self.held.as_slice(), until).await?;
+            self.held = Buf::default();
+            return Ok(());
         }
         self.flush(until).await?;
         if self.framing == Framing::Tunnel {

@@ -198,6 +198,10 @@ pub enum Refusal {
     ListenerLimit,
     /// The source address has as many connections as it may.
     SourceLimit,
+    /// Connections come faster than the listener takes them.
+    ListenerRate,
+    /// Connections of the source come faster than it may.
+    SourceRate,
     /// An access rule denies the peer's address, or the one that a PROXY header names.
     AccessDenied,
     /// The peer, or the one that a PROXY header names, is banned for a while.
@@ -208,14 +212,23 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in order.
-    pub const ALL: [Refusal; 5] =
-        [Refusal::ListenerLimit, Refusal::SourceLimit, Refusal::AccessDenied, Refusal::Banned, Refusal::ProxyHeader];
+    pub const ALL: [Refusal; 7] = [
+        Refusal::ListenerLimit,
+        Refusal::SourceLimit,
+        Refusal::ListenerRate,
+        Refusal::SourceRate,
+        Refusal::AccessDenied,
+        Refusal::Banned,
+        Refusal::ProxyHeader,
+    ];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Refusal::ListenerLimit => "limit",
             Refusal::SourceLimit => "source_limit",
+            Refusal::ListenerRate => "rate",
+            Refusal::SourceRate => "source_rate",
             Refusal::AccessDenied => "access_denied",
             Refusal::Banned => "banned",
             Refusal::ProxyHeader => "proxy_header",

@@ -37,7 +37,7 @@ pub use buf::{Buf, HEADROOM, LARGE, SMALL, TINY};
 pub use ring::{Probe, RingError, cores, pin_to_core, probe, spawn, start};
 pub use socket::{Transport, bind_reuseport, bound_addr, check_unused, raise_descriptor_limit};
 pub use splice::{SpliceError, SpliceFrom, SpliceTo, splice};
-pub use tcp::{Listener, Reader, Writer, connect};
+pub use tcp::{HANDED_OVER, Listener, Reader, Writer, connect};
 pub use timer::{Deadline, Timers, now_ms, now_ns};
 pub use udp::{DATAGRAM, Datagram, UdpListener, UdpSocket};
 pub use until::{Passed, Until};

@@ -111,6 +111,9 @@ pub(super) enum Then {
     Unknown,
     /// More bytes, at once: what does not fill a segment waits for them (`MSG_MORE`).
     More,
+    /// Nothing, and nobody waits for the completion, so that a send that took a part has to go on by itself
+    /// (`MSG_WAITALL`, Linux 5.19).
+    Nothing,
 }
 
 /// Sends the buffer's content, or the first part of it.
@@ -119,6 +122,7 @@ pub(super) fn send(fd: &Fd, buf: Buf, then: Then) -> Op<Buf> {
     let flags = match then {
         Then::Unknown => libc::MSG_NOSIGNAL,
         Then::More => libc::MSG_NOSIGNAL | libc::MSG_MORE,
+        Then::Nothing => libc::MSG_NOSIGNAL | libc::MSG_WAITALL,
     };
     let entry = opcode::Send::new(fd.entry(), content.as_ptr(), content.len() as u32).flags(flags).build();
     // SAFETY: as for `recv`.

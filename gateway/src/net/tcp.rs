@@ -1,11 +1,13 @@
 //! TCP connections as two halves that keep their operations, and listeners.
 
 use std::cell::Cell;
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use super::buf::{Buf, LARGE, OVERHEAD, SMALL, TINY};
@@ -15,6 +17,10 @@ use super::until::Until;
 
 /// How long a socket that takes no new connections waits for handshakes that are under way: most round trips are shorter.
 const HANDSHAKES_END: Duration = Duration::from_millis(100);
+
+/// The longest message whose end should be [handed over](Writer::send_last) rather than waited for: one that fits a [`TINY`]
+/// buffer, in a TLS record too.
+pub const HANDED_OVER: usize = TINY - 128;
 
 /// Least room a receive is given behind bytes that are there.
 const ROOM: usize = 2 * 1024;
@@ -278,24 +284,62 @@ impl Writer {
         self.send_then(buf, Then::More, until).await
     }
 
+    /// Hands the end of a message to the kernel without waiting until it has been taken: that would wake a task that has
+    /// nothing else to do then. What became of it is found out by the next send. Before the connection is dropped,
+    /// [`Writer::settle`] it: what is in flight then is lost.
+    ///
+    /// What is sent is copied, so that a connection that rests holds no larger buffer than that takes.
+    pub async fn send_last(&mut self, bytes: &[u8], until: &Until<'_>) -> io::Result<()> {
+        self.settle(until).await?;
+        self.pending = Some(op::send(&self.socket.fd, Buf::copy_of(bytes), Then::Nothing));
+        Ok(())
+    }
+
+    /// Waits until the kernel has all that [`Writer::send_last`] was given.
+    pub async fn settle(&mut self, until: &Until<'_>) -> io::Result<()> {
+        let rest = self.sent(until).await?;
+        self.send_rest(rest, Then::Unknown, until).await
+    }
+
+    /// Whether [`Writer::settle`] would neither wait nor fail.
+    pub fn is_settled(&mut self) -> bool {
+        if self.pending.is_none() {
+            return true;
+        }
+        let never = Until::never();
+        let settled = pin!(self.settle(&never)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(settled, Poll::Ready(Ok(())))
+    }
+
     async fn send_then(&mut self, buf: Buf, then: Then, until: &Until<'_>) -> io::Result<()> {
-        let mut rest = buf;
+        self.settle(until).await?;
+        self.send_rest(buf, then, until).await
+    }
+
+    async fn send_rest(&mut self, mut rest: Buf, then: Then, until: &Until<'_>) -> io::Result<()> {
         while !rest.is_empty() {
-            let op = self.pending.insert(op::send(&self.socket.fd, rest, then));
-            let (result, buf) = wait_for(op, until).await?;
-            (self.pending, rest) = (None, buf);
-            match result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    rest.consume(n as usize);
-                    until.progress();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room(until).await?,
-                Err(error) if is_retry(&error) => {}
-                Err(error) => return Err(error),
-            }
+            self.pending = Some(op::send(&self.socket.fd, rest, then));
+            rest = self.sent(until).await?;
         }
         Ok(())
+    }
+
+    /// What the send in flight leaves to be sent.
+    async fn sent(&mut self, until: &Until<'_>) -> io::Result<Buf> {
+        let Some(op) = &mut self.pending else { return Ok(Buf::default()) };
+        let (result, mut rest) = wait_for(op, until).await?;
+        self.pending = None;
+        match result {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                rest.consume(n as usize);
+                until.progress();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room(until).await?,
+            Err(error) if is_retry(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(rest)
     }
 
     /// Waits until the socket takes bytes, or has an error to tell of.

@@ -5,6 +5,7 @@ pub mod client_hello;
 pub mod cookie;
 pub mod date;
 pub mod grpc;
+pub mod grpc_health;
 pub mod h1;
 pub mod h2_meter;
 pub mod head;

@@ -82,6 +82,7 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_HEADER: usize = 16;
 const V2_LOCAL: u8 = 0x20;
 const V2_PROXY: u8 = 0x21;
+const V2_UNSPEC: u8 = 0x00;
 const V2_TCP4: u8 = 0x11;
 const V2_TCP6: u8 = 0x21;
 
@@ -255,6 +256,17 @@ pub fn write_v2(source: SocketAddr, destination: SocketAddr, tlvs: &Tlvs<'_>, ou
     // No more than a few hundred bytes: each field has a limit.
     let length = (out.len() - start - V2_HEADER) as u16;
     out[start + 14..start + V2_HEADER].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Appends a version 1 header for a connection that is the sender's own: `UNKNOWN`.
+pub fn write_v1_own(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"PROXY UNKNOWN\r\n");
+}
+
+/// Appends a version 2 header for a connection that is the sender's own: `LOCAL`.
+pub fn write_v2_own(out: &mut Vec<u8>) {
+    out.extend_from_slice(V2_SIGNATURE);
+    out.extend_from_slice(&[V2_LOCAL, V2_UNSPEC, 0, 0]);
 }
 
 /// Both as IPv4 when they are, else both as IPv6: a header has one family for both.

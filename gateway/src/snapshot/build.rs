@@ -9,7 +9,7 @@ use aws_lc_rs::hmac;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::cluster::{Affinity, SubsetView};
+use super::cluster::{Affinity, CheckTls, SubsetView};
 use super::filters::FilterBuilder;
 use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
@@ -17,12 +17,13 @@ use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView
 use super::{limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
-    AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, Labels, Listener, ListenerId,
-    ListenerProtocol, Subset,
+    AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels, Listener,
+    ListenerId, ListenerProtocol, Subset, UpstreamTls,
 };
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
+use crate::filter::rate_limit::ConnectionRates;
 use crate::metrics::registry::Registry;
 use crate::route::{L4Table, Table};
 
@@ -130,6 +131,7 @@ impl Builder {
             trusted: trusted_proxies(config, listener),
             stats: self.registry.listener(&listener.name),
             open: before.map_or_else(Default::default, |(_, _, view)| view.open.clone()),
+            rates: ConnectionRates::build(&listener.limits, before.map(|(_, _, view)| &view.rates)),
         })
     }
 
@@ -171,6 +173,7 @@ impl Builder {
             .map(|old| (old.address, (old.health.clone(), old.load.clone(), old.answers.clone())))
             .collect();
         let compiled = before.map_or_else(Vec::new, |(_, view)| view.compiled());
+        let check_before = before;
         let before = before.filter(|(old, _)| same_speech(old)).map(|(_, view)| view);
         let known: HashMap<_, _> = before
             .into_iter()
@@ -182,7 +185,8 @@ impl Builder {
         let mut places = Vec::new();
         for (configured, endpoint) in cluster.endpoints.iter().enumerate() {
             for address in addresses(&endpoint.address, resolved) {
-                let server_name = server_name(cluster, endpoint, address)?;
+                let server_name =
+                    cluster.tls.as_ref().map(|tls| server_name(cluster, tls, endpoint, address)).transpose()?;
                 let key = (address, server_name.clone());
                 let id = known.get(&key).copied().unwrap_or_else(|| self.new_endpoint());
                 let new = || (Arc::new(Health::new(flips.clone())), Arc::default(), Arc::default());
@@ -202,6 +206,7 @@ impl Builder {
                 });
             }
         }
+        let check_tls = self.check_tls(cluster, &endpoints, check_before)?;
         let tiers = |places: Vec<Place>| {
             let workers = self.registry.workers();
             Tiers::build(cluster.balance, cluster.panic_threshold, places, workers, compiled.iter().copied())
@@ -225,6 +230,7 @@ impl Builder {
             all: tiers(places),
             endpoints,
             tls,
+            check_tls,
             stats: self.registry.cluster(&cluster.name),
             flips,
             slow_start_ms: cluster.slow_start.as_millis() as u64,
@@ -243,6 +249,27 @@ impl Builder {
             Some(same) => Ok(Some(same)),
             None => tls::client(wanted, cluster.protocol, &self.secrets).map(Some),
         }
+    }
+
+    /// TLS of the cluster's health checks; the settings of the previous generation where they are the same.
+    fn check_tls(
+        &self,
+        cluster: &Cluster,
+        endpoints: &[EndpointView],
+        before: Option<(&Cluster, &ClusterView)>,
+    ) -> Result<Option<CheckTls>, BuildError> {
+        let Some(check) = &cluster.health_check else { return Ok(None) };
+        let Some(wanted) = &check.tls else { return Ok(None) };
+        let same = |old: &HealthCheck| (&old.tls, &old.probe) == (&check.tls, &check.probe);
+        let before = before.filter(|(old, _)| old.health_check.as_ref().is_some_and(same));
+        let config = match before.and_then(|(_, view)| view.check_tls.as_ref()) {
+            Some(old) => old.config.clone(),
+            None => tls::check(wanted, &check.probe, &self.secrets)?,
+        };
+        let name =
+            |view: &EndpointView| server_name(cluster, wanted, &cluster.endpoints[view.configured], view.address);
+        let names = endpoints.iter().map(name).collect::<Result<_, _>>()?;
+        Ok(Some(CheckTls { config, names }))
     }
 
     fn new_endpoint(&mut self) -> EndpointId {
@@ -287,17 +314,17 @@ fn addresses(address: &EndpointAddress, resolved: &Resolved) -> Vec<SocketAddr> 
     }
 }
 
+/// What an endpoint's certificate must be for.
 fn server_name(
     cluster: &Cluster,
+    tls: &UpstreamTls,
     endpoint: &Endpoint,
     address: SocketAddr,
-) -> Result<Option<ServerName<'static>>, BuildError> {
-    let Some(tls) = &cluster.tls else { return Ok(None) };
+) -> Result<ServerName<'static>, BuildError> {
     let name = match (&tls.server_name, &endpoint.address) {
         (Some(name), _) | (None, EndpointAddress::Name(name, _)) => name.clone(),
-        (None, EndpointAddress::Socket(_)) => return Ok(Some(ServerName::from(address.ip()))),
+        (None, EndpointAddress::Socket(_)) => return Ok(ServerName::from(address.ip())),
     };
     ServerName::try_from(name.clone())
-        .map(Some)
         .map_err(|_| BuildError(format!("cluster \"{}\": `{name}` cannot be a TLS server name", cluster.name)))
 }

@@ -19,6 +19,8 @@ pub struct ClusterView {
     pub endpoints: Vec<EndpointView>,
     /// How to speak TLS to them; `None` is cleartext.
     pub tls: Option<Arc<ClientConfig>>,
+    /// How its health checks speak TLS to them; `None` is cleartext.
+    pub check_tls: Option<CheckTls>,
     /// Its counters.
     pub stats: Arc<ClusterStats>,
     pub(super) all: Arc<Tiers>,
@@ -31,6 +33,15 @@ pub struct ClusterView {
     pub(super) affinity: Option<Affinity>,
     /// When its endpoints are left out for their answers.
     pub(super) outliers: Option<OutlierDetection>,
+}
+
+/// TLS of a cluster's health checks.
+#[derive(Clone)]
+pub struct CheckTls {
+    /// The same over generations while the check is.
+    pub config: Arc<ClientConfig>,
+    /// What each endpoint's certificate must be for.
+    pub names: Vec<ServerName<'static>>,
 }
 
 /// A subset of a cluster's endpoints, as a route asks for it.

@@ -1,7 +1,7 @@
 //! Whether an endpoint is well.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts the changes of endpoints' states in a cluster, so that a worker sees with one load that there is something to
 /// look at.
@@ -24,6 +24,8 @@ impl Flips {
 #[derive(Debug)]
 pub struct Health {
     healthy: AtomicBool,
+    /// What was wrong when it became unhealthy. Not for workers.
+    why: Mutex<Option<String>>,
     changes: AtomicU64,
     since_ms: AtomicU64,
     /// When it is taken back, by the clock of [`Ask::now_ms`](super::Ask::now_ms); 0 is that it is not out.
@@ -37,6 +39,7 @@ impl Health {
     pub fn new(flips: Arc<Flips>) -> Health {
         Health {
             healthy: AtomicBool::new(true),
+            why: Mutex::default(),
             changes: AtomicU64::new(0),
             since_ms: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
@@ -101,6 +104,16 @@ impl Health {
             self.flips.add();
         }
         changed
+    }
+
+    /// What the check said that made it unhealthy; `None` when it is not.
+    pub fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what the check said. Only the control thread may.
+    pub fn explain(&self, why: Option<&str>) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why.map(str::to_owned);
     }
 
     /// Since when it is there, or is well again, in milliseconds of the clock that workers ask for [`Ask::now_ms`]; 0 is

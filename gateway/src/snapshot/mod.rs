@@ -24,12 +24,13 @@ use crate::config::model::{ClusterId, Config, L4RouteId, ListenerId, RouteId};
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
 use crate::filter::forwarded::TrustedProxies;
+use crate::filter::rate_limit::ConnectionRates;
 use crate::metrics::registry::{L4RouteStats, ListenerStats, RouteStats};
 use crate::metrics::shard::Refusal;
 use crate::route::{L4Table, Table};
 
 pub use build::{BuildError, Builder, Resolved};
-pub use cluster::{Ask, ClusterView, EndpointId, EndpointView};
+pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
 pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
@@ -116,6 +117,8 @@ pub struct ListenerView {
     pub stats: Arc<ListenerStats>,
     /// Its open connections, over all workers and generations.
     pub open: Arc<OpenConnections>,
+    /// How fast it takes new ones.
+    pub rates: ConnectionRates,
 }
 
 /// Counts a listener's open connections, in all and by source.

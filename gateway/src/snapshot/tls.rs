@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +15,9 @@ use rustls::{
 };
 
 use super::BuildError;
-use crate::config::model::{Certificate, HttpVersions, ListenerTls, TlsVersion, UpstreamProtocol, UpstreamTls};
+use crate::config::model::{
+    Certificate, HealthProbe, HttpVersions, ListenerTls, TlsVersion, UpstreamProtocol, UpstreamTls,
+};
 
 /// What every generation's TLS settings share.
 pub struct Secrets {
@@ -111,6 +114,28 @@ pub(super) fn client(
     protocol: UpstreamProtocol,
     secrets: &Secrets,
 ) -> Result<Arc<ClientConfig>, BuildError> {
+    let mut config = client_config(wanted, secrets)?;
+    config.alpn_protocols = alpn(versions_of(protocol));
+    Ok(Arc::new(config))
+}
+
+/// The settings of a health check. It resumes no session: then the endpoint would not show its certificate.
+pub(super) fn check(
+    wanted: &UpstreamTls,
+    probe: &HealthProbe,
+    secrets: &Secrets,
+) -> Result<Arc<ClientConfig>, BuildError> {
+    let mut config = client_config(wanted, secrets)?;
+    config.alpn_protocols = match probe {
+        HealthProbe::Http { version, .. } => alpn(versions_of(*version)),
+        HealthProbe::Grpc { .. } => alpn(versions_of(UpstreamProtocol::H2)),
+        HealthProbe::Tcp | HealthProbe::Udp { .. } | HealthProbe::Tls => Vec::new(),
+    };
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn client_config(wanted: &UpstreamTls, secrets: &Secrets) -> Result<ClientConfig, BuildError> {
     let builder = ClientConfig::builder_with_provider(secrets.provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?;
@@ -124,13 +149,15 @@ pub(super) fn client(
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AcceptAny(secrets.provider.signature_verification_algorithms))),
     };
-    let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = alpn(match protocol {
+    Ok(builder.with_no_client_auth())
+}
+
+fn versions_of(protocol: UpstreamProtocol) -> HttpVersions {
+    match protocol {
         UpstreamProtocol::H1 => HttpVersions { h1: true, h2: false },
         UpstreamProtocol::H2 => HttpVersions { h1: false, h2: true },
         UpstreamProtocol::Auto => HttpVersions { h1: true, h2: true },
-    });
-    Ok(Arc::new(config))
+    }
 }
 
 /// Protocol names in the order of preference (RFC 9113 §3.2, RFC 7301).

@@ -146,6 +146,16 @@ impl TlsWriter {
         Ok(())
     }
 
+    /// As [`net::Writer::send_last`].
+    pub(super) async fn send_last(&mut self, bytes: &[u8], until: &Until<'_>) -> io::Result<()> {
+        self.tls.borrow_mut().writer().write_all(bytes)?;
+        let last = records(&mut self.tls.borrow_mut())?;
+        if let Some(last) = last {
+            self.raw.send_last(last.as_slice(), until).await?;
+        }
+        flush(&self.tls, &mut self.raw, until).await
+    }
+
     /// Says that nothing more comes. A peer that is gone does not care.
     pub(super) async fn close_notify(&mut self, until: &Until<'_>) {
         self.tls.borrow_mut().send_close_notify();

@@ -143,8 +143,28 @@ impl Writer {
         }
     }
 
-    /// Ends our direction in order (`close_notify` where there is TLS, then FIN); the other stays open.
+    /// Sends the end of a message without waiting; see [`net::Writer::send_last`].
+    pub async fn send_last(&mut self, bytes: &[u8], until: &Until<'_>) -> io::Result<()> {
+        match self {
+            Writer::Plain(writer) => writer.send_last(bytes, until).await,
+            Writer::Tls(writer) => writer.send_last(bytes, until).await,
+        }
+    }
+
+    /// Waits until the kernel has all that was sent; see [`net::Writer::settle`].
+    pub async fn settle(&mut self, until: &Until<'_>) -> io::Result<()> {
+        self.socket_mut().settle(until).await
+    }
+
+    /// Whether the kernel has all that was sent, without a fault.
+    pub fn is_settled(&mut self) -> bool {
+        self.socket_mut().is_settled()
+    }
+
+    /// Ends our direction in order (what is in flight, `close_notify` where there is TLS, then FIN); the other stays open.
     pub async fn finish(&mut self, until: &Until<'_>) {
+        // Whoever is gone does not care.
+        let _ = self.settle(until).await;
         if let Writer::Tls(writer) = self {
             // Boxed, so that a connection without TLS has no room for it.
             Box::pin(writer.close_notify(until)).await;
@@ -170,6 +190,13 @@ impl Writer {
     /// The local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket().local_addr()
+    }
+
+    fn socket_mut(&mut self) -> &mut net::Writer {
+        match self {
+            Writer::Plain(writer) => writer,
+            Writer::Tls(writer) => &mut writer.raw,
+        }
     }
 
     fn socket(&self) -> &net::Writer {

@@ -41,15 +41,19 @@ impl Connection {
         };
         let mut sink = Sink::new(&mut self.writer);
         sink.start(framing, |out| encode::request(head, out));
+        if !websocket {
+            sink.hand_over_end();
+        }
         let (body, keep_alive) = (&mut self.body, &mut self.keep_alive);
         let answer = Answer { reader: &mut self.reader, body, keep_alive, websocket };
         (sink, answer)
     }
 
-    /// Whether it can serve another request: the answer was read to its end, the origin keeps the connection, and it has
-    /// sent nothing since, which would pass for the next answer. The caller knows whether the request was sent whole.
+    /// Whether it can serve another request: the origin has taken all of the last one, its answer was read to its end, it
+    /// keeps the connection, and it has sent nothing since, which would pass for the next answer. The caller knows whether
+    /// there was more of the request.
     pub fn is_reusable(&mut self) -> bool {
-        self.keep_alive && self.body.is_done() && self.reader.is_quiet()
+        self.keep_alive && self.body.is_done() && self.writer.is_settled() && self.reader.is_quiet()
     }
 
     /// Marks it as having served a request.

@@ -122,6 +122,10 @@ fn admit(
             return writer.abort();
         }
     };
+    if let Err(too_fast) = view.rates.enter((!is_proxy).then_some(source), net::now_ns()) {
+        stats.refused.of(too_fast.into()).inc();
+        return writer.abort();
+    }
     let admitted = Admitted::new(worker.clone(), view.stats.clone(), place);
     let accepted = Accepted { reader, writer, peer, local, id: worker.next_id(), admitted };
     downstream::serve(worker.clone(), listener.clone(), accepted);

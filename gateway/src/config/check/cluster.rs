@@ -25,8 +25,9 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
     let hash_on = balance::cluster_rules(raw.hash_on, balance, &mut loader.diagnostics);
     let affinity = raw.affinity_cookie.map(|raw| balance::affinity_cookie(raw.value, &mut loader.diagnostics));
     let prefer = prefer(raw.prefer, endpoints.as_deref(), &mut loader.diagnostics);
-    let plain = tls.is_none() && protocol != UpstreamProtocol::H2;
-    let health_check = raw.health_check.map(|check| health::check(check, plain, &mut loader.diagnostics));
+    let proxy_protocol = raw.proxy_protocol.and_then(|header| header.value.0);
+    let way = health::Way { protocol, tls: tls.as_ref().map(Option::as_ref), proxy_protocol };
+    let health_check = raw.health_check.map(|check| health::check(check, &way, loader));
     Some(Cluster {
         name: raw.name.0?.value.0,
         balance,
@@ -47,7 +48,7 @@ pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> 
         dns_refresh: duration(raw.dns_refresh, Duration::from_secs(5)),
         protocol,
         max_streams: raw.max_streams.map_or(100, |count| count.value.0),
-        proxy_protocol: raw.proxy_protocol.and_then(|header| header.value.0),
+        proxy_protocol,
         tls: match tls {
             Some(tls) => Some(tls?),
             None => None,
@@ -108,7 +109,8 @@ fn prefer(raw: Optional<Map<Name>>, endpoints: Option<&[Endpoint]>, diagnostics:
     Some(labels)
 }
 
-fn check_tls(raw: raw::ClusterTls, loader: &mut Loader<'_>) -> Option<UpstreamTls> {
+/// Checks how TLS is spoken to endpoints, and reads whom to trust.
+pub fn check_tls(raw: raw::ClusterTls, loader: &mut Loader<'_>) -> Option<UpstreamTls> {
     let verify = raw.verify.is_none_or(|verify| verify.value);
     if let (false, Some(ca)) = (verify, &raw.ca) {
         loader.diagnostics.warning(ca.span, "not used: `verify` is off");

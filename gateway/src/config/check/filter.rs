@@ -177,7 +177,8 @@ const REQUESTS_PER_SECOND: u128 = 10_000_000;
 /// How long an empty bucket may take to fill: what is added to the clock then never overflows.
 const FILLS_WITHIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-fn quota(
+/// Checks a token bucket.
+pub fn quota(
     requests: Required<Count<u32, 1, 1_000_000_000>>,
     per: Required<PositiveDuration>,
     burst: Optional<Count<u32, 1, 1_000_000_000>>,
@@ -191,7 +192,7 @@ fn quota(
     };
     let (count, per_ns) = (u128::from(quota.requests), quota.per.as_nanos());
     if count * 1_000_000_000 > REQUESTS_PER_SECOND * per_ns {
-        let message = format!("{count} requests in {} are more than ten million a second", humantime(quota.per));
+        let message = format!("{count} in {} are more than ten million a second", humantime(quota.per));
         diagnostics.error(requests.span, message).help("a limit like that is none: leave it out");
     }
     if u128::from(quota.burst) * per_ns / count > FILLS_WITHIN.as_nanos() {

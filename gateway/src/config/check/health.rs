@@ -2,35 +2,36 @@
 
 use std::time::Duration;
 
+use super::cluster::check_tls;
 use super::duration;
-use crate::config::model::{HealthCheck, HealthProbe};
+use crate::config::decode::Optional;
+use crate::config::load::Loader;
+use crate::config::model::{HealthCheck, HealthProbe, ProxyVersion, UpstreamProtocol, UpstreamTls};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
 use crate::config::value::HealthProtocol;
 
-/// Checks how endpoints are asked. `plain` says whether they speak HTTP/1.1 without TLS.
-pub fn check(raw: At<raw::HealthCheck>, plain: bool, diagnostics: &mut Diagnostics) -> Option<HealthCheck> {
+/// How a cluster's endpoints are spoken to, and so are asked.
+pub struct Way<'a> {
+    /// `protocol`
+    pub protocol: UpstreamProtocol,
+    /// `tls`; `Some(None)` is one with an error, which has been reported.
+    pub tls: Option<Option<&'a UpstreamTls>>,
+    /// `proxy_protocol`
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// Checks how endpoints are asked, and reads whom to trust.
+pub fn check(raw: At<raw::HealthCheck>, way: &Way<'_>, loader: &mut Loader<'_>) -> Option<HealthCheck> {
     let At { value: raw, span } = raw;
-    let At { value: protocol, span: protocol_span } = raw.protocol.0?;
-    if protocol == HealthProtocol::Http && !plain && raw.port.is_none() {
-        let help = "name the `port` of a plain one, or check with `protocol = \"tcp\"`";
-        let message = "HTTP checks are HTTP/1.1 without TLS, and this cluster's endpoints speak something else";
-        diagnostics.error(protocol_span, message).help(help);
-    }
-    let of_udp = [("send", raw.send.as_ref().map(|key| key.span)), ("expect", raw.expect.as_ref().map(|key| key.span))];
-    let of_http = [
-        ("path", raw.path.as_ref().map(|key| key.span)),
-        ("host", raw.host.as_ref().map(|key| key.span)),
-        ("statuses", raw.statuses.as_ref().map(|key| key.span)),
-    ];
-    if protocol != HealthProtocol::Udp {
-        reject(&of_udp, "udp", diagnostics);
-    }
-    if protocol != HealthProtocol::Http {
-        reject(&of_http, "http", diagnostics);
-    }
-    let probe = match protocol {
+    let protocol = raw.protocol.0?;
+    check_keys(&raw, protocol.value, &mut loader.diagnostics);
+    let (tls_span, http) = (raw.tls.as_ref().map(|key| key.span), raw.http);
+    let speaks = matches!(protocol.value, HealthProtocol::Tls | HealthProtocol::Http | HealthProtocol::Grpc);
+    let tls = if speaks { tls(raw.tls, way, loader)? } else { None };
+    let diagnostics = &mut loader.diagnostics;
+    let probe = match protocol.value {
         HealthProtocol::Tcp => HealthProbe::Tcp,
         HealthProtocol::Udp => {
             let Some(send) = raw.send else {
@@ -40,14 +41,29 @@ pub fn check(raw: At<raw::HealthCheck>, plain: bool, diagnostics: &mut Diagnosti
             };
             HealthProbe::Udp { send: send.value.0?.0, expect: raw.expect.map(|expect| expect.value.0) }
         }
+        HealthProtocol::Tls => {
+            if tls.is_none() {
+                let help = "name whom to trust in `tls`, or take the system's authorities with `tls = true`";
+                diagnostics.error(tls_span.unwrap_or(protocol.span), "a TLS check needs `tls`").help(help);
+            }
+            HealthProbe::Tls
+        }
         HealthProtocol::Http => HealthProbe::Http {
+            version: version(http, tls.is_some(), way.protocol, diagnostics),
             path: raw.path.map_or_else(|| "/".to_owned(), |path| path.value.0),
             host: raw.host.map(|host| host.value.0),
             statuses: raw.statuses.map_or(200..=299, |statuses| statuses.value.0),
         },
+        HealthProtocol::Grpc => HealthProbe::Grpc {
+            service: raw.service.map_or_else(String::new, |service| service.value),
+            host: raw.host.map(|host| host.value.0),
+        },
     };
+    let header = raw.proxy_protocol.map_or(way.proxy_protocol, |header| header.value.0);
     Some(HealthCheck {
         probe,
+        tls,
+        proxy_protocol: header.filter(|_| speaks),
         port: raw.port.map(|port| port.value.0),
         interval: duration(raw.interval, Duration::from_secs(5)),
         timeout: duration(raw.timeout, Duration::from_secs(2)),
@@ -56,10 +72,60 @@ pub fn check(raw: At<raw::HealthCheck>, plain: bool, diagnostics: &mut Diagnosti
     })
 }
 
-fn reject(keys: &[(&str, Option<Span>)], protocol: &str, diagnostics: &mut Diagnostics) {
-    for (key, span) in keys {
-        if let Some(span) = span {
-            diagnostics.error(*span, format!("`{key}` is for checks with `protocol = \"{protocol}\"`"));
+/// Reports keys that mean nothing for how the check asks.
+fn check_keys(raw: &raw::HealthCheck, protocol: HealthProtocol, diagnostics: &mut Diagnostics) {
+    use HealthProtocol::{Grpc, Http, Tls, Udp};
+    let of_connection = "\"tls\", \"http\" or \"grpc\"";
+    let keys: [(&str, Option<Span>, &[HealthProtocol], &str); 9] = [
+        ("send", raw.send.as_ref().map(|key| key.span), &[Udp], "\"udp\""),
+        ("expect", raw.expect.as_ref().map(|key| key.span), &[Udp], "\"udp\""),
+        ("tls", raw.tls.as_ref().map(|key| key.span), &[Tls, Http, Grpc], of_connection),
+        ("proxy_protocol", raw.proxy_protocol.map(|key| key.span), &[Tls, Http, Grpc], of_connection),
+        ("http", raw.http.map(|key| key.span), &[Http], "\"http\""),
+        ("path", raw.path.as_ref().map(|key| key.span), &[Http], "\"http\""),
+        ("host", raw.host.as_ref().map(|key| key.span), &[Http, Grpc], "\"http\" or \"grpc\""),
+        ("statuses", raw.statuses.as_ref().map(|key| key.span), &[Http], "\"http\""),
+        ("service", raw.service.as_ref().map(|key| key.span), &[Grpc], "\"grpc\""),
+    ];
+    for (key, span, of, names) in keys {
+        if let Some(span) = span.filter(|_| !of.contains(&protocol)) {
+            diagnostics.error(span, format!("`{key}` is for checks with `protocol = {names}`"));
         }
+    }
+}
+
+/// TLS of the check; `None` when an error was reported.
+fn tls(given: Optional<raw::CheckTls>, way: &Way<'_>, loader: &mut Loader<'_>) -> Option<Option<UpstreamTls>> {
+    let of_cluster = || match way.tls {
+        None => Some(None),
+        Some(tls) => tls.map(|tls| Some(tls.clone())),
+    };
+    match given.map(|given| given.value) {
+        None => of_cluster(),
+        Some(raw::CheckTls::Is(false)) => Some(None),
+        Some(raw::CheckTls::Is(true)) => {
+            of_cluster().map(|tls| tls.or(Some(UpstreamTls { server_name: None, ca_pem: None, verify: true })))
+        }
+        Some(raw::CheckTls::Settings(raw)) => check_tls(raw, loader).map(Some),
+    }
+}
+
+/// Which HTTP an endpoint is asked in. Without TLS nobody chooses: a cluster that lets its endpoints do so is asked in 1.1.
+fn version(
+    given: Optional<UpstreamProtocol>,
+    has_tls: bool,
+    of_cluster: UpstreamProtocol,
+    diagnostics: &mut Diagnostics,
+) -> UpstreamProtocol {
+    match (given, of_cluster) {
+        (Some(key), _) => {
+            if key.value == UpstreamProtocol::Auto && !has_tls {
+                let message = "\"auto\" needs TLS: the endpoint chooses in the handshake";
+                diagnostics.error(key.span, message).help("say \"h1\" or \"h2\"");
+            }
+            key.value
+        }
+        (None, UpstreamProtocol::Auto) if !has_tls => UpstreamProtocol::H1,
+        (None, of_cluster) => of_cluster,
     }
 }

@@ -202,6 +202,10 @@ const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 << 20;
 fn limits(raw: Optional<raw::Limits>, diagnostics: &mut Diagnostics) -> ListenerLimits {
     let default = ListenerLimits::default();
     let Some(At { value: raw, .. }) = raw else { return default };
+    let rate = |raw: Optional<raw::ConnectionRate>, diagnostics: &mut Diagnostics| {
+        // `None` when it is wrong, which has been reported.
+        raw.and_then(|At { value: raw, .. }| filter::quota(raw.connections, raw.per, raw.burst, diagnostics))
+    };
     if let Some(size) = raw.header_bytes.filter(|size| !HEADER_BYTES.contains(&size.value.0)) {
         diagnostics.error(size.span, "out of range: must be between 1KiB and 16MiB");
     }
@@ -210,6 +214,8 @@ fn limits(raw: Optional<raw::Limits>, diagnostics: &mut Diagnostics) -> Listener
         connections_per_source: raw
             .connections_per_source
             .map_or(default.connections_per_source, |count| count.value.0),
+        new_connections: rate(raw.new_connections, diagnostics),
+        new_connections_per_source: rate(raw.new_connections_per_source, diagnostics),
         header_bytes: raw.header_bytes.map_or(default.header_bytes, |size| size.value.0 as u32),
         header_count: raw.header_count.map_or(default.header_count, |count| count.value.0),
         header_timeout: duration(raw.header_timeout, default.header_timeout),

@@ -48,10 +48,10 @@ pub struct RateLimit {
     pub dry_run: bool,
 }
 
-/// How many requests are let through.
+/// How many requests are let through, or new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// `requests`: tokens that come in each `per`.
+    /// `requests`, or `connections`: tokens that come in each `per`.
     pub requests: u32,
     /// `per`
     pub per: Duration,

@@ -1,4 +1,4 @@
-//! What the kernel's side of the gateway is told: `[xdp]`, `[[access]]`, `[[vip]]` and health checks.
+//! What the kernel's side of the gateway is told: `[xdp]`, `[[access]]` and `[[vip]]`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -243,44 +243,4 @@ pub enum VipAffinity {
     Flow,
     /// `"source"`: the source address, so all connections of a client have one endpoint.
     Source,
-}
-
-/// `health_check` of a cluster: asked of each endpoint by the control thread, once however many workers there are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// `protocol` and what it needs.
-    pub probe: HealthProbe,
-    /// `port` to ask, where it is not the endpoint's own.
-    pub port: Option<u16>,
-    /// `interval` between the end of one check and the next, with 10 % jitter. Default 5 s.
-    pub interval: Duration,
-    /// `timeout` of one check. Default 2 s.
-    pub timeout: Duration,
-    /// `healthy`: good checks in a row that make an unhealthy endpoint healthy. Default 2.
-    pub healthy: u32,
-    /// `unhealthy`: failed checks in a row that make a healthy endpoint unhealthy. Default 3.
-    pub unhealthy: u32,
-}
-
-/// `protocol` of a health check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthProbe {
-    /// `"tcp"`: a connection is made.
-    Tcp,
-    /// `"udp"`: `send` is answered, by something that begins with `expect` where that is given.
-    Udp {
-        /// `send`
-        send: Vec<u8>,
-        /// `expect`
-        expect: Option<Vec<u8>>,
-    },
-    /// `"http"`: `GET path` is answered with a status from `statuses`.
-    Http {
-        /// `path`. Default `/`.
-        path: String,
-        /// `host`. Default: the endpoint's.
-        host: Option<String>,
-        /// `statuses`. Default 200 to 299.
-        statuses: RangeInclusive<u16>,
-    },
 }

@@ -145,3 +145,19 @@ fn mirrors_are_read_in_full() {
     let first = Mirror { cluster: ClusterId(0), share: Share(25_000), shadow_host: false, max_active: 3 };
     assert_eq!(read, Some(Mirrors { targets: vec![first, plain], body_bytes: 1 << 20 }));
 }
+
+#[test]
+fn rates_of_new_connections_are_none_unless_said_and_hold_as_many_tokens_as_come() {
+    let limits = |text: &str| {
+        let config =
+            config(&format!("[[listener]]\nname = \"a\"\naddress = \"0.0.0.0:1\"\nprotocol = \"tcp\"\n{text}"));
+        config.listeners[0].limits.clone()
+    };
+    assert_eq!(limits(""), ListenerLimits::default());
+    let given = limits(
+        "[listener.limits]\nnew_connections = { connections = 9, per = \"1s\" }\n\
+         new_connections_per_source = { connections = 2, per = \"1m\", burst = 5 }",
+    );
+    let quota = |requests, seconds, burst| Some(Quota { requests, per: Duration::from_secs(seconds), burst });
+    assert_eq!((given.new_connections, given.new_connections_per_source), (quota(9, 1, 9), quota(2, 60, 5)));
+}

@@ -176,7 +176,7 @@ fn every_example_in_the_schema_is_accepted() {
         ),
         format!(
             "[[cluster]]\nname = \"a\"\nendpoints = []\n[cluster.health_check]\n{}",
-            without(examples("HealthCheck"), &["send", "expect"])
+            without(examples("HealthCheck"), &["send", "expect", "service"])
         ),
         format!("[[access]]\n{}", examples("Access")),
         format!("[[certificate]]\n{}", examples("Certificate")),
@@ -432,11 +432,24 @@ fn vips_and_their_clusters_are_read_in_full() {
     let [a, b, c] = &config.clusters[..] else { panic!() };
     assert_eq!(a.endpoints.iter().map(|endpoint| endpoint.drain).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(a.slow_start, seconds(30));
-    let check =
-        |probe| HealthCheck { probe, port: None, interval: seconds(5), timeout: seconds(2), healthy: 2, unhealthy: 3 };
+    let check = |probe| HealthCheck {
+        probe,
+        tls: None,
+        proxy_protocol: None,
+        port: None,
+        interval: seconds(5),
+        timeout: seconds(2),
+        healthy: 2,
+        unhealthy: 3,
+    };
     let udp = check(HealthProbe::Udp { send: vec![0, 0xff], expect: Some(b"ok".to_vec()) });
     assert_eq!(a.health_check, Some(HealthCheck { port: Some(54), healthy: 1, unhealthy: 9, ..udp }));
-    let http = check(HealthProbe::Http { path: "/up".into(), host: Some("b:80".into()), statuses: 204..=204 });
+    let http = check(HealthProbe::Http {
+        version: UpstreamProtocol::H1,
+        path: "/up".into(),
+        host: Some("b:80".into()),
+        statuses: 204..=204,
+    });
     assert_eq!(b.health_check, Some(HealthCheck { interval: seconds(1), timeout: seconds(9), ..http }));
     assert_eq!(c.health_check, Some(check(HealthProbe::Tcp)));
 }

@@ -5,6 +5,7 @@ mod files;
 mod filters;
 mod global_limits;
 mod good;
+mod health;
 mod limits;
 mod numbers;
 mod robust;

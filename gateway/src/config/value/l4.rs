@@ -115,14 +115,20 @@ pub enum HealthProtocol {
     Tcp,
     /// By a datagram.
     Udp,
+    /// By a TLS handshake.
+    Tls,
     /// By a GET.
     Http,
+    /// By gRPC's health service.
+    Grpc,
 }
 
 keywords!(HealthProtocol {
     "tcp" => HealthProtocol::Tcp,
     "udp" => HealthProtocol::Udp,
+    "tls" => HealthProtocol::Tls,
     "http" => HealthProtocol::Http,
+    "grpc" => HealthProtocol::Grpc,
 });
 
 keywords!(VipProtocol { "tcp" => VipProtocol::Tcp, "udp" => VipProtocol::Udp });

@@ -152,6 +152,11 @@ fn percent(Share(millionths): Share) -> f64 {
     f64::from(millionths) / 10_000.0
 }
 
+/// `new_connections` of a listener.
+pub fn view_connection_rate(Quota { requests, per, burst }: &Quota) -> Value {
+    json!({ "connections": requests, "per": duration(*per), "burst": burst })
+}
+
 fn view_quota(Quota { requests, per, burst }: &Quota) -> Value {
     json!({ "requests": requests, "per": duration(*per), "burst": burst })
 }

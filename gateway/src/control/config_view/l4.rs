@@ -81,31 +81,3 @@ pub fn view_vip(vip: &Vip, config: &Config) -> Value {
         "drain": drain,
     })
 }
-
-pub fn view_health_check(check: &HealthCheck) -> Value {
-    let HealthCheck { probe, port, interval, timeout, healthy, unhealthy } = check;
-    let payload = |bytes: &[u8]| format!("hex:{}", data_encoding::HEXLOWER.encode(bytes));
-    let mut view = json!({
-        "protocol": "tcp",
-        "port": port,
-        "interval": duration(*interval),
-        "timeout": duration(*timeout),
-        "healthy": healthy,
-        "unhealthy": unhealthy,
-    });
-    match probe {
-        HealthProbe::Tcp => {}
-        HealthProbe::Udp { send, expect } => {
-            view["protocol"] = "udp".into();
-            view["send"] = payload(send).into();
-            view["expect"] = expect.as_deref().map(payload).into();
-        }
-        HealthProbe::Http { path, host, statuses } => {
-            view["protocol"] = "http".into();
-            view["path"] = path.as_str().into();
-            view["host"] = host.as_deref().into();
-            view["statuses"] = format!("{}-{}", statuses.start(), statuses.end()).into();
-        }
-    }
-    view
-}

@@ -2,32 +2,91 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio_rustls::TlsConnector;
 
-use crate::config::model::{HealthProbe, VipProtocol};
+use super::{Question, get, grpc};
+use crate::config::model::{HealthProbe, ProxyVersion, VipProtocol};
+use crate::proto::proxy_protocol;
 use crate::xdp::ProbeWay;
 
-/// Longest answer head that is read: as much as the gateway takes of an origin's.
-const HEAD_BYTES: usize = 64 << 10;
+/// A connection to an endpoint, over which it can be asked.
+pub struct Connection {
+    /// Its bytes, in the clear on this side.
+    pub io: Box<dyn Io>,
+    /// Whether there is TLS below.
+    pub is_tls: bool,
+    /// The protocol that its handshake settled (ALPN).
+    pub alpn: Option<Vec<u8>>,
+}
 
-/// More header fields than an answer to a health check has.
-const FIELDS: usize = 128;
+/// Bytes both ways.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
-/// Asks; the error says what went wrong. `host` is for HTTP where the probe names none. `way` is the one to the virtual
-/// address that the endpoint is asked at, in place of its own.
-pub async fn probe(probe: &HealthProbe, address: SocketAddr, host: &str, way: Option<&ProbeWay>) -> Result<(), String> {
-    match probe {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Asks; the error says what went wrong. `way` is the one to the virtual address that the endpoint is asked at, in place of
+/// its own.
+pub async fn probe(question: &Question, way: Option<&ProbeWay>) -> Result<(), String> {
+    let address = question.address;
+    match &question.check.probe {
         HealthProbe::Tcp => connect(address, way).await.map(drop),
         HealthProbe::Udp { send, expect } => udp(address, send, expect.as_deref(), way).await,
-        HealthProbe::Http { path, host: given, statuses } => {
-            http(address, path, given.as_deref().unwrap_or(host), statuses, way).await
+        HealthProbe::Tls => {
+            let mut connection = open(question, way).await?;
+            // The handshake was all; whether the endpoint hears the goodbye does not matter.
+            let _ = connection.io.shutdown().now_or_never();
+            Ok(())
+        }
+        HealthProbe::Http { version, path, host, statuses } => {
+            let host = host.as_deref().unwrap_or(&question.host);
+            let status = get::status(open(question, way).await?, *version, host, path);
+            match status.await.map_err(|why| format!("no answer of HTTP from {address}: {why}"))? {
+                status if statuses.contains(&status) => Ok(()),
+                status => Err(format!("{address} answers {path} with {status}")),
+            }
+        }
+        HealthProbe::Grpc { service, host } => {
+            let host = host.as_deref().unwrap_or(&question.host);
+            grpc::check(open(question, way).await?, host, service).await.map_err(|unwell| match unwell {
+                grpc::Unwell::NoAnswer(why) => format!("no answer of gRPC from {address}: {why}"),
+                grpc::Unwell::Says(what) => format!("{address} answers the gRPC health check with {what}"),
+            })
         }
     }
+}
+
+/// Connects, sends the PROXY header, and shakes hands: what the check wants of these.
+async fn open(question: &Question, way: Option<&ProbeWay>) -> Result<Connection, String> {
+    let address = question.address;
+    let mut stream = connect(address, way).await?;
+    // What is small and late, as in the handshake of HTTP/2, must not wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let header = own_proxy_header(question.check.proxy_protocol);
+    stream.write_all(&header).await.map_err(|error| format!("no PROXY header for {address}: {error}"))?;
+    let Some(tls) = &question.tls else {
+        return Ok(Connection { io: Box::new(stream), is_tls: false, alpn: None });
+    };
+    let shaken = TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), stream).await;
+    let stream = shaken.map_err(|error| format!("no TLS with {address}: {error}"))?;
+    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    Ok(Connection { io: Box::new(stream), is_tls: true, alpn })
+}
+
+/// The header that says that nobody else's connection is passed on.
+fn own_proxy_header(version: Option<ProxyVersion>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match version {
+        None => {}
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1_own(&mut out),
+        Some(ProxyVersion::V2) => proxy_protocol::write_v2_own(&mut out),
+    }
+    out
 }
 
 async fn connect(address: SocketAddr, way: Option<&ProbeWay>) -> Result<TcpStream, String> {
@@ -92,57 +151,5 @@ async fn udp(address: SocketAddr, send: &[u8], expect: Option<&[u8]>, way: Optio
             Err(format!("the answer of {address} does not begin with `expect`"))
         }
         _ => Ok(()),
-    }
-}
-
-async fn http(
-    address: SocketAddr,
-    path: &str,
-    host: &str,
-    statuses: &RangeInclusive<u16>,
-    way: Option<&ProbeWay>,
-) -> Result<(), String> {
-    let mut stream = connect(address, way).await?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: gateway-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
-    );
-    let status = async {
-        stream.write_all(request.as_bytes()).await?;
-        read_status(&mut stream).await
-    };
-    match status.await {
-        Ok(status) if statuses.contains(&status) => Ok(()),
-        Ok(status) => Err(format!("{address} answers {path} with {status}")),
-        Err(error) => Err(format!("no answer of HTTP from {address}: {error}")),
-    }
-}
-
-/// The status of the final answer; interim ones (1xx, RFC 9110 section 15.2) are passed over. The body is not read.
-async fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
-    let mut buffer = Vec::with_capacity(4096);
-    loop {
-        while let Some((status, length)) = parse(&buffer)? {
-            if status >= 200 {
-                return Ok(status);
-            }
-            buffer.drain(..length);
-        }
-        if buffer.len() > HEAD_BYTES {
-            return Err(io::Error::other("its head does not end"));
-        }
-        if stream.read_buf(&mut buffer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-/// The status and length of a head; `None` when it is not complete.
-fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => Ok(response.code.map(|status| (status, length))),
-        Ok(httparse::Status::Partial) => Ok(None),
-        Err(error) => Err(io::Error::other(error)),
     }
 }

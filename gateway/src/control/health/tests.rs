@@ -1,3 +1,5 @@
+mod spoken;
+
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +8,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::model::HealthProbe;
+use crate::config::model::{HealthProbe, UpstreamProtocol};
 use crate::control::source::DiskFiles;
 use crate::metrics::registry::Registry;
 use crate::snapshot::{Builder, Resolved};
@@ -40,15 +42,24 @@ fn jitter_is_a_tenth_either_way() {
 
 fn check(probe: HealthProbe) -> HealthCheck {
     let timeout = Duration::from_millis(300);
-    HealthCheck { probe, port: None, interval: Duration::from_millis(1), timeout, healthy: 1, unhealthy: 1 }
+    HealthCheck {
+        probe,
+        tls: None,
+        proxy_protocol: None,
+        port: None,
+        interval: Duration::from_millis(1),
+        timeout,
+        healthy: 1,
+        unhealthy: 1,
+    }
 }
 
 async fn asked(probe: HealthProbe, address: SocketAddr) -> Result<(), String> {
-    ask(&Question { check: check(probe), host: "origin.test:80".into(), address, ways: Vec::new() }).await
+    ask(&Question { check: check(probe), host: "origin.test:80".into(), address, tls: None, ways: Vec::new() }).await
 }
 
 fn http(path: &str) -> HealthProbe {
-    HealthProbe::Http { path: path.into(), host: None, statuses: 200..=299 }
+    HealthProbe::Http { version: UpstreamProtocol::H1, path: path.into(), host: None, statuses: 200..=299 }
 }
 
 /// Answers each connection with the bytes, after a request of which it gives the head.

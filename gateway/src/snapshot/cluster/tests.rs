@@ -34,6 +34,7 @@ fn cluster(endpoints: &str, balance: Balance) -> ClusterView {
     ClusterView {
         endpoints: views,
         tls: None,
+        check_tls: None,
         stats: Arc::new(ClusterStats::new(1)),
         all: Tiers::build(balance, 50, places, 1, [].iter()),
         subsets: Vec::new(),

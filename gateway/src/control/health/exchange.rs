@@ -1,0 +1,69 @@
+//! One request over HTTP/2, on a connection of its own.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::RecvStream;
+use h2::client::{Builder, SendRequest};
+use http::{Request, Response, Uri};
+
+use super::probe::Io;
+
+/// Why a request is not sent after a TLS handshake that settled something else.
+pub const NOT_H2: &str = "it does not speak HTTP/2 (ALPN)";
+
+/// Longest head, or trailers, of an answer: as much as the gateway takes of an origin's.
+const HEAD_BYTES: u32 = 64 << 10;
+
+/// Where a request goes.
+pub fn uri(is_tls: bool, host: &str, path: &str) -> Result<Uri, String> {
+    let scheme = if is_tls { "https" } else { "http" };
+    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(path).build();
+    uri.map_err(|error| format!("host \"{host}\", path \"{path}\": {error}"))
+}
+
+/// Sends a request with its body, which may be empty, and has the answer read.
+pub async fn exchange<T>(
+    io: Box<dyn Io>,
+    request: Request<()>,
+    body: Bytes,
+    read: impl AsyncFnOnce(Response<RecvStream>) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut builder = Builder::new();
+    builder.max_header_list_size(HEAD_BYTES).enable_push(false);
+    let (sender, connection) = builder.handshake(io).await.map_err(text)?;
+    let mut connection = pin!(connection);
+    let mut asked = pin!(ask(sender, request, body, read));
+    let result = tokio::select! {
+        biased;
+        result = &mut asked => result,
+        // What came before the end may be all there is to the answer; else the request knows about the end.
+        _ = &mut connection => return asked.await,
+    };
+    // Nothing refers to it any more, so it says GOAWAY; whether the endpoint hears that does not matter.
+    let _ = connection.now_or_never();
+    result
+}
+
+async fn ask<T>(
+    sender: SendRequest<Bytes>,
+    request: Request<()>,
+    body: Bytes,
+    read: impl AsyncFnOnce(Response<RecvStream>) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut sender = sender.ready().await.map_err(text)?;
+    let (answer, mut stream) = sender.send_request(request, body.is_empty()).map_err(text)?;
+    // Else the connection would wait for a next request.
+    drop(sender);
+    if !body.is_empty() {
+        // Small enough for the window that every stream begins with.
+        stream.send_data(body, true).map_err(text)?;
+    }
+    read(answer.await.map_err(text)?).await
+}
+
+/// An error in words.
+pub fn text(error: h2::Error) -> String {
+    error.to_string()
+}
