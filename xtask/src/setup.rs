@@ -145,6 +145,8 @@ struct Server {
 const SERVERS: &[Server] = &[
     Server { program: "nginx", packages: &["nginx", "nginx-core", "nginx-light"] },
     Server { program: "haproxy", packages: &["haproxy"] },
+    // The program is a link in the first to a file in the second.
+    Server { program: "redis-server", packages: &["redis-server", "redis-tools"] },
 ];
 
 fn unpack(server: &Server) -> Result<()> {

@@ -57,25 +57,47 @@ impl<'a> Loader<'a> {
     /// The bytes of a file named in the configuration.
     pub fn bytes(&mut self, path: &At<FilePath>) -> Option<Arc<[u8]>> {
         let resolved = self.diagnostics.sources.resolve(&path.value.0, path.span);
-        self.read.push(resolved.clone());
-        match self.files.read(&resolved) {
-            Ok(bytes) => Some(bytes.into()),
-            Err(error) => {
-                let message = format!("cannot read {}: {error}", resolved.display());
-                self.diagnostics.error(path.span, message);
+        self.bytes_at(&resolved, path.span)
+    }
+
+    /// A text file named in the configuration.
+    pub fn text(&mut self, path: &At<FilePath>) -> Option<SourceId> {
+        let resolved = self.diagnostics.sources.resolve(&path.value.0, path.span);
+        self.text_at(&resolved, path.span)
+    }
+
+    /// A text file that a pattern at `named` stands for.
+    pub fn text_at(&mut self, path: &Path, named: Span) -> Option<SourceId> {
+        let bytes = self.bytes_at(path, named)?;
+        match text(&bytes) {
+            Ok(text) => Some(self.diagnostics.sources.add(path, text.to_owned())),
+            Err(reason) => {
+                self.diagnostics.error(named, format!("{}: {reason}", path.display()));
                 None
             }
         }
     }
 
-    /// A text file named in the configuration.
-    pub fn text(&mut self, path: &At<FilePath>) -> Option<SourceId> {
-        let bytes = self.bytes(path)?;
-        let resolved = self.diagnostics.sources.resolve(&path.value.0, path.span);
-        match text(&bytes) {
-            Ok(text) => Some(self.diagnostics.sources.add(&resolved, text.to_owned())),
-            Err(reason) => {
-                self.diagnostics.error(path.span, format!("{}: {reason}", resolved.display()));
+    /// The files that a pattern stands for. Those that come later are a reason to load again, where the pattern's
+    /// directory has none of its own.
+    pub fn glob(&mut self, pattern: &At<FilePath>) -> Option<Vec<PathBuf>> {
+        let resolved = self.diagnostics.sources.resolve(&pattern.value.0, pattern.span);
+        let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
+        if !is_pattern(&resolved) {
+            return Some(vec![resolved]);
+        }
+        if let Some(directory) = resolved.parent().filter(|directory| !is_pattern(directory)) {
+            self.read.push(directory.to_path_buf());
+        }
+        self.matching(&resolved, pattern.span)
+    }
+
+    fn bytes_at(&mut self, path: &Path, named: Span) -> Option<Arc<[u8]>> {
+        self.read.push(path.to_path_buf());
+        match self.files.read(path) {
+            Ok(bytes) => Some(bytes.into()),
+            Err(error) => {
+                self.diagnostics.error(named, format!("cannot read {}: {error}", path.display()));
                 None
             }
         }
@@ -137,18 +159,25 @@ impl<'a> Loader<'a> {
     /// The files an `include` pattern stands for, without those that must not be read.
     fn matches(&mut self, pattern: &At<FilePath>) -> Vec<PathBuf> {
         let resolved = self.diagnostics.sources.resolve(&pattern.value.0, pattern.span);
-        let mut paths = match self.files.glob(&resolved) {
-            Ok(paths) => paths,
-            Err(error) => {
-                self.diagnostics.error(pattern.span, format!("cannot include {}: {error}", resolved.display()));
-                return Vec::new();
-            }
-        };
-        if paths.is_empty() {
-            self.diagnostics.warning(pattern.span, format!("no file matches {}", resolved.display()));
-        }
+        let mut paths = self.matching(&resolved, pattern.span).unwrap_or_default();
         paths.retain(|path| self.may_include(path, pattern.span));
         paths
+    }
+
+    /// The files that match, with a warning when there is none; `None` when they cannot be listed.
+    fn matching(&mut self, pattern: &Path, named: Span) -> Option<Vec<PathBuf>> {
+        match self.files.glob(pattern) {
+            Ok(paths) => {
+                if paths.is_empty() {
+                    self.diagnostics.warning(named, format!("no file matches {}", pattern.display()));
+                }
+                Some(paths)
+            }
+            Err(error) => {
+                self.diagnostics.error(named, format!("cannot include {}: {error}", pattern.display()));
+                None
+            }
+        }
     }
 
     fn may_include(&mut self, path: &Path, span: Span) -> bool {
@@ -204,6 +233,7 @@ fn merge(into: &mut File, from: File, diagnostics: &mut Diagnostics) {
     into.certificate.extend(from.certificate);
     into.listener.extend(from.listener);
     into.cluster.extend(from.cluster);
+    into.limits.extend(from.limits);
     into.route.extend(from.route);
     into.l4_route.extend(from.l4_route);
 }

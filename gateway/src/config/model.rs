@@ -10,6 +10,7 @@ mod filter;
 mod global_limit;
 mod health;
 mod l4;
+mod limits;
 mod mirror;
 mod outlier;
 mod retry;
@@ -31,6 +32,7 @@ pub use filter::*;
 pub use global_limit::*;
 pub use health::*;
 pub use l4::*;
+pub use limits::*;
 pub use mirror::*;
 pub use outlier::*;
 pub use retry::*;
@@ -56,6 +58,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Clusters; a [`ClusterId`] is an index into this.
     pub clusters: Vec<Cluster>,
+    /// Rules that judge descriptors; a [`LimitSetId`] is an index into this.
+    pub limits: Vec<LimitSet>,
     /// Routes; a [`RouteId`] is an index into this. The order of the file is the last tie-break.
     pub routes: Vec<Route>,
     /// Routes of connections and datagrams; an [`L4RouteId`] is an index into this, and the first that matches is taken.
@@ -83,6 +87,8 @@ ids! {
     ListenerId
     /// Index into [`Config::clusters`].
     ClusterId
+    /// Index into [`Config::limits`].
+    LimitSetId
     /// Index into [`Config::routes`].
     RouteId
     /// Index into [`Config::l4_routes`].
@@ -495,6 +501,8 @@ pub enum Action {
     Redirect(Redirect),
     /// `respond`: answer from here.
     Respond(Respond),
+    /// `rate_limit_service`: judge the descriptors that another proxy asks about.
+    RateLimitService(LimitSetId),
 }
 
 /// Pass the request to a cluster.

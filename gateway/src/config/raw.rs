@@ -11,6 +11,7 @@ mod filter;
 mod global_limit;
 mod health;
 mod l4;
+mod limits;
 mod outlier;
 mod route;
 
@@ -20,6 +21,7 @@ pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
+pub use limits::{LimitSet, RedisStore};
 pub use outlier::OutlierDetection;
 pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
@@ -67,6 +69,9 @@ pub struct File {
     /// Endpoints that serve the same thing.
     #[schemars(default)]
     pub cluster: List<Cluster>,
+    /// Rules that judge descriptors on this box: for the rate limit service that a route makes of it.
+    #[schemars(default)]
+    pub limits: List<LimitSet>,
     /// Which requests go where. Of the routes that match, the most specific one is taken, in the order of the
     /// Kubernetes Gateway API: by host, path, method, headers, query parameters, then addresses; then the first in the
     /// file.

@@ -8,6 +8,7 @@ mod breaker;
 mod filter;
 mod health;
 mod l4;
+mod limits;
 mod outlier;
 mod retry;
 
@@ -25,8 +26,20 @@ const REDACTED: &str = "[redacted]";
 
 /// The configuration, in the words of the file where it has them.
 pub fn view(config: &Config) -> Value {
-    let Config { gateway, admin, access_log, xdp, access, vips, certificates, listeners, clusters, routes, l4_routes } =
-        config;
+    let Config {
+        gateway,
+        admin,
+        access_log,
+        xdp,
+        access,
+        vips,
+        certificates,
+        listeners,
+        clusters,
+        limits,
+        routes,
+        l4_routes,
+    } = config;
     json!({
         "gateway": view_gateway(gateway),
         "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
@@ -37,6 +50,7 @@ pub fn view(config: &Config) -> Value {
         "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
+        "limits": limits.iter().map(limits::view).collect::<Vec<_>>(),
         "route": routes.iter().map(|route| view_route(route, config)).collect::<Vec<_>>(),
         "l4_route": l4_routes.iter().map(|route| view_l4_route(route, config)).collect::<Vec<_>>(),
     })
@@ -233,12 +247,8 @@ fn view_cluster(cluster: &Cluster) -> Value {
 }
 
 fn view_endpoint(Endpoint { address, weight, drain, priority, labels }: &Endpoint) -> Value {
-    let address = match address {
-        EndpointAddress::Socket(address) => address.to_string(),
-        EndpointAddress::Name(name, port) => format!("{name}:{port}"),
-    };
     json!({
-        "address": address,
+        "address": address.to_string(),
         "weight": weight,
         "drain": drain,
         "priority": priority,
@@ -380,6 +390,7 @@ fn view_action(action: &Action, config: &Config) -> (&'static str, Value) {
         Action::Respond(Respond { status, body, content_type }) => {
             ("respond", json!({ "status": status, "body": body, "content_type": content_type }))
         }
+        Action::RateLimitService(id) => ("rate_limit_service", json!(config.limits[id.index()].name)),
     }
 }
 
@@ -490,6 +501,20 @@ mod tests {
                 outlier_detection: None,
                 slow_start: Duration::ZERO,
             }],
+            limits: vec![LimitSet {
+                name: "shared".into(),
+                domains: vec![],
+                max_counters: 100,
+                shadow_mode: false,
+                redis: Some(RedisStore {
+                    address: EndpointAddress::Name("redis.test".into(), 6379),
+                    username: None,
+                    password: Some("hunter2".into()),
+                    database: 0,
+                    prefix: "gateway".into(),
+                    interval: Duration::from_millis(100),
+                }),
+            }],
             routes: vec![Route {
                 name: "v1".into(),
                 listeners: vec![ListenerId(0)],
@@ -544,6 +569,7 @@ mod tests {
         assert_eq!(view["route"][0]["forward"]["subset_fallback"], "any");
         assert_eq!(view["cluster"][0]["hash_on"], json!([{ "source_ip": true, "terminal": false }]));
         assert_eq!(view["cluster"][0]["affinity_cookie"]["name"], "server");
+        assert_eq!(view["limits"][0]["redis"]["address"], "redis.test:6379");
         assert_eq!(view["route"][0]["websocket"], json!(false));
         assert_eq!(view["cluster"][0]["connect_timeout"], "1s 500ms");
         assert_eq!(view["cluster"][0]["proxy_protocol"], "off");

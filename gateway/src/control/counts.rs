@@ -1,9 +1,11 @@
 //! What the metrics page says of the endpoints and of the kernel's side. What cannot be read is left out.
 
-use crate::config::model::Cluster;
-use crate::metrics::render::{EndpointHealth, FlowTableCounts, VipCounts, VipEndpointCounts};
+use std::time::SystemTime;
+
+use crate::config::model::{Cluster, LimitSet};
+use crate::metrics::render::{EndpointHealth, FlowTableCounts, LimitSetCounts, VipCounts, VipEndpointCounts};
 use crate::net::{now_ms, now_ns};
-use crate::snapshot::{ClusterView, Snapshot};
+use crate::snapshot::{ClusterView, LimitsView, Snapshot};
 use crate::xdp::{self, BackendStats, FlowState, FlowTableUse, ServiceStats, Xdp};
 
 pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
@@ -26,6 +28,17 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
 pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {
     let now = now_ns();
     snapshot.rate_limits().filter_map(|limit| Some((limit.settings.name.clone(), limit.limiter.keys(now)?))).collect()
+}
+
+pub fn limit_sets(snapshot: &Snapshot) -> Vec<LimitSetCounts> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let sets = snapshot.config.limits.iter().zip(&snapshot.limits);
+    let counts = |(set, view): (&LimitSet, &LimitsView)| LimitSetCounts {
+        name: set.name.clone(),
+        counters: view.limits.counters().live(now.as_secs()),
+        is_redis_up: set.redis.as_ref().map(|_| view.stats.of_control().redis_up.get() == 1),
+    };
+    sets.map(counts).collect()
 }
 
 pub fn faults_active(snapshot: &Snapshot) -> Vec<(String, u32)> {

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::health::Checks;
+use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
@@ -147,6 +148,7 @@ pub struct Gateway {
     resolved: Resolved,
     checks: Checks,
     outliers: Outliers,
+    exchanges: Exchanges,
     /// The kernel's tables may not be what the running configuration says: a refused one is partly in them.
     in_doubt: bool,
     log: Option<LogWriter>,
@@ -185,6 +187,7 @@ impl Gateway {
             resolved: Resolved::new(),
             checks: Checks::default(),
             outliers: Outliers::default(),
+            exchanges: Exchanges::default(),
             in_doubt: false,
             log: None,
             watched: Vec::new(),
@@ -487,6 +490,7 @@ impl Gateway {
         let ways: Vec<Vec<ProbeWay>> = asked.iter().map(|vips| vips.iter().filter_map(way).collect()).collect();
         self.checks.follow(snapshot, &ways);
         self.outliers.follow(snapshot);
+        self.exchanges.follow(snapshot);
     }
 
     fn sync_services(&self, snapshot: &Snapshot) -> Result<(), ReloadError> {

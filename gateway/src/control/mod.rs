@@ -8,6 +8,7 @@ mod drop_log;
 mod endpoints_view;
 pub mod gateway;
 pub mod health;
+mod limits;
 mod lists_view;
 pub mod log_writer;
 pub mod notify;

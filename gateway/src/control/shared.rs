@@ -55,6 +55,7 @@ impl Shared {
             xdp_drop_log: state.xdp.as_ref().and_then(counts::xdp_drop_log),
             bans: self.bans.count() as u64,
             breakers: state.current.as_deref().map(counts::breakers).unwrap_or_default(),
+            limit_sets: state.current.as_deref().map(counts::limit_sets).unwrap_or_default(),
             faults_active: state.current.as_deref().map(counts::faults_active).unwrap_or_default(),
             rate_limit_keys: state.current.as_deref().map(counts::rate_limit_keys).unwrap_or_default(),
         }

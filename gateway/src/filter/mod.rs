@@ -7,4 +7,5 @@ pub mod fault;
 pub mod forwarded;
 pub mod global_limit;
 pub mod headers;
+pub mod limits;
 pub mod rate_limit;

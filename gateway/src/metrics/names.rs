@@ -135,6 +135,20 @@ families! {
         "Keys of a rate limit whose buckets are not full."
     RATE_LIMIT_EVICTIONS = Counter "gateway_rate_limit_evictions_total" ["limit"]
         "Buckets that were forgotten before they were full, because there were too many keys."
+    LIMITS_DESCRIPTORS = Counter "gateway_limits_descriptors_total" ["rule", "result"]
+        "Descriptors that a rule of a set of limits judged: within, over, or shadowed where it only counts; a rule shows once it has judged one."
+    LIMITS_COUNTERS = Gauge "gateway_limits_counters" ["limits"]
+        "Counters of a set of limits whose windows are not over."
+    LIMITS_EVICTIONS = Counter "gateway_limits_evictions_total" ["limits"]
+        "Counters that were forgotten before their windows were over, because there were too many."
+    LIMITS_REDIS_UP = Gauge "gateway_limits_redis_up" ["limits"]
+        "1 when the last exchange with Redis succeeded, else 0."
+    LIMITS_REDIS_EXCHANGES = Counter "gateway_limits_redis_exchanges_total" ["limits", "result"]
+        "Exchanges with Redis, by result."
+    LIMITS_REDIS_TOLD = Counter "gateway_limits_redis_counters_told_total" ["limits"]
+        "Counters whose numbers were written to Redis, each time."
+    LIMITS_REDIS_UNSHARED = Counter "gateway_limits_redis_counters_unshared_total" ["limits"]
+        "Counters that Redis does not hear of, because too many were opened at once."
     GLOBAL_RATE_LIMIT_REQUESTS = Counter "gateway_global_rate_limit_requests_total" ["limit", "result"]
         "Requests about which a rate limit service was asked: ok, over_limit, or error when nobody could tell."
     GLOBAL_RATE_LIMIT_ALLOWED = Counter "gateway_global_rate_limit_failure_mode_allowed_total" ["limit"]

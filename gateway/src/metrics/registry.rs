@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    BreakerShard, ClusterShard, FaultShard, GlobalRateLimitShard, L4Shard, ListenerShard, MirrorShard, RateLimitShard,
-    RouteShard, Sharded, WorkerShard,
+    BreakerShard, ClusterShard, FaultShard, GlobalRateLimitShard, L4Shard, LimitRuleShard, LimitSetShard, ListenerShard,
+    MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
 };
 
 /// A listener's counters.
@@ -22,6 +22,10 @@ pub type L4RouteStats = Sharded<L4Shard>;
 pub type ClusterStats = Sharded<ClusterShard>;
 /// A rate limit's counters.
 pub type RateLimitStats = Sharded<RateLimitShard>;
+/// The counters of a set of limits.
+pub type LimitSetStats = Sharded<LimitSetShard>;
+/// The counters of a rule of a set of limits.
+pub type LimitRuleStats = Sharded<LimitRuleShard>;
 /// A global rate limit's counters.
 pub type GlobalRateLimitStats = Sharded<GlobalRateLimitShard>;
 /// A fault's counters.
@@ -43,6 +47,8 @@ pub struct Registry {
     l4_routes: ByName<L4Shard>,
     clusters: ByName<ClusterShard>,
     rate_limits: ByName<RateLimitShard>,
+    limit_sets: ByName<LimitSetShard>,
+    limit_rules: ByName<LimitRuleShard>,
     global_rate_limits: ByName<GlobalRateLimitShard>,
     faults: ByName<FaultShard>,
     mirrors: ByName<MirrorShard>,
@@ -60,6 +66,8 @@ impl Registry {
             l4_routes: ByName::default(),
             clusters: ByName::default(),
             rate_limits: ByName::default(),
+            limit_sets: ByName::default(),
+            limit_rules: ByName::default(),
             global_rate_limits: ByName::default(),
             faults: ByName::default(),
             mirrors: ByName::default(),
@@ -100,6 +108,16 @@ impl Registry {
     /// The counters of the rate limit of this name: those that are in use, or new ones.
     pub fn rate_limit(&self, name: &str) -> Arc<RateLimitStats> {
         self.rate_limits.get(name, self.workers)
+    }
+
+    /// The counters of the set of limits of this name: those that are in use, or new ones.
+    pub fn limit_set(&self, name: &str) -> Arc<LimitSetStats> {
+        self.limit_sets.get(name, self.workers)
+    }
+
+    /// The counters of a rule of this name (`SET/DOMAIN.KEY_VALUE…`): those that are in use, or new ones.
+    pub fn limit_rule(&self, name: &str) -> Arc<LimitRuleStats> {
+        self.limit_rules.get(name, self.workers)
     }
 
     /// The counters of the global rate limit of this name: those that are in use, or new ones.
@@ -145,6 +163,16 @@ impl Registry {
     /// The rate limits in use, by name.
     pub fn rate_limits(&self) -> Vec<(Arc<str>, Arc<RateLimitStats>)> {
         self.rate_limits.in_use()
+    }
+
+    /// The sets of limits in use, by name.
+    pub fn limit_sets(&self) -> Vec<(Arc<str>, Arc<LimitSetStats>)> {
+        self.limit_sets.in_use()
+    }
+
+    /// The rules of sets of limits in use, by name.
+    pub fn limit_rules(&self) -> Vec<(Arc<str>, Arc<LimitRuleStats>)> {
+        self.limit_rules.in_use()
     }
 
     /// The global rate limits in use, by name.

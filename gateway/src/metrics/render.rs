@@ -49,6 +49,8 @@ pub struct Extra {
     pub rate_limit_keys: Vec<(String, usize)>,
     /// Routes with a breaker, and whether it is open.
     pub breakers: Vec<(String, bool)>,
+    /// Sets of limits, and what each holds.
+    pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
     pub faults_active: Vec<(String, u32)>,
 }
@@ -90,6 +92,17 @@ pub struct VipEndpointCounts {
     pub packets: [u64; 2],
     /// Bytes of them.
     pub bytes: [u64; 2],
+}
+
+/// What a set of limits holds.
+#[derive(Clone, Debug)]
+pub struct LimitSetCounts {
+    /// Its name.
+    pub name: String,
+    /// Counters whose windows are not over.
+    pub counters: usize,
+    /// Whether the last exchange with Redis succeeded; `None` where there is no Redis.
+    pub is_redis_up: Option<bool>,
 }
 
 /// Whether an endpoint takes requests.
@@ -231,6 +244,7 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.rate_limit_keys.iter().for_each(|(name, keys)| family.sample(&[name], keys));
     });
     page.sums(&names::RATE_LIMIT_EVICTIONS, &limits, |shard| &shard.evictions);
+    limit_sets(registry, extra, page);
     let limits = registry.global_rate_limits();
     page.family(&names::GLOBAL_RATE_LIMIT_REQUESTS, |family| {
         for (name, stats) in &limits {
@@ -260,6 +274,38 @@ fn filters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
             family.sample(&[name, "overflow"], stats.sum(|shard| &shard.overflow));
         }
     });
+}
+
+fn limit_sets(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
+    // A rule that has judged nothing yet is left out: there may be a hundred thousand of them.
+    let mut rules = registry.limit_rules();
+    rules.retain(|(_, stats)| stats.used().next().is_some());
+    page.family(&names::LIMITS_DESCRIPTORS, |family| {
+        for (name, stats) in &rules {
+            family.sample(&[name, "within"], stats.sum(|shard| &shard.within));
+            family.sample(&[name, "over"], stats.sum(|shard| &shard.over));
+            family.sample(&[name, "shadowed"], stats.sum(|shard| &shard.shadowed));
+        }
+    });
+    let sets = registry.limit_sets();
+    page.family(&names::LIMITS_COUNTERS, |family| {
+        extra.limit_sets.iter().for_each(|set| family.sample(&[&set.name], set.counters));
+    });
+    page.sums(&names::LIMITS_EVICTIONS, &sets, |shard| &shard.evictions);
+    let shared = || extra.limit_sets.iter().filter_map(|set| Some((&set.name, set.is_redis_up?)));
+    let mut sharing = sets;
+    sharing.retain(|(name, _)| shared().any(|(shared, _)| **shared == **name));
+    page.family(&names::LIMITS_REDIS_UP, |family| {
+        shared().for_each(|(name, is_up)| family.sample(&[name], u8::from(is_up)));
+    });
+    page.family(&names::LIMITS_REDIS_EXCHANGES, |family| {
+        for (name, stats) in &sharing {
+            family.sample(&[name, "ok"], stats.sum(|shard| &shard.exchanges_ok));
+            family.sample(&[name, "failed"], stats.sum(|shard| &shard.exchanges_failed));
+        }
+    });
+    page.sums(&names::LIMITS_REDIS_TOLD, &sharing, |shard| &shard.told);
+    page.sums(&names::LIMITS_REDIS_UNSHARED, &sharing, |shard| &shard.unshared);
 }
 
 /// Modes an interface's program can be in.

@@ -389,6 +389,34 @@ pub struct RateLimitShard {
     pub evictions: Counter,
 }
 
+/// What one worker counts for one set of limits.
+#[derive(Debug, Default)]
+pub struct LimitSetShard {
+    /// Counters that gave way to another key's before their windows were over.
+    pub evictions: Counter,
+    /// Counters that other boxes do not hear of.
+    pub unshared: Counter,
+    /// Exchanges with Redis that were made.
+    pub exchanges_ok: Counter,
+    /// Exchanges with Redis that failed.
+    pub exchanges_failed: Counter,
+    /// Counters that were told to Redis.
+    pub told: Counter,
+    /// 1 when the last exchange with Redis succeeded.
+    pub redis_up: Gauge,
+}
+
+/// What one worker counts for one rule of a set of limits.
+#[derive(Debug, Default)]
+pub struct LimitRuleShard {
+    /// Descriptors within their limit.
+    pub within: Counter,
+    /// Descriptors over it.
+    pub over: Counter,
+    /// Descriptors over it that were let through, because the rule only counts.
+    pub shadowed: Counter,
+}
+
 /// What one worker counts for one global rate limit.
 #[derive(Debug, Default)]
 pub struct GlobalRateLimitShard {

@@ -13,10 +13,14 @@ pub const TIMEOUT_MAX: u128 = 99_999_999;
 
 /// `grpc-status` of a call that was given up.
 pub const CANCELLED: u8 = 1;
+/// `grpc-status` of a call whose message makes no sense.
+pub const INVALID_ARGUMENT: u8 = 3;
 /// `grpc-status` of a call that took longer than its `grpc-timeout`.
 pub const DEADLINE_EXCEEDED: u8 = 4;
 /// `grpc-status` of a call that is above a quota, or for which something else was not left.
 pub const RESOURCE_EXHAUSTED: u8 = 8;
+/// `grpc-status` of a call of a method that there is not.
+pub const UNIMPLEMENTED: u8 = 12;
 /// `grpc-status` of a call that met something broken.
 pub const INTERNAL: u8 = 13;
 /// `grpc-status` of a call that nobody was there to answer.
@@ -53,7 +57,6 @@ pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
 pub fn status_of_http(status: u16) -> u8 {
     const UNKNOWN: u8 = 2;
     const PERMISSION_DENIED: u8 = 7;
-    const UNIMPLEMENTED: u8 = 12;
     const UNAUTHENTICATED: u8 = 16;
     match status {
         400 => INTERNAL,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::call::{Call, Caller, take_place};
+use super::limit_service;
 use super::pause::unless_gone;
 use super::reply::Answer;
 use super::{Downstream, ProxyError, Request};
@@ -64,8 +65,10 @@ async fn verdict(
     view: &GlobalRateLimitView,
     descriptors: Vec<RateLimitDescriptor>,
 ) -> Option<RateLimitResponse> {
+    let asked = RateLimitRequest { domain: view.settings.domain.clone(), descriptors, hits_addend: 0 };
     match view.settings.judge {
-        Judge::Service { cluster, timeout } => service_verdict(request, view, cluster, timeout, descriptors).await,
+        Judge::Service { cluster, timeout } => service_verdict(request, view, cluster, timeout, &asked).await,
+        Judge::Limits(id) => limit_service::judge(request, id, &asked).ok(),
     }
 }
 
@@ -75,12 +78,11 @@ async fn service_verdict(
     view: &GlobalRateLimitView,
     cluster: ClusterId,
     timeout: Duration,
-    descriptors: Vec<RateLimitDescriptor>,
+    asked: &RateLimitRequest,
 ) -> Option<RateLimitResponse> {
     let caller = Caller::of(request);
     let (settings, service) = (&caller.generation.config.clusters[cluster.index()], caller.generation.cluster(cluster));
-    let asked = RateLimitRequest { domain: view.settings.domain.clone(), descriptors, hits_addend: 0 };
-    let (body, trailers) = (grpc::encode_frame(&asked), Headers::default());
+    let (body, trailers) = (grpc::encode_frame(asked), Headers::default());
     let call =
         Call { cluster, head: &view.question, body: &body, trailers: &trailers, connecting: timeout, answering: None };
     let mut message = Vec::new();

@@ -12,6 +12,7 @@ mod filters;
 mod finish;
 mod forward;
 mod global_limit;
+mod limit_service;
 mod mirror;
 mod open;
 mod pause;
@@ -138,6 +139,7 @@ async fn serve(request: &mut Request<'_>, downstream: &mut impl Downstream, rout
     match &generation.config.routes[route.index()].action {
         Action::Respond(respond) => reply::direct(request, downstream, respond).await,
         Action::Redirect(redirect) => reply::redirect(request, downstream, redirect, route).await,
+        Action::RateLimitService(id) => limit_service::answer(request, downstream, *id).await,
         Action::Forward(to) => {
             if let Some(breaker) = &generation.route_breakers[route.index()]
                 && !request.passes(breaker)

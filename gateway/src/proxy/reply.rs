@@ -70,7 +70,7 @@ pub(super) async fn answer(request: &mut Request<'_>, downstream: &mut impl Down
     send(request, downstream, answer.body, answer.content_type).await
 }
 
-fn is_grpc(exchange: &Exchange) -> bool {
+pub(super) fn is_grpc(exchange: &Exchange) -> bool {
     exchange.request.headers.get(&Known::ContentType).is_some_and(grpc::is_grpc)
 }
 
@@ -95,6 +95,30 @@ async fn send_grpc(
         exchange.scratch = text;
     }
     send(request, downstream, b"", b"").await
+}
+
+/// Answers a gRPC call of the gateway's own services that went wrong.
+pub(super) async fn grpc_error(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    status: u8,
+    message: &str,
+) -> Ending {
+    request.exchange.details = "direct_response";
+    request.exchange.response.clear();
+    send_grpc(request, downstream, message.as_bytes(), Some(status)).await
+}
+
+/// Answers a gRPC call of the gateway's own services with a message in its frame.
+pub(super) async fn grpc_message(request: &mut Request<'_>, downstream: &mut impl Downstream, frame: &[u8]) -> Ending {
+    let exchange = &mut *request.exchange;
+    exchange.details = "direct_response";
+    exchange.response.clear();
+    exchange.response.status = 200;
+    exchange.response.body = BodyLength::Streamed;
+    let mut trailers = Headers::default();
+    trailers.append(&Known::GrpcStatus, b"0");
+    send_with(request, downstream, frame, b"application/grpc", &trailers).await
 }
 
 /// `respond` of a route.
@@ -136,9 +160,19 @@ async fn send(
     content: &[u8],
     content_type: &[u8],
 ) -> Ending {
+    request.exchange.response.body = BodyLength::Known(content.len() as u64);
+    send_with(request, downstream, content, content_type, &Headers::default()).await
+}
+
+async fn send_with(
+    request: &mut Request<'_>,
+    downstream: &mut impl Downstream,
+    content: &[u8],
+    content_type: &[u8],
+    trailers: &Headers,
+) -> Ending {
     let (body, mut response) = downstream.split();
     let head = &mut request.exchange.response;
-    head.body = BodyLength::Known(content.len() as u64);
     if !content.is_empty() {
         head.headers.append(&Known::ContentType, content_type);
     }
@@ -155,7 +189,7 @@ async fn send(
         if framing.body != BodyFraming::Bodyless && !content.is_empty() {
             response.data(Buf::copy_of(content), &until).await?;
         }
-        response.finish(&Headers::default(), &until).await
+        response.finish(trailers, &until).await
     };
     let sent = sent.await;
     request.exchange.sent = response.sent();

@@ -14,7 +14,7 @@ use super::filters::FilterBuilder;
 use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
 use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
-use super::{breakers, mirrors};
+use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
     AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels, Listener,
@@ -90,6 +90,7 @@ impl Builder {
         let route_filters = config.routes.iter().map(|route| filters.build(&route.filters)).collect();
         let route_mirrors = mirrors::build(&config, &registry, previous);
         let route_breakers = breakers::build(&config, &registry, previous);
+        let limits = limits::build(&config, &registry, previous);
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
         let access = AccessList::build(&config.access);
@@ -103,6 +104,7 @@ impl Builder {
             route_filters,
             route_breakers,
             route_mirrors,
+            limits,
             l4_routes,
             route_subsets: subsets.of_routes,
             l4_route_subsets: subsets.of_l4_routes,

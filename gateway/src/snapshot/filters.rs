@@ -47,7 +47,7 @@ impl RateLimitView {
 pub struct GlobalRateLimitView {
     /// What it was built from.
     pub settings: GlobalRateLimit,
-    /// The head of every question to its service.
+    /// The head of every question to its service, where there is one.
     pub question: RequestHead,
     /// Whether a descriptor says where a request goes.
     pub needs_destination: bool,
@@ -138,10 +138,15 @@ impl<'a> FilterBuilder<'a> {
     }
 
     fn global_rate_limit(&self, limit: &GlobalRateLimit) -> GlobalRateLimitView {
-        let Judge::Service { cluster, timeout } = limit.judge;
+        let question = match limit.judge {
+            Judge::Service { cluster, timeout } => {
+                global_limit::question(&self.clusters[cluster.index()].name, timeout)
+            }
+            Judge::Limits(_) => RequestHead::default(),
+        };
         let is_destination = |action: &DescriptorAction| *action == DescriptorAction::DestinationCluster;
         GlobalRateLimitView {
-            question: global_limit::question(&self.clusters[cluster.index()].name, timeout),
+            question,
             needs_destination: limit.descriptors.iter().flatten().any(is_destination),
             stats: self.registry.global_rate_limit(&limit.name),
             applies: Applies::of(&limit.when),

@@ -9,6 +9,7 @@ mod cluster;
 mod filters;
 mod health;
 mod in_flight;
+mod limits;
 mod mirrors;
 mod outlier;
 mod subset;
@@ -35,6 +36,7 @@ pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
 pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
+pub use limits::LimitsView;
 pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
@@ -58,6 +60,8 @@ pub struct Snapshot {
     pub route_breakers: Vec<Option<Box<BreakerView>>>,
     /// Where copies of each route's requests go, by [`RouteId`].
     pub route_mirrors: Vec<Box<[MirrorView]>>,
+    /// By [`LimitSetId`](crate::config::model::LimitSetId).
+    pub limits: Vec<LimitsView>,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Which endpoints of its clusters a route uses, by [`RouteId`].

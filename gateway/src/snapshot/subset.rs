@@ -30,7 +30,7 @@ impl Subsets {
         for route in &config.routes {
             let id = match &route.action {
                 Action::Forward(forward) => subsets.ask(forward.subset.as_ref(), &forward.clusters),
-                Action::Redirect(_) | Action::Respond(_) => None,
+                Action::Redirect(_) | Action::Respond(_) | Action::RateLimitService(_) => None,
             };
             subsets.of_routes.push(id);
         }

@@ -12,6 +12,7 @@ mod filter;
 mod health;
 mod kinds;
 mod l4_route;
+mod limits;
 mod listener;
 mod names;
 mod outlier;
@@ -53,6 +54,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
     });
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
+    let limits = each(raw.limits, |set| limits::check(set, loader));
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
@@ -74,6 +76,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         certificates: certificates?,
         listeners: listeners?,
         clusters: clusters?,
+        limits: limits?,
         routes: routes?,
         l4_routes: l4_routes?,
     })
@@ -84,6 +87,7 @@ struct Tables {
     certificates: Names,
     listeners: Names,
     clusters: Names,
+    limits: Names,
     certificate_kinds: Vec<CertificateKind>,
     listener_kinds: Vec<ListenerKind>,
     cluster_kinds: Vec<ClusterKind>,
@@ -101,6 +105,7 @@ impl Tables {
             certificates: Names::new("certificate", raw.certificate.iter().map(|table| &table.value.name), diagnostics),
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
+            limits: Names::new("limit set", raw.limits.iter().map(|table| &table.value.name), diagnostics),
             certificate_kinds: raw.certificate.iter().map(|table| CertificateKind::of(&table.value)).collect(),
             listener_kinds: raw.listener.iter().map(|table| ListenerKind::of(&table.value)).collect(),
             cluster_kinds: raw.cluster.iter().map(|table| ClusterKind::of(&table.value)).collect(),
@@ -111,6 +116,7 @@ impl Tables {
         self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
+        self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
 }
 

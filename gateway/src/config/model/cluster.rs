@@ -1,5 +1,6 @@
 //! `[[cluster]]`
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,15 @@ pub enum EndpointAddress {
     Socket(SocketAddr),
     /// A name to be resolved, and a port. Every address it resolves to is an endpoint of the same weight.
     Name(String, u16),
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointAddress::Socket(address) => address.fmt(f),
+            EndpointAddress::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
 }
 
 /// `tls` of a cluster.

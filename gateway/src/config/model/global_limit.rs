@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ClusterId, HeaderMatch, Prefixes, When};
+use super::{ClusterId, HeaderMatch, LimitSetId, Prefixes, When};
 use crate::proto::head::HeaderName;
 
 /// `global_rate_limit`
@@ -46,6 +46,8 @@ pub enum Judge {
         /// `timeout`: how long its answer is waited for. Default 20 ms.
         timeout: Duration,
     },
+    /// `limits`: the box itself.
+    Limits(LimitSetId),
 }
 
 /// What one entry of a descriptor is made of: Envoy's actions but for `metadata`, which the gateway has none of.

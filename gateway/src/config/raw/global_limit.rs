@@ -5,9 +5,9 @@ use crate::config::decode::{Given, List, Map, Optional, Required, table};
 use crate::config::value::{Count, FieldSource, HeaderValue, Name, NonEmpty, Nothing, PositiveDuration};
 
 table! { "`global_rate_limit`"
-/// Asks a service that counts requests for many gateways, by Envoy's rate limit protocol
-/// (`envoy.service.ratelimit.v3.RateLimitService` over gRPC), and refuses those that are over a limit. The request waits for
-/// the verdict; its body is not read meanwhile. Requests without a route are not asked about.
+/// Has requests judged by descriptors, and refuses those that are over a limit: by a service that counts for many gateways
+/// (`cluster`, Envoy's `envoy.service.ratelimit.v3.RateLimitService` over gRPC), or by rules of this box (`limits`). The
+/// request waits for the verdict; its body is not read meanwhile. Requests without a route are not judged.
 pub struct GlobalRateLimit {
     /// What it is called in metrics. Without it, `route/NAME/N` or `listener/NAME/N`, where N is its place in `filters` from 0.
     #[schemars(extend("examples" = ["per-customer"]))]
@@ -15,10 +15,13 @@ pub struct GlobalRateLimit {
     /// Whose limits are meant: the service has a set of them for each domain.
     #[schemars(extend("examples" = ["shop"]))]
     pub domain: Required<NonEmpty>,
-    /// The cluster of the service. It must have `protocol = "h2"`.
+    /// The cluster of the service. It must have `protocol = "h2"`. Either this or `limits`.
     #[schemars(extend("examples" = ["limits"]))]
-    pub cluster: Required<Name>,
-    /// How long the verdict is waited for, connecting included.
+    pub cluster: Optional<Name>,
+    /// The name of a `[[limits]]`, by which this box judges itself. Either this or `cluster`.
+    #[schemars(extend("examples" = ["shared"]))]
+    pub limits: Optional<Name>,
+    /// How long the verdict of a service is waited for, connecting included.
     #[schemars(extend("default" = "20ms", "examples" = ["50ms"]))]
     pub timeout: Optional<PositiveDuration>,
     /// What is counted: for each descriptor the entries that it is made of. A descriptor of which an entry has no value is

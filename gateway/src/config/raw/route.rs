@@ -44,6 +44,10 @@ pub struct Route {
     pub redirect: Optional<Given<Redirect>>,
     /// Answer from here.
     pub respond: Optional<Given<Respond>>,
+    /// The name of a `[[limits]]`: answers other proxies as `envoy.service.ratelimit.v3.RateLimitService`. They call it by
+    /// HTTP/2.
+    #[schemars(extend("examples" = ["shared"]))]
+    pub rate_limit_service: Optional<Name>,
     /// What the origin sees in place of the path and host of the request.
     pub rewrite: Optional<Rewrite>,
     /// Time from the end of the request to the end of the answer; `"0s"` is no limit, for long downloads.

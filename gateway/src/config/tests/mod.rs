@@ -7,5 +7,6 @@ mod filters;
 mod global_limits;
 mod good;
 mod health;
+mod limits;
 mod numbers;
 mod robust;

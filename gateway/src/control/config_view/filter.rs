@@ -54,7 +54,7 @@ fn view_global_limit(limit: &GlobalRateLimit, config: &Config) -> Value {
         name,
         when,
         domain,
-        judge: Judge::Service { cluster, timeout },
+        judge,
         descriptors,
         status,
         headers,
@@ -65,12 +65,17 @@ fn view_global_limit(limit: &GlobalRateLimit, config: &Config) -> Value {
         status_on_error,
     } = limit;
     let descriptor = |actions: &Vec<DescriptorAction>| actions.iter().map(view_action).collect::<Value>();
+    let (cluster, timeout, limits) = match judge {
+        Judge::Service { cluster, timeout } => (Some(&config.clusters[cluster.index()].name), Some(*timeout), None),
+        Judge::Limits(id) => (None, None, Some(&config.limits[id.index()].name)),
+    };
     json!({
         "name": name,
         "match": view_when(when),
         "domain": domain,
-        "cluster": config.clusters[cluster.index()].name,
-        "timeout": duration(*timeout),
+        "cluster": cluster,
+        "timeout": timeout.map(duration),
+        "limits": limits,
         "descriptors": descriptors.iter().map(descriptor).collect::<Vec<_>>(),
         "status": status,
         "headers": view_fields(headers),

@@ -1,14 +1,16 @@
 //! `global_rate_limit`
 
+use std::time::Duration;
+
 use super::{Taken, header_list, when};
 use crate::config::check::route::matcher::header_matches;
 use crate::config::check::{Tables, each, only_one};
-use crate::config::decode::{List, Required};
-use crate::config::model::{ClusterId, DescriptorAction, GlobalRateLimit, Judge, Prefixes};
+use crate::config::decode::{List, Optional};
+use crate::config::model::{ClusterId, DescriptorAction, GlobalRateLimit, Judge, LimitSetId, Prefixes};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::Name;
+use crate::config::value::{Name, PositiveDuration};
 
 /// Descriptors of a limit, and entries of a descriptor: what a request makes us send is at most so many times its longest
 /// field.
@@ -29,8 +31,7 @@ pub fn check(
 ) -> Option<GlobalRateLimit> {
     let (name, span) = raw.name.map_or((place, span), |name| (name.value.0, name.span));
     taken.take(&name, span, diagnostics);
-    let cluster = service(raw.cluster, names, diagnostics);
-    let timeout = raw.timeout.map_or(std::time::Duration::from_millis(20), |timeout| timeout.value.0);
+    let judge = judge([raw.cluster, raw.limits], raw.timeout, span, names, diagnostics);
     let descriptors = raw.descriptors.0.map(|list| descriptors(list, diagnostics));
     let when = when(raw.r#match, diagnostics);
     let headers = header_list(raw.headers, diagnostics);
@@ -38,7 +39,7 @@ pub fn check(
         name,
         when: when?,
         domain: raw.domain.0?.value.0,
-        judge: Judge::Service { cluster: cluster?, timeout },
+        judge: judge?,
         descriptors: descriptors??,
         status: raw.status.map_or(429, |status| status.value.0),
         headers: headers?,
@@ -50,9 +51,37 @@ pub fn check(
     })
 }
 
+/// Who judges. `filter` is where the filter is.
+fn judge(
+    [cluster, limits]: [Optional<Name>; 2],
+    timeout: Optional<PositiveDuration>,
+    filter: Span,
+    names: &Tables,
+    diagnostics: &mut Diagnostics,
+) -> Option<Judge> {
+    let spans = [cluster.as_ref().map(|key| key.span), limits.as_ref().map(|key| key.span)];
+    only_one(spans, "`cluster` and `limits`", diagnostics);
+    match (cluster, limits) {
+        (Some(cluster), _) => {
+            let timeout = timeout.map_or(Duration::from_millis(20), |timeout| timeout.value.0);
+            Some(Judge::Service { cluster: service(cluster, names, diagnostics)?, timeout })
+        }
+        (None, Some(limits)) => {
+            if let Some(timeout) = timeout {
+                diagnostics.error(timeout.span, "`timeout` needs `cluster`: nobody waits for this box");
+            }
+            names.limits.find(&limits, diagnostics).map(|id| Judge::Limits(LimitSetId(id)))
+        }
+        (None, None) => {
+            let help = "`cluster` of a rate limit service, or `limits` of this box";
+            diagnostics.error(filter, "nobody judges the requests").help(help);
+            None
+        }
+    }
+}
+
 /// The cluster of the service, to which gRPC can be spoken.
-fn service(raw: Required<Name>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<ClusterId> {
-    let name = raw.0?;
+fn service(name: At<Name>, names: &Tables, diagnostics: &mut Diagnostics) -> Option<ClusterId> {
     let id = names.clusters.find(&name, diagnostics)?;
     let kind = &names.cluster_kinds[id as usize];
     if !kind.is_h2 {

@@ -3,7 +3,7 @@
 use crate::config::check::destination::Destination;
 use crate::config::check::{Tables, balance, only_one};
 use crate::config::decode::{Given, List, Map, Optional};
-use crate::config::model::{Action, Forward, Redirect, Respond, SubsetFallback};
+use crate::config::model::{Action, Forward, LimitSetId, Redirect, Respond, SubsetFallback};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::Span;
@@ -14,6 +14,7 @@ pub struct Actions {
     pub destination: Destination,
     pub redirect: Optional<Given<raw::Redirect>>,
     pub respond: Optional<Given<raw::Respond>>,
+    pub rate_limit_service: Optional<Name>,
     pub rewrite: Optional<raw::Rewrite>,
     pub hash_on: Optional<List<raw::HashRule>>,
     pub subset: Optional<Map<Name>>,
@@ -32,8 +33,9 @@ pub fn action(
     let [cluster, clusters] = raw.destination.spans();
     let forwards = cluster.is_some() || clusters.is_some();
     let answers = [raw.redirect.as_ref().map(|key| key.span), raw.respond.as_ref().map(|key| key.span)];
-    let spans = [cluster, clusters, answers[0], answers[1]];
-    only_one(spans, "`cluster`, `clusters`, `redirect` and `respond`", diagnostics);
+    let service = raw.rate_limit_service.as_ref().map(|key| key.span);
+    let spans = [cluster, clusters, answers[0], answers[1], service];
+    only_one(spans, "`cluster`, `clusters`, `redirect`, `respond` and `rate_limit_service`", diagnostics);
     if let Some(rewrite) = raw.rewrite.as_ref().filter(|_| !forwards) {
         diagnostics.error(rewrite.span, "`rewrite` needs `cluster` or `clusters`: it changes what an origin gets");
     }
@@ -51,6 +53,7 @@ pub fn action(
     let subset = balance::subset(raw.subset, raw.subset_fallback, known, names, diagnostics);
     let redirect = raw.redirect.map(|raw| check_redirect(raw.value.0?, prefix_has_meaning, diagnostics));
     let respond = raw.respond.map(|raw| check_respond(raw.value.0?, diagnostics));
+    let service = raw.rate_limit_service.map(|name| names.limits.find(&name, diagnostics).map(LimitSetId));
     if forwards {
         let rewrite = raw.rewrite.map(|rewrite| rewrite.value);
         let (prefix, host) = rewrite.map_or((None, None), |rewrite| (rewrite.path_prefix, rewrite.host));
@@ -62,11 +65,12 @@ pub fn action(
             subset: subset?,
         }));
     }
-    match (redirect, respond) {
-        (Some(redirect), _) => Some(Action::Redirect(redirect?)),
-        (None, Some(respond)) => Some(Action::Respond(respond?)),
-        (None, None) => {
-            let help = "add `cluster`, `clusters`, `redirect` or `respond`";
+    match (redirect, respond, service) {
+        (Some(redirect), _, _) => Some(Action::Redirect(redirect?)),
+        (None, Some(respond), _) => Some(Action::Respond(respond?)),
+        (None, None, Some(service)) => Some(Action::RateLimitService(service?)),
+        (None, None, None) => {
+            let help = "add `cluster`, `clusters`, `redirect`, `respond` or `rate_limit_service`";
             diagnostics.error(span, "this route does nothing with its requests").help(help);
             None
         }

@@ -46,6 +46,7 @@ pub fn check(
             destination,
             redirect: raw.redirect,
             respond: raw.respond,
+            rate_limit_service: raw.rate_limit_service,
             rewrite: raw.rewrite,
             hash_on: raw.hash_on,
             subset: raw.subset,

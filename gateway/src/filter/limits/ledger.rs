@@ -1,0 +1,157 @@
+//! What several boxes share of their counters.
+//!
+//! Each box has a number of its own for each key and window, and writes the whole of it, never a difference: an exchange of
+//! which nobody knows whether it succeeded is simply made again, and a store that has forgotten everything is told everything
+//! by the next ones. What all have counted is the sum.
+//!
+//! This is the book of what was opened, told and learnt. It is pure: who makes the exchanges asks it what is
+//! [due](Ledger::due), and says what was [learnt](Ledger::learn).
+
+use std::collections::HashMap;
+use std::sync::mpsc::Receiver;
+
+use super::counters::{Counters, Place, Tally};
+
+/// How many exchanges later what has not changed here is asked about again: the others may have counted meanwhile.
+const IDLE_ROUNDS: u32 = 10;
+
+/// How many of those in one exchange, the longest unasked first.
+const IDLE_AT_ONCE: usize = 256;
+
+/// A window of a counter that has begun.
+#[derive(Debug)]
+pub struct Opened {
+    pub place: Place,
+    pub ends_s: u32,
+    /// The key in words.
+    pub key: String,
+}
+
+/// The book of one table of counters.
+#[derive(Debug)]
+pub struct Ledger {
+    opened: Receiver<Opened>,
+    pages: HashMap<(String, u32), Page>,
+    /// Exchanges so far.
+    round: u32,
+}
+
+#[derive(Debug)]
+struct Page {
+    place: Place,
+    /// Counted at places that the key has lost to others since.
+    lost: u32,
+    /// Last seen at its place.
+    seen: u32,
+    /// The last number that the store has for certain; `None` when it may have none.
+    told: Option<u32>,
+    /// The exchange in which it was last told or asked about.
+    round: u32,
+}
+
+/// A number that the store does not have yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, the same on every box.
+    pub key: String,
+    /// The end of its window, in seconds since 1970.
+    pub ends_s: u32,
+    /// What this box has counted.
+    pub own: u32,
+}
+
+/// What the store has after an [`Entry`] was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learnt {
+    /// What all boxes have counted, this one included.
+    pub total: u64,
+}
+
+impl Ledger {
+    /// An empty one, which hears of counters by `opened`.
+    pub fn new(opened: Receiver<Opened>) -> Ledger {
+        Ledger { opened, pages: HashMap::new(), round: 0 }
+    }
+
+    /// Keys whose windows are not over.
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Every number that has changed since it was told, and some that have not been asked about for long, after windows that
+    /// are over at `now_s` have been forgotten.
+    pub fn due(&mut self, counters: &Counters, now_s: u64) -> Vec<Entry> {
+        self.pages.retain(|(_, ends_s), _| u64::from(*ends_s) > now_s);
+        for opened in self.opened.try_iter() {
+            open(&mut self.pages, opened);
+        }
+        // Counters that gave way to others are remembered while there is room, and begin anew when they come again later.
+        if self.pages.len() > counters.places() {
+            self.pages.retain(|(_, ends_s), page| counters.own(page.place, *ends_s).is_some());
+        }
+        self.round = self.round.wrapping_add(1);
+        let (mut due, mut idle) = (Vec::new(), Vec::new());
+        for (key, page) in &mut self.pages {
+            page.look(counters, key.1);
+            match page.told == Some(page.own()) {
+                false => due.push(page.entry(key, self.round)),
+                true if self.round.wrapping_sub(page.round) >= IDLE_ROUNDS => idle.push((key, page)),
+                true => {}
+            }
+        }
+        if idle.len() > IDLE_AT_ONCE {
+            let unasked = |(_, page): &(_, &mut Page)| std::cmp::Reverse(self.round.wrapping_sub(page.round));
+            idle.select_nth_unstable_by_key(IDLE_AT_ONCE, unasked);
+        }
+        due.extend(idle.into_iter().take(IDLE_AT_ONCE).map(|(key, page)| page.entry(key, self.round)));
+        due
+    }
+
+    /// The store has this entry now, and so much of all boxes.
+    pub fn learn(&mut self, counters: &Counters, entry: Entry, learnt: Learnt) {
+        let (ends_s, own) = (entry.ends_s, entry.own);
+        let Some(page) = self.pages.get_mut(&(entry.key, ends_s)) else { return };
+        page.told = Some(own);
+        // What was lost with a place is as good as others': the counter at the new place does not have it.
+        let others = learnt.total.saturating_sub(own.into()) + u64::from(page.lost);
+        counters.set_others(page.place, Tally { ends_s, count: u32::try_from(others).unwrap_or(u32::MAX) });
+    }
+
+    /// The store may have forgotten everything: all is told again.
+    pub fn tell_all(&mut self) {
+        self.pages.values_mut().for_each(|page| page.told = None);
+    }
+}
+
+fn open(pages: &mut HashMap<(String, u32), Page>, Opened { place, ends_s, key }: Opened) {
+    match pages.get_mut(&(key.clone(), ends_s)) {
+        // It had lost its place, and has begun at another one.
+        Some(page) => {
+            page.lost = page.own();
+            (page.place, page.seen) = (place, 0);
+        }
+        None => _ = pages.insert((key, ends_s), Page { place, lost: 0, seen: 0, told: None, round: 0 }),
+    }
+}
+
+impl Page {
+    fn entry(&mut self, (key, ends_s): &(String, u32), round: u32) -> Entry {
+        self.round = round;
+        Entry { key: key.clone(), ends_s: *ends_s, own: self.own() }
+    }
+
+    fn look(&mut self, counters: &Counters, ends_s: u32) {
+        if let Some(count) = counters.own(self.place, ends_s) {
+            self.seen = count;
+        }
+    }
+
+    fn own(&self) -> u32 {
+        self.lost.saturating_add(self.seen)
+    }
+}
