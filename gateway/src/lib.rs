@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http2;
 pub mod metrics;
 pub mod net;
+pub mod overload;
 pub mod proto;
 pub mod proxy;
 pub mod route;

@@ -9,6 +9,7 @@ mod filter;
 mod l4;
 mod mirror;
 mod outlier;
+mod overload;
 mod retry;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use filter::*;
 pub use l4::*;
 pub use mirror::*;
 pub use outlier::*;
+pub use overload::*;
 pub use retry::*;
 
 /// One whole configuration.
@@ -38,6 +40,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// The access log; `None` when there is no `[access_log]` table.
     pub access_log: Option<AccessLog>,
+    /// What is given up when there is too much to do.
+    pub overload: Overload,
     /// Where and how the XDP program is attached.
     pub xdp: Xdp,
     /// Rules on the peer's address, in the order of the file.
@@ -352,6 +356,8 @@ pub struct Route {
     pub filters: Vec<Filter>,
     /// `mirror`
     pub mirrors: Option<Mirrors>,
+    /// `priority`
+    pub priority: Priority,
 }
 
 /// `websocket` of a route.

@@ -7,6 +7,7 @@
 //! | `GET /healthz` | 200 `OK` while the control thread runs |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /config` | the running configuration as JSON, without keys and secrets |
+//! | `GET /overload` | memory, delays, and what is refused for them |
 //! | `GET /lists`, `GET /lists/ADDRESS` | the access rules with their packets; the entry that decides about an address |
 //! | `GET /bans`, `GET /bans/ADDRESS` | who is banned, and why |
 //! | `POST /bans/ADDRESS` | bans a source; the body is `{"ttl": "10m", "reason": "…"}` |
@@ -53,6 +54,8 @@ pub struct AdminState {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders the running configuration; see [`config_view`](super::config_view).
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Renders what weighs on the process, as JSON.
+    pub overload: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Lists and bans.
@@ -101,6 +104,7 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/healthz", get(async || "OK\n"))
         .route("/metrics", get(metrics))
         .route("/config", get(config))
+        .route("/overload", get(overload))
         .route("/lists", get(sources::lists))
         .route("/lists/{address}", get(sources::list_entry))
         .route("/bans", get(sources::bans))
@@ -117,6 +121,7 @@ async fn index() -> &'static str {
      GET  /healthz  200 while the process answers\n\
      GET  /metrics  metrics in Prometheus text form\n\
      GET  /config   the running configuration as JSON, without keys\n\
+     GET  /overload memory, delays, and what is refused for them
      GET  /lists    the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
      GET  /bans     who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
      POST /reload   reads the configuration again\n"
@@ -136,6 +141,10 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn config(State(state): State<AdminState>) -> Response {
     json(StatusCode::OK, (state.config)())
+}
+
+async fn overload(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, (state.overload)())
 }
 
 /// The body is read, and ignored, so that closing the connection does not reset it under the answer.

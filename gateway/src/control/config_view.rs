@@ -7,6 +7,7 @@ mod balance;
 mod filter;
 mod l4;
 mod outlier;
+mod overload;
 mod retry;
 
 use std::time::{Duration, SystemTime};
@@ -22,12 +23,25 @@ const REDACTED: &str = "[redacted]";
 
 /// The configuration, in the words of the file where it has them.
 pub fn view(config: &Config) -> Value {
-    let Config { gateway, admin, access_log, xdp, access, vips, certificates, listeners, clusters, routes, l4_routes } =
-        config;
+    let Config {
+        gateway,
+        admin,
+        access_log,
+        overload,
+        xdp,
+        access,
+        vips,
+        certificates,
+        listeners,
+        clusters,
+        routes,
+        l4_routes,
+    } = config;
     json!({
         "gateway": view_gateway(gateway),
         "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
         "access_log": access_log.as_ref().map(view_access_log),
+        "overload": overload::view_overload(overload),
         "xdp": l4::view_xdp(xdp),
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
         "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
@@ -266,6 +280,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         websocket,
         filters,
         mirrors,
+        priority,
     } = route;
     let (key, action) = view_action(action, config);
     json!({
@@ -284,6 +299,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         }),
         "filters": filters.iter().map(filter::view).collect::<Vec<_>>(),
         "mirror": mirrors.as_ref().map(|mirrors| filter::view_mirrors(mirrors, config)),
+        "priority": overload::view_priority(*priority),
     })
 }
 
@@ -432,6 +448,7 @@ mod tests {
             },
             admin: Some(Admin { address: ([127, 0, 0, 1], 9901).into() }),
             access_log: Some(AccessLog { target: LogTarget::Stdout, format: LogFormat::Json }),
+            overload: Overload::default(),
             xdp: Xdp::default(),
             vips: vec![],
             access: vec![],
@@ -518,6 +535,7 @@ mod tests {
                 websocket: None,
                 filters: vec![],
                 mirrors: None,
+                priority: Priority::Normal,
             }],
             l4_routes: vec![L4Route {
                 name: "db".into(),

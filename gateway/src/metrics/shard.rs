@@ -204,12 +204,23 @@ pub enum Refusal {
     Banned,
     /// The PROXY header is missing, broken, too slow, or from somebody who is not trusted.
     ProxyHeader,
+    /// All listeners together have as many connections as they may.
+    TotalLimit,
+    /// There is too much to do.
+    Overload,
 }
 
 impl Refusal {
     /// Every reason, in order.
-    pub const ALL: [Refusal; 5] =
-        [Refusal::ListenerLimit, Refusal::SourceLimit, Refusal::AccessDenied, Refusal::Banned, Refusal::ProxyHeader];
+    pub const ALL: [Refusal; 7] = [
+        Refusal::ListenerLimit,
+        Refusal::SourceLimit,
+        Refusal::AccessDenied,
+        Refusal::Banned,
+        Refusal::ProxyHeader,
+        Refusal::TotalLimit,
+        Refusal::Overload,
+    ];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -219,6 +230,8 @@ impl Refusal {
             Refusal::AccessDenied => "access_denied",
             Refusal::Banned => "banned",
             Refusal::ProxyHeader => "proxy_header",
+            Refusal::TotalLimit => "total_limit",
+            Refusal::Overload => "overload",
         }
     }
 }

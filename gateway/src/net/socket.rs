@@ -135,6 +135,18 @@ pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     with(fd, |socket| socket.set_nonblocking(true))
 }
 
+/// How long ago, in milliseconds, a TCP connection's last bytes came, or its handshake ended when there were none yet.
+pub(super) fn quiet_ms(fd: RawFd) -> io::Result<u32> {
+    // SAFETY: all zeros is a valid `tcp_info`, which is numbers only.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` is a valid place for `length` bytes; an older kernel writes fewer.
+    match unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length) } {
+        0 => Ok(info.tcpi_last_data_recv),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Drops the connection with a reset, at once, and ends what is in flight on it. `SO_LINGER` would do the same only at the
 /// last close, which an operation in flight delays behind an orderly shutdown.
 pub(super) fn abort(fd: RawFd) {

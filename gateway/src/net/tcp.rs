@@ -316,6 +316,12 @@ impl Writer {
         socket::abort(self.socket.fd.raw());
     }
 
+    /// How long ago, in milliseconds, the last bytes came, or the handshake ended when there were none yet: how long a new
+    /// connection has waited for us. Asks the kernel, which costs a system call.
+    pub fn quiet_ms(&self) -> io::Result<u32> {
+        socket::quiet_ms(self.socket.fd.raw())
+    }
+
     /// The local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         socket::local_addr(self.socket.fd.raw())

@@ -18,7 +18,7 @@ use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
     AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, Labels, Listener, ListenerId,
-    ListenerProtocol, Subset,
+    ListenerProtocol, Priority, Subset,
 };
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
@@ -90,6 +90,7 @@ impl Builder {
         let route_mirrors = mirrors::build(&config, &registry, previous);
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
+        let has_priorities = config.routes.iter().any(|route| route.priority != Priority::Normal);
         let access = AccessList::build(&config.access);
         self.generation += 1;
         Ok(Snapshot {
@@ -100,6 +101,7 @@ impl Builder {
             routes,
             route_filters,
             route_mirrors,
+            has_priorities,
             l4_routes,
             route_subsets: subsets.of_routes,
             l4_route_subsets: subsets.of_l4_routes,

@@ -11,9 +11,9 @@ use crate::config::model::{ListenerProtocol, ProxyProtocol, VipProtocol};
 use crate::downstream::{self, Accepted};
 use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
-use crate::net::{self, Listener, Reader, UdpListener, Writer};
+use crate::net::{self, Listener, Reader, UdpListener, Writer, now_ms};
 use crate::proxy::{Admitted, ListenerCx, WorkerCx};
-use crate::snapshot::Place;
+use crate::snapshot::{Active, Place};
 
 /// Pause after an accept that failed for want of descriptors or memory: trying at once would only burn the core.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
@@ -99,6 +99,12 @@ fn admit(
     let view = generation.listener(id);
     let stats = view.stats.shard(worker.worker);
     stats.connections.inc();
+    // First, because it has to cost little.
+    let waited = || u64::from(writer.quiet_ms().unwrap_or(0)) * 1_000;
+    if !worker.overload.admits(now_ms(), worker.random(), waited) {
+        stats.refused.of(Refusal::Overload).inc();
+        return writer.abort();
+    }
     let source = peer.ip().to_canonical();
     // A connection that was reset meanwhile has no address any more.
     let Some(local) = bound.or_else(|| writer.local_addr().ok()) else { return };
@@ -122,7 +128,12 @@ fn admit(
             return writer.abort();
         }
     };
-    let admitted = Admitted::new(worker.clone(), view.stats.clone(), place);
+    let (open, max) = worker.overload.connections();
+    let Some(active) = Active::enter(open, max) else {
+        stats.refused.of(Refusal::TotalLimit).inc();
+        return writer.abort();
+    };
+    let admitted = Admitted::new(worker.clone(), view.stats.clone(), place, active);
     let accepted = Accepted { reader, writer, peer, local, id: worker.next_id(), admitted };
     downstream::serve(worker.clone(), listener.clone(), accepted);
 }

@@ -38,6 +38,7 @@ async fn bed() -> Bed {
         readiness: readiness_seen,
         metrics: Arc::new(|| "# metrics\n".to_owned()),
         config: Arc::new(|| "{\"listeners\":[]}".to_owned()),
+        overload: Arc::new(|| "{}\n".to_owned()),
         reload,
         sources: Arc::new(Bans::default()),
     };

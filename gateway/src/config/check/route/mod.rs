@@ -12,7 +12,7 @@ use super::destination::Destination;
 use super::filter;
 use super::{Tables, each, reject_empty};
 use crate::config::decode::{List, Optional};
-use crate::config::model::{HostPattern, ListenerId, PathMatch, Route, WebSocket};
+use crate::config::model::{HostPattern, ListenerId, PathMatch, Priority, Route, WebSocket};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
@@ -75,6 +75,7 @@ pub fn check(
         websocket,
         filters: filters?,
         mirrors: mirrors?,
+        priority: raw.priority.map_or_else(Priority::default, |priority| priority.value),
     })
 }
 

@@ -1,0 +1,178 @@
+//! How long work waits for its worker, and what share of it is refused for that.
+//!
+//! A burst makes work wait too, and is over soon; what has to end is a queue that does not. So, as CoDel does (RFC 8289
+//! §4.1), look at the shortest wait of an interval: above the target, nothing got through without waiting that long.
+
+/// How long an interval is. A worker looks at its delay several times in one (see `worker`).
+pub const INTERVAL_MS: u64 = 100;
+
+/// What is refused is a number of so many parts.
+pub const WHOLE: u16 = 256;
+
+/// By how much the share grows with each interval of a standing queue, and how much faster when the queue is twice too
+/// long: from nothing to everything in 1.6 s, or 0.4 s.
+const MORE: u16 = WHOLE / 16;
+const MUCH_MORE: u16 = WHOLE / 4;
+
+/// Says whether there is a queue that stands.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// When the interval began; `None` before the first delay.
+    since_ms: Option<u64>,
+    shortest_us: u64,
+    /// The shortest of the interval before. One long delay is not a queue that stands: all a worker did may have been to
+    /// take over a large configuration.
+    before_us: u64,
+    /// What was found in the interval before.
+    standing_us: u64,
+}
+
+impl Queue {
+    /// Something waited for `delay_us`. With the last delay of an interval, gives how long everything waited in two of
+    /// them at least: 0 when something did not have to wait.
+    pub fn observe(&mut self, now_ms: u64, delay_us: u64) -> Option<u64> {
+        let since = *self.since_ms.get_or_insert_with(|| {
+            self.shortest_us = u64::MAX;
+            now_ms
+        });
+        self.shortest_us = self.shortest_us.min(delay_us);
+        if now_ms < since + INTERVAL_MS {
+            return None;
+        }
+        self.standing_us = self.shortest_us.min(self.before_us);
+        self.before_us = std::mem::replace(&mut self.shortest_us, u64::MAX);
+        self.since_ms = Some(now_ms);
+        Some(self.standing_us)
+    }
+
+    /// Nothing stands any more when nothing came in five intervals.
+    pub fn expire(&mut self, now_ms: u64) {
+        if self.since_ms.is_some_and(|since| now_ms > since + 5 * INTERVAL_MS) {
+            *self = Queue::default();
+        }
+    }
+
+    /// What the last interval found, in microseconds.
+    pub fn standing_us(&self) -> u64 {
+        self.standing_us
+    }
+}
+
+/// The share that is refused, in parts of [`WHOLE`]: up to that of ordinary requests, what is above it of those that are
+/// refused last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share(u16);
+
+impl Share {
+    /// Nothing is refused.
+    pub const NONE: Share = Share(0);
+
+    /// All ordinary requests are, and none of those that are refused last.
+    pub const ORDINARY: Share = Share(WHOLE);
+
+    /// Everything is.
+    pub const EVERYTHING: Share = Share(2 * WHOLE);
+
+    /// The share after an interval in which everything waited for `standing_us`.
+    #[must_use]
+    pub fn next(self, standing_us: u64, target_us: u64) -> Share {
+        let Share(now) = self;
+        Share(match standing_us {
+            us if us > 2 * target_us => (now + MUCH_MORE).min(2 * WHOLE),
+            us if us > target_us => (now + MORE).min(2 * WHOLE),
+            // Half of it with each interval: from everything to nothing in a second.
+            _ => now / 2,
+        })
+    }
+
+    /// Whether nothing is refused.
+    pub fn is_none(self) -> bool {
+        self == Share::NONE
+    }
+
+    /// Whether an ordinary request, or new connection, is refused; `random` says which of them it is.
+    pub fn takes(self, random: u64) -> bool {
+        random % u64::from(WHOLE) < u64::from(self.0)
+    }
+
+    /// The same for what is refused last.
+    pub fn takes_last(self, random: u64) -> bool {
+        Share(self.0.saturating_sub(WHOLE)).takes(random)
+    }
+
+    /// The larger of two.
+    #[must_use]
+    pub fn max(self, other: Share) -> Share {
+        Share(self.0.max(other.0))
+    }
+
+    /// The share of ordinary requests that is refused, in percent.
+    pub fn percent(self) -> u16 {
+        self.0.min(WHOLE) * 100 / WHOLE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_stands_when_nothing_got_through_without_waiting_for_two_intervals() {
+        let cases: [(&str, &[(u64, u64)], u64); 6] = [
+            // what happens, delays in microseconds by milliseconds, what stands in the end
+            ("a burst", &[(0, 9_000), (50, 200), (100, 9_000), (150, 9_000), (200, 9_000)], 200),
+            ("a queue", &[(0, 9_000), (50, 8_000), (100, 9_000), (150, 7_000), (200, 9_000)], 7_000),
+            ("one long stop", &[(0, 10), (50, 10), (100, 10), (900, 800_000)], 10),
+            ("a stop and what it left", &[(0, 10), (100, 10), (900, 800_000), (950, 5), (1_000, 5)], 5),
+            ("slow and steady", &[(0, 10), (300, 300_000), (600, 300_000), (900, 300_000)], 300_000),
+            ("over", &[(0, 9_000), (100, 9_000), (200, 9_000), (250, 3), (300, 9_000)], 3),
+        ];
+        for (what, delays, expected) in cases {
+            let mut queue = Queue::default();
+            let found = delays.iter().filter_map(|(now, delay)| queue.observe(*now, *delay)).last();
+            assert_eq!(found, Some(expected), "{what}");
+            assert_eq!(queue.standing_us(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_share_grows_while_a_queue_stands_and_is_gone_a_second_later() {
+        let cases = [
+            // intervals, standing and target in microseconds, percent of ordinary requests in the end
+            (1, 101_000, 100_000, 6),
+            (1, 201_000, 100_000, 31),
+            (16, 101_000, 100_000, 100),
+            (1, 100_000, 100_000, 65),
+            (9, 0, 100_000, 0),
+        ];
+        let mut share = Share::NONE;
+        for (intervals, standing, target, percent) in cases {
+            for _ in 0..intervals {
+                share = share.next(standing, target);
+            }
+            assert_eq!(share.percent(), percent, "after {intervals} of {standing}");
+        }
+        assert!(share.is_none());
+    }
+
+    #[test]
+    fn what_is_refused_last_is_refused_when_all_else_is() {
+        let refused = |share: Share| {
+            let count = |takes: fn(Share, u64) -> bool| (0..u64::from(WHOLE)).filter(|n| takes(share, *n)).count();
+            (count(Share::takes), count(Share::takes_last))
+        };
+        let cases = [
+            (Share::NONE, (0, 0)),
+            (Share(64), (64, 0)),
+            (Share::ORDINARY, (256, 0)),
+            (Share(320), (256, 64)),
+            (Share::EVERYTHING, (256, 256)),
+        ];
+        for (share, expected) in cases {
+            assert_eq!(refused(share), expected, "{share:?}");
+        }
+        let mut most = Share::NONE;
+        (0..100).for_each(|_| most = most.next(u64::MAX, 1));
+        assert_eq!(most, Share::EVERYTHING);
+    }
+}
