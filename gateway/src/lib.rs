@@ -6,7 +6,7 @@
 //! ```text
 //! glue   main > cli > control > worker, xdp
 //! io     downstream > proxy > upstream > http1 > tls > net
-//! pure   snapshot > route, balance, filter > config, proto, metrics
+//! pure   snapshot > route, balance, filter, overload > config, proto, metrics
 //! ```
 
 pub mod balance;

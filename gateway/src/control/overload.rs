@@ -91,7 +91,7 @@ pub(super) fn counts(pressure: &Pressure) -> OverloadCounts {
         actions: actions(pressure).collect(),
         delays_us: workers.iter().map(|worker| [worker.delay_us(), worker.accept_delay_us()]).collect(),
         refused_percent: workers.iter().map(Found::refused_percent).collect(),
-        shed: [
+        shed: vec![
             ("memory", sum(|worker| worker.shed_for_memory.get())),
             ("delay", sum(|worker| worker.shed_for_delay.get())),
         ],
@@ -187,6 +187,6 @@ mod tests {
         assert_eq!(view["workers"].as_array().unwrap().len(), 2);
         let counts = counts(&pressure);
         assert_eq!(counts.actions.iter().filter(|(_, is_on)| *is_on).count(), 2);
-        assert_eq!((counts.memory, counts.shed), ((92, Some(100)), [("memory", 0), ("delay", 0)]));
+        assert_eq!((counts.memory, counts.shed), ((92, Some(100)), vec![("memory", 0), ("delay", 0)]));
     }
 }

@@ -65,7 +65,7 @@ pub struct OverloadCounts {
     /// Of each worker: the share of requests that it refuses for that, in percent.
     pub refused_percent: Vec<u16>,
     /// Requests refused, by why.
-    pub shed: [(&'static str, u64); 2],
+    pub shed: Vec<(&'static str, u64)>,
 }
 
 /// How full one of the kernel's flow tables is.

@@ -8,9 +8,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::op::SockAddr;
+use crate::proto::limits;
 
 /// Connections the kernel keeps for a worker that is busy. `net.core.somaxconn` (4096 by default) is the other limit.
-pub(super) const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = limits::BACKLOG as i32;
 
 /// What a listening socket takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

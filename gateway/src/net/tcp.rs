@@ -370,6 +370,12 @@ impl Listener {
         socket::local_addr(self.fd.raw()).ok().filter(|bound| !bound.ip().is_unspecified())
     }
 
+    /// From now on so many connections may wait to be accepted; those that do already stay.
+    pub fn set_backlog(&self, backlog: u32) {
+        // SAFETY: takes numbers, and the descriptor is open as long as `self` is. A failure leaves the queue as it was.
+        unsafe { libc::listen(self.fd.raw(), i32::try_from(backlog).unwrap_or(i32::MAX)) };
+    }
+
     /// The next connection. May be dropped and called again without losing one.
     pub async fn accept(&mut self) -> io::Result<(Reader, Writer, SocketAddr)> {
         let op = self

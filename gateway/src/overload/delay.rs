@@ -3,6 +3,8 @@
 //! A burst makes work wait too, and is over soon; what has to end is a queue that does not. So, as CoDel does (RFC 8289
 //! §4.1), look at the shortest wait of an interval: above the target, nothing got through without waiting that long.
 
+use crate::proto::limits;
+
 /// How long an interval is. A worker looks at its delay several times in one (see `worker`).
 pub const INTERVAL_MS: u64 = 100;
 
@@ -45,16 +47,50 @@ impl Queue {
         Some(self.standing_us)
     }
 
-    /// Nothing stands any more when nothing came in five intervals.
-    pub fn expire(&mut self, now_ms: u64) {
-        if self.since_ms.is_some_and(|since| now_ms > since + 5 * INTERVAL_MS) {
+    /// Nothing stands any more when nothing came in five intervals. Says whether that is so.
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        let is_over = self.since_ms.is_some_and(|since| now_ms > since + 5 * INTERVAL_MS);
+        if is_over {
             *self = Queue::default();
         }
+        is_over
     }
 
     /// What the last interval found, in microseconds.
     pub fn standing_us(&self) -> u64 {
         self.standing_us
+    }
+}
+
+/// How many connections wait in the kernel to be accepted, at most. What is behind them the kernel refuses, at a cost that
+/// is nothing to that of a connection: at ten times the load even closing connections would take all of a worker's time.
+/// And those at the head of a short queue have clients that still wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog(u32);
+
+/// Short enough for 2 ms of the most expensive handshakes at each, long enough for a few of them at once.
+const SHORTEST: u32 = 16;
+
+impl Backlog {
+    /// What there is room for while nothing weighs on a worker.
+    pub const WHOLE: Backlog = Backlog(limits::BACKLOG);
+
+    /// The queue after an interval in which every connection waited for `standing_us`: one in which it waits for half of the
+    /// target, and while that is much, a longer one.
+    #[must_use]
+    pub fn next(self, standing_us: u64, target_us: u64) -> Backlog {
+        let Backlog(now) = self;
+        let next = match standing_us {
+            us if us > target_us => u64::from(now) * (target_us / 2) / us,
+            us if us < target_us / 4 => u64::from(now) * 2,
+            _ => return self,
+        };
+        Backlog(u32::try_from(next).unwrap_or(u32::MAX).clamp(SHORTEST, limits::BACKLOG))
+    }
+
+    /// How many.
+    pub fn get(self) -> u32 {
+        self.0
     }
 }
 
@@ -133,6 +169,28 @@ mod tests {
             assert_eq!(found, Some(expected), "{what}");
             assert_eq!(queue.standing_us(), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn the_backlog_shrinks_to_what_can_be_accepted_in_time_and_comes_back() {
+        let cases = [
+            // standing and target in milliseconds, the queue then
+            (100, 100, 4096),
+            (400, 100, 512),
+            (60, 100, 512),
+            (110, 100, 232),
+            (100_000, 100, 16),
+            (24, 100, 32),
+            (0, 100, 64),
+            (0, u64::MAX / 2, 128),
+        ];
+        let mut backlog = Backlog::WHOLE;
+        for (standing, target, expected) in cases {
+            backlog = backlog.next(standing * 1_000, target.saturating_mul(1_000));
+            assert_eq!(backlog.get(), expected, "after {standing} ms");
+        }
+        (0..10).for_each(|_| backlog = backlog.next(0, 100_000));
+        assert_eq!(backlog, Backlog::WHOLE);
     }
 
     #[test]

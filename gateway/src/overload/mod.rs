@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, O
 
 use crate::config::model::Overload;
 use crate::metrics::shard::Counter;
-use delay::{Queue, Share};
+use delay::{Backlog, Queue, Share};
 use memory::Step;
 
 /// What the threads of the process tell each other.
@@ -131,6 +131,7 @@ pub struct Guard {
     queue: RefCell<Queue>,
     /// Of connections that are not accepted yet.
     accepts: RefCell<Queue>,
+    backlog: Cell<Backlog>,
     share: Cell<Share>,
     target_us: Cell<u64>,
     max_connections: Cell<u32>,
@@ -147,6 +148,7 @@ impl Guard {
             load: Cell::default(),
             queue: RefCell::default(),
             accepts: RefCell::default(),
+            backlog: Cell::new(Backlog::WHOLE),
             share: Cell::default(),
             target_us: Cell::new(u64::MAX),
             max_connections: Cell::new(u32::MAX),
@@ -180,7 +182,9 @@ impl Guard {
             self.share.set(self.share.get().next(standing_us, self.target_us.get()));
         }
         self.looks.set(true);
-        self.accepts.borrow_mut().expire(now_ms);
+        if self.accepts.borrow_mut().expire(now_ms) {
+            self.backlog.set(Backlog::WHOLE);
+        }
         let (before, step) = (self.load.get().step, self.pressure.step());
         let of_memory = match step {
             Step::Nothing | Step::Idle | Step::Connections => Share::NONE,
@@ -210,8 +214,15 @@ impl Guard {
         }
         let delay = delay_us();
         let mut accepts = self.accepts.borrow_mut();
-        accepts.observe(now_ms, delay);
+        if let Some(standing_us) = accepts.observe(now_ms, delay) {
+            self.backlog.set(self.backlog.get().next(standing_us, target));
+        }
         delay <= target || accepts.standing_us() <= target
+    }
+
+    /// How many connections may wait to be accepted, at each socket.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.get()
     }
 
     /// What becomes of a request that begins now. `random` is asked for when something weighs on the worker.

@@ -38,6 +38,10 @@ pub const RESPONSE_HEAD_BYTES: usize = 60 * 1024;
 /// Fields of an origin's response. Origins are trusted more than clients, and some set dozens of cookies.
 pub const RESPONSE_HEADER_COUNT: usize = 200;
 
+/// Connections that wait to be accepted, at each socket: what the kernel allows at most unless it is told otherwise
+/// (`net.core.somaxconn`).
+pub const BACKLOG: u32 = 4096;
+
 /// Bytes of an unwanted request body that are read and thrown away after a refusal, so that the client gets to read the
 /// answer before its connection is reset (RFC 9112 §9.6). nginx calls this lingering close.
 pub const LINGER_BYTES: usize = 1024 * 1024;

@@ -12,6 +12,7 @@ use crate::downstream::{self, Accepted};
 use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, Listener, Reader, UdpListener, Writer, now_ms};
+use crate::overload::delay::Backlog;
 use crate::proxy::{Admitted, ListenerCx, WorkerCx};
 use crate::snapshot::{Active, Place};
 
@@ -51,11 +52,17 @@ async fn accept(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let bound = socket.local_addr();
+    let mut backlog = Backlog::WHOLE;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = &mut stopped => break,
         };
+        let wanted = worker.overload.backlog();
+        if backlog != wanted {
+            backlog = wanted;
+            socket.set_backlog(backlog.get());
+        }
         match accepted {
             Ok(accepted) => admit(&worker, &listener, accepted, bound),
             Err(error) if is_passing(&error) => {}

@@ -43,7 +43,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
     let access_log = access_log(raw.access_log, loader);
-    let overload = overload(raw.overload);
+    let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
@@ -154,9 +154,18 @@ fn admin(raw: &Optional<raw::Admin>) -> Option<Admin> {
     }
 }
 
-fn overload(raw: Optional<raw::Overload>) -> Overload {
+/// Timers are up to 2 ms late on a worker that has nothing to do.
+const LEAST_QUEUE_DELAY: Duration = Duration::from_millis(5);
+
+fn overload(raw: Optional<raw::Overload>, diagnostics: &mut Diagnostics) -> Overload {
     let Some(At { value: raw, .. }) = raw else { return Overload::default() };
     let default = Overload::default();
+    if let Some(delay) = raw.queue_delay
+        && delay.value.0.is_some_and(|delay| delay < LEAST_QUEUE_DELAY)
+    {
+        let help = "at least \"5ms\": the timers of a worker that has nothing to do are up to 2 ms late";
+        diagnostics.error(delay.span, "too short to be measured").help(help);
+    }
     Overload {
         max_memory: raw.max_memory.map_or(default.max_memory, |max| max.value),
         queue_delay: raw.queue_delay.map_or(default.queue_delay, |delay| delay.value.0),
