@@ -76,12 +76,14 @@ impl Backlog {
     pub const WHOLE: Backlog = Backlog(limits::BACKLOG);
 
     /// The queue after an interval in which every connection waited for `standing_us`: one in which it waits for half of the
-    /// target, and while that is much, a longer one.
+    /// target, and while that is much, a longer one. Once connections are refused none waits for longer than the target, and
+    /// that must not look as if all were well.
     #[must_use]
     pub fn next(self, standing_us: u64, target_us: u64) -> Backlog {
         let Backlog(now) = self;
+        let too_long_us = if self == Backlog::WHOLE { target_us } else { target_us / 4 * 3 };
         let next = match standing_us {
-            us if us > target_us => u64::from(now) * (target_us / 2) / us,
+            us if us > too_long_us => u64::from(now) * (target_us / 2) / us,
             us if us < target_us / 4 => u64::from(now) * 2,
             _ => return self,
         };

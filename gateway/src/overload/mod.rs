@@ -196,8 +196,7 @@ impl Guard {
         found.delay_us.store(self.queue.borrow().standing_us(), Relaxed);
         found.accept_delay_us.store(self.accepts.borrow().standing_us(), Relaxed);
         found.refused.store(self.share.get().percent(), Relaxed);
-        let connections_wait = self.accepts.borrow().standing_us() > self.target_us.get();
-        found.late.store(connections_wait || !self.share.get().is_none(), Relaxed);
+        found.late.store(self.is_flooded() || !self.share.get().is_none(), Relaxed);
         (step > before).then_some(step)
     }
 
@@ -208,16 +207,19 @@ impl Guard {
             return false;
         }
         let target = self.target_us.get();
-        let stood = self.accepts.borrow().standing_us() > target;
-        if !stood && !self.looks.replace(false) {
+        if !self.is_flooded() && !self.looks.replace(false) {
             return true;
         }
         let delay = delay_us();
-        let mut accepts = self.accepts.borrow_mut();
-        if let Some(standing_us) = accepts.observe(now_ms, delay) {
+        if let Some(standing_us) = self.accepts.borrow_mut().observe(now_ms, delay) {
             self.backlog.set(self.backlog.get().next(standing_us, target));
         }
-        delay <= target || accepts.standing_us() <= target
+        delay <= target || !self.is_flooded()
+    }
+
+    /// Whether connections waited too long of late, and the queue for them is not what it was.
+    fn is_flooded(&self) -> bool {
+        self.backlog.get() != Backlog::WHOLE
     }
 
     /// How many connections may wait to be accepted, at each socket.

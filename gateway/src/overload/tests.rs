@@ -150,12 +150,12 @@ fn ten_times_the_connections_leave_nine_tenths_of_the_work_and_short_waits() {
         let most = 3 * 1_000_000 / serve_us;
         let (served, longest) = flood(&guard, 10 * 1_000_000 / serve_us, 4, serve_us, refuse_us);
         assert!(served * 10 >= most * 9, "{serve_us} µs: {served} of {most}");
-        assert!(longest < 150_000, "{serve_us} µs: {longest} µs");
+        assert!(longest <= 100_000 + serve_us, "{serve_us} µs: {longest} µs");
     }
     let (_, off) = guard();
     off.configure(&Overload { queue_delay: None, ..Overload::default() });
     let (served, _) = flood(&off, 23_000, 4, 430, 60);
-    assert!(served < 100, "without it all of them wait for longer than their clients: {served}");
+    assert!(served * 10 < 3 * 1_000_000 / 430, "without it all of them wait for longer than their clients: {served}");
 }
 
 #[test]
