@@ -1,6 +1,6 @@
 //! Looks at the process's memory, tells the workers, and writes to the log when something changes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,14 +134,18 @@ fn resident() -> Option<u64> {
 
 /// What the process may have at most: the least of what its control groups (v2) allow, and the machine has.
 fn available() -> Option<u64> {
-    let read = |path: &Path| std::fs::read_to_string(path).ok();
-    let machine = read(Path::new("/proc/meminfo")).and_then(|text| mem_total(&text));
-    let group = read(Path::new("/proc/self/cgroup")).and_then(|text| {
-        let path = PathBuf::from("/sys/fs/cgroup").join(unified(&text)?.trim_start_matches('/'));
-        let groups = path.ancestors().take_while(|at| at.starts_with("/sys/fs/cgroup"));
-        groups.filter_map(|at| read(&at.join("memory.max"))?.trim().parse::<u64>().ok()).min()
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text));
+    let group = std::fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+        let path = Path::new(unified(&text)?.trim_start_matches('/'));
+        path.ancestors().filter_map(group_max).min()
     });
     machine.into_iter().chain(group).min()
+}
+
+/// What a control group may have; `None` is as much as those above it.
+fn group_max(group: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(group).join("memory.max")).ok()?;
+    text.trim().parse().ok()
 }
 
 /// The path of the process's control group in the unified hierarchy (cgroups(7)).
