@@ -121,7 +121,7 @@ impl Sessions {
             stats.refused.of(Refusal::Banned).inc();
             return None;
         }
-        if !self.worker.overload.admits(now_ms(), self.worker.random(), || 0) {
+        if self.worker.overload.is_closed(self.worker.random()) {
             stats.refused.of(Refusal::Overload).inc();
             return None;
         }

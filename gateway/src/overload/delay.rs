@@ -8,6 +8,9 @@ use crate::proto::limits;
 /// How long an interval is. A worker looks at its delay several times in one (see `worker`).
 pub const INTERVAL_MS: u64 = 100;
 
+/// How long what was found is believed when nothing comes any more.
+pub const LASTS_MS: u64 = 5 * INTERVAL_MS;
+
 /// What is refused is a number of so many parts.
 pub const WHOLE: u16 = 256;
 
@@ -47,9 +50,9 @@ impl Queue {
         Some(self.standing_us)
     }
 
-    /// Nothing stands any more when nothing came in five intervals. Says whether that is so.
+    /// Nothing stands any more when nothing came for [`LASTS_MS`]. Says whether that is so.
     pub fn expire(&mut self, now_ms: u64) -> bool {
-        let is_over = self.since_ms.is_some_and(|since| now_ms > since + 5 * INTERVAL_MS);
+        let is_over = self.since_ms.is_some_and(|since| now_ms > since + LASTS_MS);
         if is_over {
             *self = Queue::default();
         }

@@ -129,14 +129,30 @@ pub struct Guard {
     load: Cell<Load>,
     /// Of the whole loop.
     queue: RefCell<Queue>,
-    /// Of connections that are not accepted yet.
-    accepts: RefCell<Queue>,
-    backlog: Cell<Backlog>,
+    /// What the gates found last.
+    accepts: Cell<Accepts>,
     share: Cell<Share>,
     target_us: Cell<u64>,
     max_connections: Cell<u32>,
-    /// The next connection's delay is looked at.
-    looks: Cell<bool>,
+    /// How often it was looked, so that gates know when to look again.
+    beats: Cell<u32>,
+}
+
+/// How long connections waited for a worker, by the gate at which they waited longest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Accepts {
+    standing_us: u64,
+    is_flooded: bool,
+    found_ms: u64,
+}
+
+/// What stands before one listener's connections: one listener's flood must not be hidden by another one's quiet.
+#[derive(Debug)]
+pub struct Gate {
+    queue: Queue,
+    backlog: Backlog,
+    /// The beat in which it last looked.
+    beat: u32,
 }
 
 impl Guard {
@@ -147,12 +163,11 @@ impl Guard {
             worker,
             load: Cell::default(),
             queue: RefCell::default(),
-            accepts: RefCell::default(),
-            backlog: Cell::new(Backlog::WHOLE),
+            accepts: Cell::default(),
             share: Cell::default(),
             target_us: Cell::new(u64::MAX),
             max_connections: Cell::new(u32::MAX),
-            looks: Cell::new(false),
+            beats: Cell::new(0),
         }
     }
 
@@ -181,9 +196,9 @@ impl Guard {
         if let Some(standing_us) = self.queue.borrow_mut().observe(now_ms, delay_us) {
             self.share.set(self.share.get().next(standing_us, self.target_us.get()));
         }
-        self.looks.set(true);
-        if self.accepts.borrow_mut().expire(now_ms) {
-            self.backlog.set(Backlog::WHOLE);
+        self.beats.set(self.beats.get().wrapping_add(1));
+        if now_ms > self.accepts.get().found_ms + delay::LASTS_MS {
+            self.accepts.set(Accepts::default());
         }
         let (before, step) = (self.load.get().step, self.pressure.step());
         let of_memory = match step {
@@ -194,37 +209,24 @@ impl Guard {
         self.load.set(Load { step, share: self.share.get().max(of_memory) });
         let found = &self.pressure.workers[self.worker];
         found.delay_us.store(self.queue.borrow().standing_us(), Relaxed);
-        found.accept_delay_us.store(self.accepts.borrow().standing_us(), Relaxed);
+        found.accept_delay_us.store(self.accepts.get().standing_us, Relaxed);
         found.refused.store(self.share.get().percent(), Relaxed);
-        found.late.store(self.is_flooded() || !self.share.get().is_none(), Relaxed);
+        found.late.store(self.accepts.get().is_flooded || !self.share.get().is_none(), Relaxed);
         (step > before).then_some(step)
     }
 
-    /// Whether a new connection may be served. `delay_us` says how long it has waited, and is asked for when that matters.
-    pub fn admits(&self, now_ms: u64, random: u64, delay_us: impl FnOnce() -> u64) -> bool {
+    /// Whether a new connection or session is refused, however long it has waited.
+    pub fn is_closed(&self, random: u64) -> bool {
         let Load { step, share } = self.load.get();
-        if step >= Step::Connections || share.takes(random) {
-            return false;
-        }
-        let target = self.target_us.get();
-        if !self.is_flooded() && !self.looks.replace(false) {
-            return true;
-        }
-        let delay = delay_us();
-        if let Some(standing_us) = self.accepts.borrow_mut().observe(now_ms, delay) {
-            self.backlog.set(self.backlog.get().next(standing_us, target));
-        }
-        delay <= target || !self.is_flooded()
+        step >= Step::Connections || share.takes(random)
     }
 
-    /// Whether connections waited too long of late, and the queue for them is not what it was.
-    fn is_flooded(&self) -> bool {
-        self.backlog.get() != Backlog::WHOLE
-    }
-
-    /// How many connections may wait to be accepted, at each socket.
-    pub fn backlog(&self) -> Backlog {
-        self.backlog.get()
+    /// What a gate found is the worker's, when it is the worst, or the last word on that is old.
+    fn note(&self, found: Accepts) {
+        let last = self.accepts.get();
+        if found.standing_us >= last.standing_us || found.found_ms > last.found_ms + 2 * delay::INTERVAL_MS {
+            self.accepts.set(found);
+        }
     }
 
     /// What becomes of a request that begins now. `random` is asked for when something weighs on the worker.
@@ -247,6 +249,44 @@ impl Guard {
             true => found.shed_for_memory.inc(),
             false => found.shed_for_delay.inc(),
         }
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate { queue: Queue::default(), backlog: Backlog::WHOLE, beat: 0 }
+    }
+}
+
+impl Gate {
+    /// Whether a new connection may be served. `delay_us` says how long it has waited, and is asked for when that matters.
+    pub fn admits(&mut self, guard: &Guard, now_ms: u64, random: u64, delay_us: impl FnOnce() -> u64) -> bool {
+        if guard.is_closed(random) {
+            return false;
+        }
+        if !self.is_flooded() && self.beat == guard.beats.get() {
+            return true;
+        }
+        self.beat = guard.beats.get();
+        if self.queue.expire(now_ms) {
+            self.backlog = Backlog::WHOLE;
+        }
+        let (delay, target) = (delay_us(), guard.target_us.get());
+        if let Some(standing_us) = self.queue.observe(now_ms, delay) {
+            self.backlog = self.backlog.next(standing_us, target);
+            guard.note(Accepts { standing_us, is_flooded: self.is_flooded(), found_ms: now_ms });
+        }
+        delay <= target || !self.is_flooded()
+    }
+
+    /// How many connections may wait to be accepted.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog
+    }
+
+    /// Whether connections waited too long of late, and the queue for them is not what it was.
+    fn is_flooded(&self) -> bool {
+        self.backlog != Backlog::WHOLE
     }
 }
 

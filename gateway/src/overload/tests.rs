@@ -31,7 +31,7 @@ fn memory_takes_effect_with_the_next_beat_and_one_step_after_the_other() {
     for (percent, higher, admits, fate) in cases {
         pressure.observe_memory(percent, Some(100));
         assert_eq!(guard.beat(percent, 0), higher, "{percent}%");
-        assert_eq!(guard.admits(percent, 255, || 0), admits, "{percent}%");
+        assert_eq!(!guard.is_closed(255), admits, "{percent}%");
         assert_eq!(guard.fate(|| 255), fate, "{percent}%");
     }
     pressure.observe_memory(100, None);
@@ -56,7 +56,7 @@ fn a_late_loop_refuses_a_share_and_recovers() {
     assert!(refused > 0, "{refused}%");
     assert_eq!(beats(100, 250_000), 100);
     assert_eq!(guard.fate(|| 0), Fate::Refused);
-    assert!(!guard.admits(now.get(), 0, || 0), "what is closed must not come back at once");
+    assert!(guard.is_closed(0), "what is closed must not come back at once");
     guard.count_shed();
     assert_eq!(pressure.workers()[0].shed_for_delay.get(), 1);
     assert_eq!(beats(55, 0), 0, "after little more than a second");
@@ -66,9 +66,11 @@ fn a_late_loop_refuses_a_share_and_recovers() {
 #[test]
 fn connections_that_have_waited_too_long_are_refused_while_all_of_them_wait() {
     let (_, guard) = guard();
-    let accept = |now: u64, delay_us: u64| {
+    let (mut gate, mut quiet) = (Gate::default(), Gate::default());
+    let mut accept = |now: u64, delay_us: u64| {
         guard.beat(now, 0);
-        guard.admits(now, 0, || delay_us)
+        assert!(quiet.admits(&guard, now, 0, || 10), "another listener's");
+        gate.admits(&guard, now, 0, || delay_us)
     };
     for now in (0..200).step_by(20) {
         assert!(accept(now, 300_000), "a burst at {now}");
@@ -89,8 +91,9 @@ fn a_connection_is_looked_at_once_in_a_beat_while_none_waits() {
         looked.set(looked.get() + 1);
         0
     };
+    let mut gate = Gate::default();
     guard.beat(0, 0);
-    (0..100).for_each(|n| assert!(guard.admits(n, n, look)));
+    (0..100).for_each(|n| assert!(gate.admits(&guard, n, n, look)));
     assert_eq!(looked.get(), 1);
 }
 
@@ -100,19 +103,20 @@ fn nothing_is_refused_for_delay_when_that_is_off() {
     guard.configure(&Overload { queue_delay: None, max_connections: None, ..Overload::default() });
     (0..100).for_each(|n| _ = guard.beat(n * 20, 10_000_000));
     assert_eq!((guard.load(), guard.connections().1), (Load::default(), u32::MAX));
-    assert!(guard.admits(2_000, 0, || 10_000_000));
+    let mut gate = Gate::default();
+    (0..100).for_each(|n| assert!(gate.admits(&guard, n * 20, 0, || 10_000_000)));
 }
 
 /// Connections that are begun `per_second` at a time, for so many seconds, at a worker that needs `serve_us` for one that it
 /// serves and `refuse_us` for one that it refuses. The clients wait for a second. Gives how many of them were served in
 /// that time, and the longest that one of these waited, both from the second second on.
-fn flood(guard: &Guard, per_second: u64, seconds: u64, serve_us: u64, refuse_us: u64) -> (u64, u64) {
+fn flood(guard: &Guard, gate: &mut Gate, per_second: u64, seconds: u64, serve_us: u64, refuse_us: u64) -> (u64, u64) {
     let (mut waiting, mut now, mut begun, mut next_beat) = (std::collections::VecDeque::new(), 0, 0, 0);
     let (mut served, mut longest) = (0, 0);
     let begins_at = |nth: u64| nth * 1_000_000 / per_second;
     while now < seconds * 1_000_000 {
         while begins_at(begun) <= now {
-            if waiting.len() <= guard.backlog().get() as usize {
+            if waiting.len() <= gate.backlog().get() as usize {
                 waiting.push_back(begins_at(begun));
             }
             begun += 1;
@@ -125,7 +129,7 @@ fn flood(guard: &Guard, per_second: u64, seconds: u64, serve_us: u64, refuse_us:
             now = begins_at(begun);
             continue;
         };
-        let is_served = guard.admits(now / 1_000, 0, || now - since);
+        let is_served = gate.admits(guard, now / 1_000, 0, || now - since);
         now += if is_served { serve_us } else { refuse_us };
         if is_served && now - since < 1_000_000 && now > 1_000_000 {
             served += 1;
@@ -148,20 +152,21 @@ fn ten_times_the_connections_leave_nine_tenths_of_the_work_and_short_waits() {
     for (serve_us, refuse_us) in cases {
         let (_, guard) = guard();
         let most = 3 * 1_000_000 / serve_us;
-        let (served, longest) = flood(&guard, 10 * 1_000_000 / serve_us, 4, serve_us, refuse_us);
+        let (served, longest) = flood(&guard, &mut Gate::default(), 10 * 1_000_000 / serve_us, 4, serve_us, refuse_us);
         assert!(served * 10 >= most * 9, "{serve_us} µs: {served} of {most}");
         assert!(longest <= 100_000 + serve_us, "{serve_us} µs: {longest} µs");
     }
     let (_, off) = guard();
     off.configure(&Overload { queue_delay: None, ..Overload::default() });
-    let (served, _) = flood(&off, 23_000, 4, 430, 60);
+    let (served, _) = flood(&off, &mut Gate::default(), 23_000, 4, 430, 60);
     assert!(served * 10 < 3 * 1_000_000 / 430, "without it all of them wait for longer than their clients: {served}");
 }
 
 #[test]
 fn a_load_that_can_be_served_is_and_a_burst_too() {
     let (_, guard) = guard();
-    let (served, longest) = flood(&guard, 2_000, 4, 430, 60);
+    let mut gate = Gate::default();
+    let (served, longest) = flood(&guard, &mut gate, 2_000, 4, 430, 60);
     assert!(served >= 3 * 2_000 - 10 && longest < 5_000, "{served}, {longest} µs");
-    assert_eq!(guard.backlog(), Backlog::WHOLE);
+    assert_eq!(gate.backlog(), Backlog::WHOLE);
 }

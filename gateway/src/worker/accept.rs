@@ -12,6 +12,7 @@ use crate::downstream::{self, Accepted};
 use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, Listener, Reader, UdpListener, Writer, now_ms};
+use crate::overload::Gate;
 use crate::overload::delay::Backlog;
 use crate::proxy::{Admitted, ListenerCx, WorkerCx};
 use crate::snapshot::{Active, Place};
@@ -52,19 +53,18 @@ async fn accept(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let bound = socket.local_addr();
-    let mut backlog = Backlog::WHOLE;
+    let (mut gate, mut backlog) = (Gate::default(), Backlog::WHOLE);
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = &mut stopped => break,
         };
-        let wanted = worker.overload.backlog();
-        if backlog != wanted {
-            backlog = wanted;
+        if backlog != gate.backlog() {
+            backlog = gate.backlog();
             socket.set_backlog(backlog.get());
         }
         match accepted {
-            Ok(accepted) => admit(&worker, &listener, accepted, bound),
+            Ok(accepted) => admit(&worker, &listener, &mut gate, accepted, bound),
             Err(error) if is_passing(&error) => {}
             Err(error) => {
                 log::warn!("listener {}: accept: {error}", listener.name);
@@ -73,7 +73,7 @@ async fn accept(
         }
     }
     for accepted in socket.finish().await {
-        admit(&worker, &listener, accepted, bound);
+        admit(&worker, &listener, &mut gate, accepted, bound);
     }
     worker.open.stop_accepting();
 }
@@ -99,6 +99,7 @@ fn is_passing(error: &std::io::Error) -> bool {
 fn admit(
     worker: &Rc<WorkerCx>,
     listener: &Rc<ListenerCx>,
+    gate: &mut Gate,
     (reader, writer, peer): (Reader, Writer, SocketAddr),
     bound: Option<SocketAddr>,
 ) {
@@ -108,7 +109,7 @@ fn admit(
     stats.connections.inc();
     // First, because it has to cost little.
     let waited = || u64::from(writer.quiet_ms().unwrap_or(0)) * 1_000;
-    if !worker.overload.admits(now_ms(), worker.random(), waited) {
+    if !gate.admits(&worker.overload, now_ms(), worker.random(), waited) {
         stats.refused.of(Refusal::Overload).inc();
         return writer.abort();
     }
