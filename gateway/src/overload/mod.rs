@@ -9,11 +9,15 @@ pub mod memory;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::config::model::Overload;
 use crate::metrics::shard::Counter;
 use delay::{Backlog, Queue, Share};
 use memory::Step;
+
+/// A target that no delay is longer than. Twice as much is still a number.
+const NEVER_US: u64 = u64::MAX / 2;
 
 /// What the threads of the process tell each other.
 #[derive(Debug)]
@@ -165,7 +169,7 @@ impl Guard {
             queue: RefCell::default(),
             accepts: Cell::default(),
             share: Cell::default(),
-            target_us: Cell::new(u64::MAX),
+            target_us: Cell::new(NEVER_US),
             max_connections: Cell::new(u32::MAX),
             beats: Cell::new(0),
         }
@@ -173,10 +177,8 @@ impl Guard {
 
     /// From now on these settings hold.
     pub fn configure(&self, settings: &Overload) {
-        let target =
-            settings.queue_delay.map_or(u64::MAX, |delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
-        // Twice the target is looked at, too.
-        self.target_us.set(target.min(u64::MAX / 2));
+        let us = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(NEVER_US).min(NEVER_US);
+        self.target_us.set(settings.queue_delay.map_or(NEVER_US, us));
         self.max_connections.set(settings.max_connections.unwrap_or(u32::MAX));
     }
 

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::config::model::MaxMemory;
 
@@ -101,7 +99,9 @@ fn a_connection_is_looked_at_once_in_a_beat_while_none_waits() {
 fn nothing_is_refused_for_delay_when_that_is_off() {
     let (_, guard) = guard();
     guard.configure(&Overload { queue_delay: None, max_connections: None, ..Overload::default() });
-    (0..100).for_each(|n| _ = guard.beat(n * 20, 10_000_000));
+    let fresh = Guard::new(Arc::new(Pressure::new(1)), 0);
+    (0..100).for_each(|n| _ = (guard.beat(n * 20, 10_000_000), fresh.beat(n * 20, 10_000_000)));
+    assert_eq!(fresh.load(), Load::default(), "nobody has said yet what is too long");
     assert_eq!((guard.load(), guard.connections().1), (Load::default(), u32::MAX));
     let mut gate = Gate::default();
     (0..100).for_each(|n| assert!(gate.admits(&guard, n * 20, 0, || 10_000_000)));
