@@ -29,12 +29,17 @@ fn active(gateway: &Gateway) -> usize {
 fn squeeze(gateway: &mut Gateway, percent: f64, actions: usize) {
     wait::until("the memory to be what was asked for", || {
         let used = gateway.metrics().sum("gateway_overload_memory_bytes", &[]);
+        if used == 0.0 {
+            return None;
+        }
         let max = (used * 100.0 / percent) as u64;
         gateway.reload(&config(&format!("max_memory = {max}")));
         wait::until_true("the limit to be seen", || {
             gateway.admin_get("/overload").json()["memory"]["max_bytes"] == max
         });
-        (active(gateway) == actions).then_some(())
+        // Workers look at it several times in this time.
+        let steady = wait::steady("the actions to be taken", Duration::from_millis(200), || active(gateway));
+        (steady == actions).then_some(())
     });
 }
 
