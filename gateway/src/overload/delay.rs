@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_queue_stands_when_nothing_got_through_without_waiting_for_two_intervals() {
-        let cases: [(&str, &[(u64, u64)], u64); 6] = [
+        type Delays = &'static [(u64, u64)];
+        let cases: [(&str, Delays, u64); 6] = [
             // what happens, delays in microseconds by milliseconds, what stands in the end
             ("a burst", &[(0, 9_000), (50, 200), (100, 9_000), (150, 9_000), (200, 9_000)], 200),
             ("a queue", &[(0, 9_000), (50, 8_000), (100, 9_000), (150, 7_000), (200, 9_000)], 7_000),
