@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
 use gateway::config::model::{
-    Action, HeaderEdits, HeaderMatch, HostPattern, ListenerId, PathMatch, Respond, Retry, Route, RouteMatch, ValueMatch,
+    Action, HeaderEdits, HeaderMatch, HostPattern, ListenerId, PathMatch, Priority, Respond, Retry, Route, RouteMatch,
+    ValueMatch,
 };
 use gateway::proto::head::{HeaderName, RequestHead};
 use gateway::route::{Query, Table};
@@ -126,6 +127,7 @@ fn route(host: String, path: PathMatch) -> Route {
         filters: vec![],
         mirrors: None,
         breaker: None,
+        priority: Priority::Normal,
     }
 }
 

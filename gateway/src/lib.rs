@@ -6,7 +6,7 @@
 //! ```text
 //! glue   main > cli > control > worker, xdp
 //! io     downstream > proxy > upstream > http1 > tls > net
-//! pure   snapshot > route, balance, filter > config, proto, metrics
+//! pure   snapshot > route, balance, filter, overload > config, proto, metrics
 //! ```
 
 pub mod balance;
@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http2;
 pub mod metrics;
 pub mod net;
+pub mod overload;
 pub mod proto;
 pub mod proxy;
 pub mod route;

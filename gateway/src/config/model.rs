@@ -13,6 +13,7 @@ mod l4;
 mod limits;
 mod mirror;
 mod outlier;
+mod overload;
 mod retry;
 
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ pub use l4::*;
 pub use limits::*;
 pub use mirror::*;
 pub use outlier::*;
+pub use overload::*;
 pub use retry::*;
 
 /// One whole configuration.
@@ -46,6 +48,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// The access log; `None` when there is no `[access_log]` table.
     pub access_log: Option<AccessLog>,
+    /// What is given up when there is too much to do.
+    pub overload: Overload,
     /// Where and how the XDP program is attached.
     pub xdp: Xdp,
     /// Rules on the peer's address, in the order of the file.
@@ -372,6 +376,8 @@ pub struct Route {
     pub breaker: Option<Breaker>,
     /// `mirror`
     pub mirrors: Option<Mirrors>,
+    /// `priority`
+    pub priority: Priority,
 }
 
 /// `websocket` of a route.

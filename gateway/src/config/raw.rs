@@ -13,6 +13,7 @@ mod health;
 mod l4;
 mod limits;
 mod outlier;
+mod overload;
 mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
@@ -23,6 +24,7 @@ pub use health::{CheckTls, HealthCheck};
 pub use l4::{Access, DropLog, Flows, PacketRate, Timeouts, Vip, Xdp, XdpLimits};
 pub use limits::{LimitSet, RedisStore};
 pub use outlier::OutlierDetection;
+pub use overload::Overload;
 pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
     WebSocket, WeightedCluster,
@@ -50,6 +52,8 @@ pub struct File {
     pub admin: Optional<Admin>,
     /// One line for every request. Without this table there is no access log.
     pub access_log: Optional<AccessLog>,
+    /// What the process does without when it has too little memory, or too little time. It is on without this table too.
+    pub overload: Optional<Overload>,
     /// The XDP program, which drops packets of denied sources and balances those for a `[[vip]]` before the kernel's
     /// network stack sees them.
     pub xdp: Optional<Xdp>,

@@ -8,6 +8,7 @@
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /config` | the running configuration as JSON, without keys and secrets |
 //! | `GET /endpoints` | every endpoint: whether it gets requests, and why its checks fail |
+//! | `GET /overload` | memory, delays, and what is refused for them |
 //! | `GET /lists`, `GET /lists/ADDRESS` | the access rules with their packets; the entry that decides about an address |
 //! | `GET /bans`, `GET /bans/ADDRESS` | who is banned, and why |
 //! | `POST /bans/ADDRESS` | bans a source; the body is `{"ttl": "10m", "reason": "…"}` |
@@ -56,6 +57,8 @@ pub struct AdminState {
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders every endpoint as it is now.
     pub endpoints: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Renders what weighs on the process, as JSON.
+    pub overload: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Lists and bans.
@@ -105,6 +108,7 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/metrics", get(metrics))
         .route("/config", get(config))
         .route("/endpoints", get(endpoints))
+        .route("/overload", get(overload))
         .route("/lists", get(sources::lists))
         .route("/lists/{address}", get(sources::list_entry))
         .route("/bans", get(sources::bans))
@@ -122,6 +126,7 @@ async fn index() -> &'static str {
      GET  /metrics    metrics in Prometheus text form\n\
      GET  /config     the running configuration as JSON, without keys\n\
      GET  /endpoints  every endpoint: whether it gets requests, and why its checks fail\n\
+     GET  /overload   memory, delays, and what is refused for them\n\
      GET  /lists      the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
      GET  /bans       who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
      POST /reload     reads the configuration again\n"
@@ -145,6 +150,10 @@ async fn config(State(state): State<AdminState>) -> Response {
 
 async fn endpoints(State(state): State<AdminState>) -> Response {
     json(StatusCode::OK, (state.endpoints)())
+}
+
+async fn overload(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, (state.overload)())
 }
 
 /// The body is read, and ignored, so that closing the connection does not reset it under the answer.

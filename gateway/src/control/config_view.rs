@@ -10,6 +10,7 @@ mod health;
 mod l4;
 mod limits;
 mod outlier;
+mod overload;
 mod retry;
 
 use std::time::{Duration, SystemTime};
@@ -30,6 +31,7 @@ pub fn view(config: &Config) -> Value {
         gateway,
         admin,
         access_log,
+        overload,
         xdp,
         access,
         vips,
@@ -44,6 +46,7 @@ pub fn view(config: &Config) -> Value {
         "gateway": view_gateway(gateway),
         "admin": admin.as_ref().map_or(json!({ "address": "off" }), |Admin { address }| json!({ "address": address })),
         "access_log": access_log.as_ref().map(view_access_log),
+        "overload": overload::view_overload(overload),
         "xdp": l4::view_xdp(xdp),
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
         "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
@@ -272,6 +275,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         filters,
         mirrors,
         breaker,
+        priority,
     } = route;
     let (key, action) = view_action(action, config);
     json!({
@@ -291,6 +295,7 @@ fn view_route(route: &Route, config: &Config) -> Value {
         "filters": filters.iter().map(|each| filter::view(each, config)).collect::<Vec<_>>(),
         "breaker": breaker.as_ref().map(view_breaker),
         "mirror": mirrors.as_ref().map(|mirrors| filter::view_mirrors(mirrors, config)),
+        "priority": overload::view_priority(*priority),
     })
 }
 
@@ -440,6 +445,7 @@ mod tests {
             },
             admin: Some(Admin { address: ([127, 0, 0, 1], 9901).into() }),
             access_log: Some(AccessLog { target: LogTarget::Stdout, format: LogFormat::Json }),
+            overload: Overload::default(),
             xdp: Xdp::default(),
             vips: vec![],
             access: vec![],
@@ -542,6 +548,7 @@ mod tests {
                 filters: vec![],
                 mirrors: None,
                 breaker: None,
+                priority: Priority::Normal,
             }],
             l4_routes: vec![L4Route {
                 name: "db".into(),

@@ -30,6 +30,7 @@ use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
 use crate::net::{self, Transport};
+use crate::overload::Pressure;
 use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, ProbeWay, Xdp, XdpError};
@@ -166,9 +167,13 @@ impl Gateway {
         let cores = net::cores();
         let count = loaded.config.gateway.workers.map_or(cores.len(), |count| count as usize).max(1);
         let hostname = hostname();
+        let pressure = Arc::new(Pressure::new(count));
         let workers = (0..count)
             // More workers than cores share them unpinned.
-            .map(|number| worker::spawn(number, cores.get(number).copied(), probe, hostname.clone()))
+            .map(|number| {
+                let core = cores.get(number).copied();
+                worker::spawn(number, core, probe, hostname.clone(), pressure.clone())
+            })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
@@ -191,7 +196,7 @@ impl Gateway {
             in_doubt: false,
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, bans, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared { registry, bans, pressure, state: Mutex::new(state), log_errors: Arc::default() }),
             reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;

@@ -13,6 +13,7 @@ mod lists_view;
 pub mod log_writer;
 pub mod notify;
 pub mod outliers;
+mod overload;
 pub mod resolve;
 pub mod run;
 pub mod services;

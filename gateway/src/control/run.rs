@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::watch::FileWatch;
-use super::{config_view, endpoints_view, notify, resolve};
+use super::{config_view, endpoints_view, notify, overload, resolve};
 use crate::config::Files;
 use crate::metrics::render;
 use crate::net;
@@ -107,6 +107,7 @@ impl Control {
     }
 
     async fn run(mut self, at_ready: impl FnOnce(&[(String, std::net::SocketAddr)])) -> Result<(), ReloadError> {
+        let overload = tokio::spawn(overload::watch(self.gateway.shared()));
         self.announce(at_ready);
         loop {
             match self.next_event().await {
@@ -138,6 +139,7 @@ impl Control {
                 Event::Stop => break,
             }
         }
+        overload.abort();
         self.drain().await;
         Ok(())
     }
@@ -220,7 +222,7 @@ impl Control {
     }
 
     fn admin_state(&self) -> AdminState {
-        let [metrics, config, endpoints] = std::array::from_fn(|_| self.gateway.shared());
+        let [metrics, config, endpoints, pressure] = std::array::from_fn(|_| self.gateway.shared());
         AdminState {
             readiness: self.readiness.subscribe(),
             metrics: Arc::new(move || {
@@ -236,6 +238,7 @@ impl Control {
                 Some(current) => format!("{:#}\n", endpoints_view::view(&current)),
                 None => String::new(),
             }),
+            overload: Arc::new(move || overload::view(&pressure.pressure)),
             reload: self.reload.clone(),
             sources: Arc::new(self.gateway.shared()),
         }

@@ -12,6 +12,7 @@ use super::counts;
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
 use crate::metrics::render::Extra;
+use crate::overload::Pressure;
 use crate::snapshot::Snapshot;
 use crate::xdp::{Dropped, Xdp};
 
@@ -21,6 +22,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Sources that are refused for a while.
     pub bans: Arc<Bans>,
+    /// What weighs on the process.
+    pub pressure: Arc<Pressure>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -56,6 +59,7 @@ impl Shared {
             bans: self.bans.count() as u64,
             breakers: state.current.as_deref().map(counts::breakers).unwrap_or_default(),
             limit_sets: state.current.as_deref().map(counts::limit_sets).unwrap_or_default(),
+            overload: super::overload::counts(&self.pressure),
             faults_active: state.current.as_deref().map(counts::faults_active).unwrap_or_default(),
             rate_limit_keys: state.current.as_deref().map(counts::rate_limit_keys).unwrap_or_default(),
         }

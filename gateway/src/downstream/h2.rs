@@ -14,6 +14,7 @@ use h2::server::Connection;
 
 use crate::http2::{self, Frame, Meter};
 use crate::net::{Deadline, Until, now_ms};
+use crate::overload::memory::Step;
 use crate::proto::limits;
 use crate::proxy::{ConnectionCx, WorkerCx};
 use crate::tls;
@@ -81,7 +82,14 @@ async fn answer(shared: &Rc<Shared>, h2: &mut Connection<Metered, Frame>) -> End
                 Poll::Ready(Some(Ok((_, mut respond)))) if is_closing && now_ms() > last_call => {
                     respond.send_reset(Reason::REFUSED_STREAM);
                 }
-                Poll::Ready(Some(Ok((request, respond)))) => stream::spawn(shared, request, respond),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    stream::spawn(shared, request, respond);
+                    if !is_closing && shared.worker.overload.load().step >= Step::Idle {
+                        is_closing = true;
+                        h2.graceful_shutdown();
+                        last_call = now_ms() + limits::LINGER_MS;
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => {
                     log::debug!("{}: HTTP/2 with {}: {error}", shared.listener(), shared.connection.peer.addr());
                     return Poll::Ready(());

@@ -121,6 +121,10 @@ impl Sessions {
             stats.refused.of(Refusal::Banned).inc();
             return None;
         }
+        if self.worker.overload.is_closed(self.worker.random()) {
+            stats.refused.of(Refusal::Overload).inc();
+            return None;
+        }
         let place = match Place::take(&view.open, source, limits.connections, limits.connections_per_source) {
             Ok(place) => place,
             Err(too_many) => {

@@ -191,6 +191,18 @@ families! {
         "Dropped packets while there is a `drop_log`: written to the log, or omitted because there were too many."
     BANS = Gauge "gateway_bans_active" []
         "Sources that are banned now."
+    OVERLOAD_MEMORY = Gauge "gateway_overload_memory_bytes" []
+        "Resident memory of the process, as overload protection sees it."
+    OVERLOAD_MEMORY_MAX = Gauge "gateway_overload_memory_max_bytes" []
+        "The most memory there may be; shows where there is a limit."
+    OVERLOAD_ACTIVE = Gauge "gateway_overload_action_active" ["action"]
+        "1 while this is given up for want of memory: idle_connections, connections, requests, everything; else 0."
+    OVERLOAD_DELAY = Gauge "gateway_overload_delay_seconds" ["worker", "of"]
+        "The shortest wait of the last fifth of a second for a worker: of all its work, and of connections to be accepted."
+    OVERLOAD_REFUSED = Gauge "gateway_overload_refused_ratio" ["worker"]
+        "The share of ordinary requests and new connections that a worker refuses because of its delay."
+    OVERLOAD_SHED = Counter "gateway_overload_requests_shed_total" ["reason"]
+        "Requests answered with 503 and flag OM, for want of memory or because of delay."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []
         "Generation of the running configuration; 1 is the one the process started with."
     CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::shard::{
-    BreakerShard, ClusterShard, FaultShard, GlobalRateLimitShard, L4Shard, LimitRuleShard, LimitSetShard, ListenerShard,
-    MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
+    BreakerShard, ClusterShard, FaultShard, GlobalRateLimitShard, L4Shard, LimitRuleShard, LimitSetShard,
+    ListenerShard, MirrorShard, RateLimitShard, RouteShard, Sharded, WorkerShard,
 };
 
 /// A listener's counters.

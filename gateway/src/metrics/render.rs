@@ -45,6 +45,8 @@ pub struct Extra {
     pub xdp_drop_log: Option<[u64; 2]>,
     /// Sources that are banned now.
     pub bans: u64,
+    /// What weighs on the process, and what is refused for that.
+    pub overload: OverloadCounts,
     /// Rate limits with a key, and keys whose buckets are not full.
     pub rate_limit_keys: Vec<(String, usize)>,
     /// Routes with a breaker, and whether it is open.
@@ -53,6 +55,21 @@ pub struct Extra {
     pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
     pub faults_active: Vec<(String, u32)>,
+}
+
+/// What weighs on the process, and what is refused for that.
+#[derive(Clone, Debug, Default)]
+pub struct OverloadCounts {
+    /// Resident bytes, and the most that may be.
+    pub memory: (u64, Option<u64>),
+    /// What may be given up for want of memory, and whether it is.
+    pub actions: Vec<(&'static str, bool)>,
+    /// Of each worker: how long everything waits for it, and how long new connections do, in microseconds.
+    pub delays_us: Vec<[u64; 2]>,
+    /// Of each worker: the share of requests that it refuses for that, in percent.
+    pub refused_percent: Vec<u16>,
+    /// Requests refused, by why.
+    pub shed: Vec<(&'static str, u64)>,
 }
 
 /// How full one of the kernel's flow tables is.
@@ -367,6 +384,7 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.value(&names::LOG_DROPPED, worker.sum(|shard| &shard.log_lines_dropped));
     page.value(&names::LOG_WRITE_ERRORS, extra.log_write_errors);
     kernel(extra, page);
+    overload(&extra.overload, page);
     page.value(&names::CONFIG_GENERATION, extra.generation);
     page.family(&names::CONFIG_RELOADS, |family| {
         family.sample(&["ok"], extra.reloads_ok);
@@ -374,6 +392,30 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     });
     page.value(&names::CONFIG_LAST_RELOAD, extra.last_reload_unix_s);
     page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
+}
+
+fn overload(counts: &OverloadCounts, page: &mut Page<'_>) {
+    let (used, max) = counts.memory;
+    page.value(&names::OVERLOAD_MEMORY, used);
+    page.family(&names::OVERLOAD_MEMORY_MAX, |family| max.iter().for_each(|max| family.sample(&[], max)));
+    page.family(&names::OVERLOAD_ACTIVE, |family| {
+        counts.actions.iter().for_each(|(action, is_on)| family.sample(&[action], u8::from(*is_on)));
+    });
+    page.family(&names::OVERLOAD_DELAY, |family| {
+        for (worker, delays) in counts.delays_us.iter().enumerate() {
+            for (of, us) in ["work", "connections"].iter().zip(delays) {
+                family.sample(&[&worker.to_string(), of], *us as f64 / 1e6);
+            }
+        }
+    });
+    page.family(&names::OVERLOAD_REFUSED, |family| {
+        for (worker, percent) in counts.refused_percent.iter().enumerate() {
+            family.sample(&[&worker.to_string()], f64::from(*percent) / 100.0);
+        }
+    });
+    page.family(&names::OVERLOAD_SHED, |family| {
+        counts.shed.iter().for_each(|(why, requests)| family.sample(&[why], requests));
+    });
 }
 
 /// Writing to a `String` cannot fail, so the results of `write!` below are dropped.

@@ -208,11 +208,15 @@ pub enum Refusal {
     Banned,
     /// The PROXY header is missing, broken, too slow, or from somebody who is not trusted.
     ProxyHeader,
+    /// All listeners together have as many connections as they may.
+    TotalLimit,
+    /// There is too much to do.
+    Overload,
 }
 
 impl Refusal {
     /// Every reason, in order.
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::ListenerLimit,
         Refusal::SourceLimit,
         Refusal::ListenerRate,
@@ -220,6 +224,8 @@ impl Refusal {
         Refusal::AccessDenied,
         Refusal::Banned,
         Refusal::ProxyHeader,
+        Refusal::TotalLimit,
+        Refusal::Overload,
     ];
 
     /// The label's value.
@@ -232,6 +238,8 @@ impl Refusal {
             Refusal::AccessDenied => "access_denied",
             Refusal::Banned => "banned",
             Refusal::ProxyHeader => "proxy_header",
+            Refusal::TotalLimit => "total_limit",
+            Refusal::Overload => "overload",
         }
     }
 }

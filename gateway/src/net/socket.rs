@@ -8,9 +8,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::op::SockAddr;
+use crate::proto::limits;
 
 /// Connections the kernel keeps for a worker that is busy. `net.core.somaxconn` (4096 by default) is the other limit.
-pub(super) const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = limits::BACKLOG as i32;
 
 /// What a listening socket takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,18 @@ pub(super) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
 /// Sets `O_NONBLOCK`.
 pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     with(fd, |socket| socket.set_nonblocking(true))
+}
+
+/// How long ago, in milliseconds, a TCP connection's last bytes came, or its handshake ended when there were none yet.
+pub(super) fn quiet_ms(fd: RawFd) -> io::Result<u32> {
+    // SAFETY: all zeros is a valid `tcp_info`, which is numbers only.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` is a valid place for `length` bytes; an older kernel writes fewer.
+    match unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length) } {
+        0 => Ok(info.tcpi_last_data_recv),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Drops the connection with a reset, at once, and ends what is in flight on it. `SO_LINGER` would do the same only at the

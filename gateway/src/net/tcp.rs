@@ -360,6 +360,12 @@ impl Writer {
         socket::abort(self.socket.fd.raw());
     }
 
+    /// How long ago, in milliseconds, the last bytes came, or the handshake ended when there were none yet: how long a new
+    /// connection has waited for us. Asks the kernel, which costs a system call.
+    pub fn quiet_ms(&self) -> io::Result<u32> {
+        socket::quiet_ms(self.socket.fd.raw())
+    }
+
     /// The local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         socket::local_addr(self.socket.fd.raw())
@@ -406,6 +412,12 @@ impl Listener {
     /// those to this one only, as nothing here sets `IP_TRANSPARENT`.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         socket::local_addr(self.fd.raw()).ok().filter(|bound| !bound.ip().is_unspecified())
+    }
+
+    /// From now on so many connections may wait to be accepted; those that do already stay.
+    pub fn set_backlog(&self, backlog: u32) {
+        // SAFETY: takes numbers, and the descriptor is open as long as `self` is. A failure leaves the queue as it was.
+        unsafe { libc::listen(self.fd.raw(), i32::try_from(backlog).unwrap_or(i32::MAX)) };
     }
 
     /// The next connection. May be dropped and called again without losing one.

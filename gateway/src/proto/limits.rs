@@ -40,6 +40,9 @@ pub const RESPONSE_HEADER_COUNT: usize = 200;
 
 /// A call of the rate limit service. Envoy builds a descriptor or two of short values; this has room for hundreds.
 pub const RATE_LIMIT_REQUEST_BYTES: usize = 64 * 1024;
+/// Connections that wait to be accepted, at each socket: what the kernel allows at most unless it is told otherwise
+/// (`net.core.somaxconn`).
+pub const BACKLOG: u32 = 4096;
 
 /// Bytes of an unwanted request body that are read and thrown away after a refusal, so that the client gets to read the
 /// answer before its connection is reset (RFC 9112 §9.6). nginx calls this lingering close.

@@ -11,6 +11,7 @@ use crate::config::model::ListenerId;
 use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
 use crate::net::{Deadline, Timers, now_ms};
+use crate::overload::Guard;
 use crate::proto::date::imf_fixdate;
 use crate::proto::limits;
 use crate::snapshot::{Generation, ListenerView};
@@ -31,6 +32,8 @@ pub struct WorkerCx {
     pub open: Open,
     /// Where its access log lines go; `None` is no log.
     pub log: RefCell<Option<LogSink>>,
+    /// What weighs on it.
+    pub overload: Guard,
     /// This machine's name, for the access log.
     pub hostname: String,
     served: Cell<u64>,
@@ -46,14 +49,15 @@ struct Date {
 
 impl WorkerCx {
     /// The world of worker number `worker`.
-    pub fn new(worker: usize, hostname: String, log: Option<LogSink>) -> WorkerCx {
+    pub fn new(worker: usize, hostname: String, overload: Guard) -> WorkerCx {
         WorkerCx {
             worker,
             timers: Timers::default(),
             pools: Pools::default(),
             rooms: Rooms::default(),
             open: Open::default(),
-            log: RefCell::new(log),
+            log: RefCell::new(None),
+            overload,
             hostname,
             served: Cell::new(0),
             rng: RefCell::new(fastrand::Rng::new()),

@@ -24,6 +24,8 @@ pub enum ProxyError {
     Path(&'static str),
     /// The head took too long.
     HeadTimeout,
+    /// There is too much to do.
+    Overloaded,
     /// The connection was made to reach another host.
     Misdirected,
     /// No route matches.
@@ -110,6 +112,8 @@ impl LocalReply {
             ProxyError::HeadTimeout => {
                 LocalReply::new(408, Flag::DurationTimeout, "request_header_timeout", reason(408))
             }
+            // The words are those of Envoy's overload manager.
+            ProxyError::Overloaded => LocalReply::new(503, Flag::OverloadManager, "overload", "envoy overloaded"),
             ProxyError::Misdirected => LocalReply::new(421, None, "misdirected_request", reason(421)),
             ProxyError::NoRoute => LocalReply::new(404, Flag::NoRouteFound, "route_not_found", ""),
             ProxyError::UpgradeRefused => LocalReply::new(403, None, "upgrade_failed", ""),

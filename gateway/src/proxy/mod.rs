@@ -36,9 +36,11 @@ pub use pump::{BodySink, BodySource, PumpError, pump};
 pub use room::{Room, Rooms};
 pub use tunnel::{TunnelError, tunnel};
 
-use crate::config::model::{Action, Forward, RouteId};
+use crate::config::model::{Action, Forward, Priority, RouteId};
 use crate::filter::headers::AskedTimeouts;
 use crate::filter::{forwarded, headers};
+use crate::overload::Fate;
+use crate::overload::memory::Step;
 use crate::proto::h1::{encode, hop};
 use crate::proto::head::{Known, ResponseHead};
 use crate::proto::websocket;
@@ -103,11 +105,21 @@ pub struct Request<'a> {
 
 /// Serves a request whose head has been read.
 pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) -> Ending {
+    let fate = request.worker.overload.fate(|| request.worker.random());
+    if fate == Fate::Refused || fate == Fate::UnlessHigh && !request.cx.generation.has_priorities {
+        request.worker.overload.count_shed();
+        return Box::pin(refuse(request, downstream, ProxyError::Overloaded)).await;
+    }
     request.count_start();
     identify(&mut request);
-    let routed = find_route(&mut request);
+    let mut routed = find_route(&mut request);
+    if fate == Fate::UnlessHigh && !request.is_high(routed.as_ref().ok()) {
+        request.worker.overload.count_shed();
+        request.exchange.client_keeps_alive = false;
+        routed = Err(ProxyError::Overloaded);
+    }
     let route = routed.as_ref().ok().copied();
-    let answered = match request.has_filters(route) {
+    let answered = match request.has_filters(route) && !matches!(routed, Err(ProxyError::Overloaded)) {
         false => None,
         true => filters::pass(&mut request, downstream, route).await,
     };
@@ -121,11 +133,11 @@ pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) 
     ending
 }
 
-/// Answers a request whose head cannot be taken. The connection ends with it: where the next request would begin is
-/// not known.
+/// Answers a request whose head cannot be taken, or that there is no time for. The connection ends with it: where the next
+/// request would begin may not be known.
 pub async fn refuse(mut request: Request<'_>, downstream: &mut impl Downstream, error: ProxyError) -> Ending {
     request.count_start();
-    // No field of a head like this says who the client is.
+    // No field of such a head is looked at for who the client is.
     request.exchange.client_ip = request.connection.peer.ip();
     request.exchange.client_keeps_alive = false;
     let ending = reply::error(&mut request, downstream, error).await;
@@ -274,7 +286,13 @@ impl Request<'_> {
 
     /// Whether the client's connection may serve another request, as far as is known when the response begins.
     fn keeps_alive(&self, body_done: bool) -> bool {
-        body_done && self.exchange.client_keeps_alive && !self.connection.listener.is_closing()
+        let may = body_done && self.exchange.client_keeps_alive && !self.connection.listener.is_closing();
+        may && self.worker.overload.load().step < Step::Idle
+    }
+
+    /// Whether it goes a way that is served when others are not.
+    fn is_high(&self, route: Option<&RouteId>) -> bool {
+        route.is_some_and(|route| self.cx.generation.config.routes[route.index()].priority == Priority::High)
     }
 
     /// How long nothing may move.

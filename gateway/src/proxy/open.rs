@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::WorkerCx;
 use crate::metrics::registry::ListenerStats;
-use crate::snapshot::Place;
+use crate::snapshot::{Active, Place};
 
 /// A worker's connections and accept loops, and who waits for the last of them.
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub struct Open {
 pub struct Admitted {
     /// Its place under the listener's limits.
     pub place: Place,
+    /// Its place among those of all listeners.
+    _active: Active,
     stats: Arc<ListenerStats>,
     worker: Rc<WorkerCx>,
 }
@@ -49,10 +51,10 @@ impl Open {
 
 impl Admitted {
     /// Counts a connection of the listener that `stats` are about.
-    pub fn new(worker: Rc<WorkerCx>, stats: Arc<ListenerStats>, place: Place) -> Admitted {
+    pub fn new(worker: Rc<WorkerCx>, stats: Arc<ListenerStats>, place: Place, active: Active) -> Admitted {
         stats.shard(worker.worker).connections_active.inc();
         worker.open.connections.set(worker.open.connections.get() + 1);
-        Admitted { place, stats, worker }
+        Admitted { place, _active: active, stats, worker }
     }
 }
 

@@ -32,6 +32,10 @@ pub(super) async fn error(request: &mut Request<'_>, downstream: &mut impl Downs
     if reply.overloaded {
         exchange.response.headers.append_raw(b"x-envoy-overloaded", b"true");
     }
+    if let ProxyError::Overloaded = error {
+        // Envoy's `append_local_overload`: it is this box that has too much to do, and not the origin.
+        exchange.response.headers.append_raw(b"x-envoy-local-overloaded", b"true");
+    }
     if let ProxyError::WebSocket(HandshakeError::Version) = error {
         exchange.response.headers.append(&Known::SecWebsocketVersion, websocket::VERSION);
     }

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use regex::bytes::Regex;
 
 use super::*;
-use crate::config::model::{Action, HeaderEdits, HeaderMatch, Pattern, QueryMatch, Respond, Retry, ValueMatch};
+use crate::config::model::{
+    Action, HeaderEdits, HeaderMatch, Pattern, Priority, QueryMatch, Respond, Retry, ValueMatch,
+};
 use crate::proto::head::{HeaderName, Method};
 
 const LISTENER: ListenerId = ListenerId(0);
@@ -29,6 +31,7 @@ fn route(hosts: &[&str], matcher: RouteMatch) -> Route {
         filters: vec![],
         mirrors: None,
         breaker: None,
+        priority: Priority::Normal,
     }
 }
 

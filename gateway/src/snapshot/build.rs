@@ -18,7 +18,7 @@ use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
     AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels, Listener,
-    ListenerId, ListenerProtocol, Subset, UpstreamTls,
+    ListenerId, ListenerProtocol, Priority, Subset, UpstreamTls,
 };
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
@@ -93,6 +93,7 @@ impl Builder {
         let limits = limits::build(&config, &registry, previous);
         let routes = config.routes.iter().map(|route| self.registry.route(&route.name)).collect();
         let l4_routes = config.l4_routes.iter().map(|route| self.registry.l4_route(&route.name)).collect();
+        let has_priorities = config.routes.iter().any(|route| route.priority != Priority::Normal);
         let access = AccessList::build(&config.access);
         self.generation += 1;
         Ok(Snapshot {
@@ -105,6 +106,7 @@ impl Builder {
             route_breakers,
             route_mirrors,
             limits,
+            has_priorities,
             l4_routes,
             route_subsets: subsets.of_routes,
             l4_route_subsets: subsets.of_l4_routes,

@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub route_mirrors: Vec<Box<[MirrorView]>>,
     /// By [`LimitSetId`](crate::config::model::LimitSetId).
     pub limits: Vec<LimitsView>,
+    /// Whether some routes come before others.
+    pub has_priorities: bool,
     /// By [`L4RouteId`].
     pub l4_routes: Vec<Arc<L4RouteStats>>,
     /// Which endpoints of its clusters a route uses, by [`RouteId`].
@@ -192,7 +194,8 @@ impl OpenConnections {
 pub struct Active(Arc<AtomicU32>);
 
 impl Active {
-    fn enter(count: &Arc<AtomicU32>, max: u32) -> Option<Active> {
+    /// One more, unless there are `max` already.
+    pub fn enter(count: &Arc<AtomicU32>, max: u32) -> Option<Active> {
         // Made first: dropped, it takes back what was too much.
         let active = Active(count.clone());
         (count.fetch_add(1, Relaxed) < max).then_some(active)

@@ -11,9 +11,11 @@ use crate::config::model::{ListenerProtocol, ProxyProtocol, VipProtocol};
 use crate::downstream::{self, Accepted};
 use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
-use crate::net::{self, Listener, Reader, UdpListener, Writer};
+use crate::net::{self, Listener, Reader, UdpListener, Writer, now_ms};
+use crate::overload::Gate;
+use crate::overload::delay::Backlog;
 use crate::proxy::{Admitted, ListenerCx, WorkerCx};
-use crate::snapshot::Place;
+use crate::snapshot::{Active, Place};
 
 /// Pause after an accept that failed for want of descriptors or memory: trying at once would only burn the core.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
@@ -51,13 +53,18 @@ async fn accept(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let bound = socket.local_addr();
+    let (mut gate, mut backlog) = (Gate::default(), Backlog::WHOLE);
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = &mut stopped => break,
         };
+        if backlog != gate.backlog() {
+            backlog = gate.backlog();
+            socket.set_backlog(backlog.get());
+        }
         match accepted {
-            Ok(accepted) => admit(&worker, &listener, accepted, bound),
+            Ok(accepted) => admit(&worker, &listener, &mut gate, accepted, bound),
             Err(error) if is_passing(&error) => {}
             Err(error) => {
                 log::warn!("listener {}: accept: {error}", listener.name);
@@ -66,7 +73,7 @@ async fn accept(
         }
     }
     for accepted in socket.finish().await {
-        admit(&worker, &listener, accepted, bound);
+        admit(&worker, &listener, &mut gate, accepted, bound);
     }
     worker.open.stop_accepting();
 }
@@ -92,6 +99,7 @@ fn is_passing(error: &std::io::Error) -> bool {
 fn admit(
     worker: &Rc<WorkerCx>,
     listener: &Rc<ListenerCx>,
+    gate: &mut Gate,
     (reader, writer, peer): (Reader, Writer, SocketAddr),
     bound: Option<SocketAddr>,
 ) {
@@ -99,6 +107,12 @@ fn admit(
     let view = generation.listener(id);
     let stats = view.stats.shard(worker.worker);
     stats.connections.inc();
+    // First, because it has to cost little.
+    let waited = || u64::from(writer.quiet_ms().unwrap_or(0)) * 1_000;
+    if !gate.admits(&worker.overload, now_ms(), worker.random(), waited) {
+        stats.refused.of(Refusal::Overload).inc();
+        return writer.abort();
+    }
     let source = peer.ip().to_canonical();
     // A connection that was reset meanwhile has no address any more.
     let Some(local) = bound.or_else(|| writer.local_addr().ok()) else { return };
@@ -126,7 +140,12 @@ fn admit(
         stats.refused.of(too_fast.into()).inc();
         return writer.abort();
     }
-    let admitted = Admitted::new(worker.clone(), view.stats.clone(), place);
+    let (open, max) = worker.overload.connections();
+    let Some(active) = Active::enter(open, max) else {
+        stats.refused.of(Refusal::TotalLimit).inc();
+        return writer.abort();
+    };
+    let admitted = Admitted::new(worker.clone(), view.stats.clone(), place, active);
     let accepted = Accepted { reader, writer, peer, local, id: worker.next_id(), admitted };
     downstream::serve(worker.clone(), listener.clone(), accepted);
 }

@@ -1,6 +1,7 @@
 //! One worker: a pinned thread with its own ring, its sockets, its connections, and a mailbox.
 
 mod accept;
+mod beat;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::model::ListenerId;
 use crate::metrics::access_log::queue::LogSink;
 use crate::net::{self, Probe, now_ms};
+use crate::overload::{Guard, Pressure};
 use crate::proto::limits;
 use crate::proxy::{Generation, ListenerCx, WorkerCx};
 use crate::snapshot::Snapshot;
@@ -53,13 +55,19 @@ pub struct Handle {
 }
 
 /// Starts worker number `number` on `core`, with a first generation that has no listeners.
-pub fn spawn(number: usize, core: Option<usize>, probe: Probe, hostname: String) -> std::io::Result<Handle> {
+pub fn spawn(
+    number: usize,
+    core: Option<usize>,
+    probe: Probe,
+    hostname: String,
+    pressure: Arc<Pressure>,
+) -> std::io::Result<Handle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         if let Some(Err(error)) = core.map(net::pin_to_core) {
             log::warn!("worker {number}: cannot be pinned to core {core:?}: {error}");
         }
-        net::start(probe, run(number, hostname, messages));
+        net::start(probe, run(number, hostname, pressure, messages));
     })?;
     Ok(Handle { mailbox, thread })
 }
@@ -72,14 +80,15 @@ struct Worker {
     next_group: Cell<u64>,
 }
 
-async fn run(number: usize, hostname: String, mut messages: mpsc::Receiver<Message>) {
+async fn run(number: usize, hostname: String, pressure: Arc<Pressure>, mut messages: mpsc::Receiver<Message>) {
     let worker = Rc::new(Worker {
-        cx: Rc::new(WorkerCx::new(number, hostname, None)),
+        cx: Rc::new(WorkerCx::new(number, hostname, Guard::new(pressure, number))),
         acceptors: RefCell::default(),
         next_group: Cell::new(1),
     });
     net::spawn(worker.cx.timers.clone().run());
     net::spawn(worker.clone().tick());
+    net::spawn(worker.clone().beat());
     while let Some(message) = messages.recv().await {
         match message {
             Message::Publish(publish, done) => {
@@ -97,6 +106,7 @@ async fn run(number: usize, hostname: String, mut messages: mpsc::Receiver<Messa
 impl Worker {
     fn publish(&self, publish: Publish) {
         let generation = Generation::new(publish.snapshot);
+        self.cx.overload.configure(&generation.config.overload);
         if let Some(log) = publish.log {
             *self.cx.log.borrow_mut() = log;
         }

@@ -28,7 +28,7 @@ use ipnet::IpNet;
 
 use super::decode::{List, Optional};
 use super::load::Loader;
-use super::model::{AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget};
+use super::model::{AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, Overload};
 use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
@@ -44,6 +44,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
     let access_log = access_log(raw.access_log, loader);
+    let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
@@ -70,6 +71,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         gateway,
         admin,
         access_log,
+        overload,
         xdp,
         access: access?,
         vips: vips?,
@@ -155,6 +157,25 @@ fn admin(raw: &Optional<raw::Admin>) -> Option<Admin> {
     match given {
         Some(address) => address.value.0.map(|address| Admin { address }),
         None => Some(Admin::default()),
+    }
+}
+
+/// Timers are up to 2 ms late on a worker that has nothing to do.
+const LEAST_QUEUE_DELAY: Duration = Duration::from_millis(5);
+
+fn overload(raw: Optional<raw::Overload>, diagnostics: &mut Diagnostics) -> Overload {
+    let Some(At { value: raw, .. }) = raw else { return Overload::default() };
+    let default = Overload::default();
+    if let Some(delay) = raw.queue_delay
+        && delay.value.0.is_some_and(|delay| delay < LEAST_QUEUE_DELAY)
+    {
+        let help = "at least \"5ms\": the timers of a worker that has nothing to do are up to 2 ms late";
+        diagnostics.error(delay.span, "too short to be measured").help(help);
+    }
+    Overload {
+        max_memory: raw.max_memory.map_or(default.max_memory, |max| max.value),
+        queue_delay: raw.queue_delay.map_or(default.queue_delay, |delay| delay.value.0),
+        max_connections: raw.max_connections.map(|count| count.value.0),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Breaker, Filter, HashRule};
 use crate::config::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
-use crate::config::model::{RetryOn, SubsetFallback};
+use crate::config::model::{Priority, RetryOn, SubsetFallback};
 use crate::config::report::Diagnostics;
 use crate::config::schema::either_schema;
 use crate::config::value::{
@@ -75,6 +75,9 @@ pub struct Route {
     /// Longest request body that is copied, at most 16 MiB; a request with a longer one has no copy.
     #[schemars(extend("default" = "64KiB", "examples" = ["1MiB"]))]
     pub mirror_body_bytes: Optional<Size>,
+    /// `"high"`: under overload, requests are refused after all others are.
+    #[schemars(extend("default" = "normal", "examples" = ["high"]))]
+    pub priority: Optional<Priority>,
 }
 }
 

@@ -5,6 +5,7 @@ mod filter;
 mod http;
 mod l4;
 mod net;
+mod overload;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ pub use filter::*;
 pub use http::*;
 pub use l4::*;
 pub use net::*;
+pub use overload::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{Decode, FromText, Node, Problem};

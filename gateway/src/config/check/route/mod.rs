@@ -13,7 +13,7 @@ use super::destination::Destination;
 use super::filter;
 use super::{Tables, each, reject_empty};
 use crate::config::decode::{List, Optional};
-use crate::config::model::{HostPattern, ListenerId, PathMatch, Route, WebSocket};
+use crate::config::model::{HostPattern, ListenerId, PathMatch, Priority, Route, WebSocket};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
@@ -80,6 +80,7 @@ pub fn check(
         filters: filters?,
         mirrors: mirrors?,
         breaker: breaker?,
+        priority: raw.priority.map_or_else(Priority::default, |priority| priority.value),
     })
 }
 
