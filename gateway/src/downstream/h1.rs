@@ -38,7 +38,7 @@ pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: 
         };
     }
     match next {
-        Next::Silence | Next::Gone => leave(worker, connection, writer).await,
+        Next::Silence | Next::Gone => leave(connection, writer, &idle).await,
         Next::Request | Next::Ended => {}
     }
 }
@@ -120,18 +120,15 @@ async fn serve_one(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Re
 }
 
 /// Ends a connection between two requests.
-async fn leave(worker: &WorkerCx, connection: &ConnectionCx, writer: &mut Writer) {
-    if writer.is_settled() && !writer.is_tls() {
-        return;
-    }
-    let timer = worker.timers.deadline();
+async fn leave(connection: &ConnectionCx, writer: &mut Writer, idle: &Deadline) {
     if !writer.is_settled() {
-        timer.set(connection.listener.idle_timeout());
-        let _ = writer.settle(&Until::only(&timer)).await;
+        idle.set(connection.listener.idle_timeout());
+        // Whoever does not take the rest of its answer gets no more of it.
+        let _ = writer.settle(&Until::only(idle)).await;
     }
     if writer.is_tls() {
-        timer.set_at(now_ms() + limits::LINGER_MS);
-        writer.finish(&Until::only(&timer)).await;
+        idle.set_at(now_ms() + limits::LINGER_MS);
+        writer.finish(&Until::only(idle)).await;
     }
 }
 

@@ -1,11 +1,9 @@
 //! TCP connections as two halves that keep their operations, and listeners.
 
 use std::cell::Cell;
-use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -301,14 +299,17 @@ impl Writer {
         self.send_rest(rest, Then::Unknown, until).await
     }
 
-    /// Whether [`Writer::settle`] would neither wait nor fail.
+    /// Whether the kernel has all that [`Writer::send_last`] was given. Asked again after a `false`, it may be true because
+    /// nothing is in flight any more: a connection whose send has failed is of no use.
     pub fn is_settled(&mut self) -> bool {
-        if self.pending.is_none() {
-            return true;
+        let Some(op) = &mut self.pending else { return true };
+        let Poll::Ready((result, mut rest)) = op.poll(&mut Context::from_waker(Waker::noop())) else { return false };
+        self.pending = None;
+        rest.consume(result.map_or(0, |n| n as usize));
+        if !rest.is_empty() {
+            self.pending = Some(op::send(&self.socket.fd, rest, Then::Nothing));
         }
-        let never = Until::never();
-        let settled = pin!(self.settle(&never)).poll(&mut Context::from_waker(Waker::noop()));
-        matches!(settled, Poll::Ready(Ok(())))
+        self.pending.is_none()
     }
 
     async fn send_then(&mut self, buf: Buf, then: Then, until: &Until<'_>) -> io::Result<()> {

@@ -88,8 +88,16 @@ impl Request<'_> {
 
     /// Whether the answer that the client got is a failure; `None`: that is not to say.
     fn answer_has_failed(&self, watched: &Watched) -> Option<bool> {
-        use ResponseFlag::{UpstreamConnectionTermination, UpstreamProtocolError};
+        use ResponseFlag::{
+            DownstreamConnectionTermination, StreamIdleTimeout, UpstreamConnectionTermination, UpstreamProtocolError,
+            UpstreamRequestTimeout,
+        };
         let exchange = &*self.exchange;
+        // Cut because the client left, or because time passed, which a client that reads slowly can bring about.
+        let is_anybodys = [DownstreamConnectionTermination, StreamIdleTimeout, UpstreamRequestTimeout];
+        if is_anybodys.into_iter().any(|flag| exchange.flags.contains(flag)) {
+            return None;
+        }
         let is_cut = [UpstreamConnectionTermination, UpstreamProtocolError].map(|flag| exchange.flags.contains(flag));
         if is_cut != [false; 2] || exchange.response.status >= 500 {
             return Some(true);

@@ -231,10 +231,11 @@ impl RequestTimers {
         now_ms.saturating_sub(self.started.get())
     }
 
-    /// Neither is set any more.
+    /// None is set any more, as before the first request.
     pub fn clear(&self) {
         self.idle.clear();
         self.end.clear();
+        self.begin(None);
     }
 
     /// Whether the request is over, and not just a try.

@@ -21,6 +21,7 @@ use super::{
 use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::metrics::flags::ResponseFlag;
+use crate::metrics::shard::ClusterShard;
 use crate::net::{Passed, Until, now_ms};
 use crate::proto::grpc;
 use crate::proto::h1::encode::{BodyFraming, ResponseFraming};
@@ -65,11 +66,10 @@ pub(super) async fn forward(
     let _active = take_place(target.cluster, target.view, stats)?;
     request.start_clock();
     let is_whole = Cell::new(true);
-    let budget = Budget { limits: target.cluster.retry_budget, stats: &target.view.stats };
+    let budget = Budget { limits: target.cluster.retry_budget, stats: &target.view.stats, shard: stats };
     let mut tries = Tries::new(&settings.retry, budget, &request.exchange.request, &is_whole);
     let kept = Kept::new(settings.retry.body_bytes, &is_whole);
     let mut passing = Passing { kept, copies: Copies::begin(request, route) };
-    let mut _retrying = None;
     loop {
         let next = match one_try(request, downstream, &target, &ask, &mut tries, &mut passing).await {
             Ok(Tried::Answered { ending, .. }) => return Ok(ending),
@@ -79,8 +79,7 @@ pub(super) async fn forward(
         stats.retries.inc();
         if let Next::Retry(wait) = next {
             request.exchange.is_retried = true;
-            _retrying = Some(stats.retries_active.hold());
-            wait_to_retry(request, downstream, wait).await?;
+            wait_to_retry(request, downstream, wait, stats).await?;
         }
     }
 }
@@ -109,11 +108,13 @@ struct Failed {
     error: ProxyError,
     /// Whether its connection has served other requests.
     reused: bool,
+    /// Whether it got no further than our own queue for a connection, which says nothing of the endpoint.
+    in_queue: bool,
 }
 
 impl From<ProxyError> for Failed {
     fn from(error: ProxyError) -> Failed {
-        Failed { error, reused: false }
+        Failed { error, reused: false, in_queue: false }
     }
 }
 
@@ -156,7 +157,7 @@ async fn at_endpoint(
         Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, target)).await,
     };
     let stats = target.view.stats.shard(request.worker.worker);
-    let tried = tried.map_err(|error| Failed { error, reused: connection.is_reused() })?;
+    let tried = tried.map_err(|error| Failed { error, reused: connection.is_reused(), in_queue: false })?;
     stats.requests.count(request.exchange.response.status);
     if let Tried::Answered { ending, uploaded } = tried {
         let uploaded = uploaded && ending != Ending::Abort;
@@ -170,12 +171,13 @@ async fn wait_to_retry(
     request: &Request<'_>,
     downstream: &mut impl Downstream,
     wait: Duration,
+    stats: &ClusterShard,
 ) -> Result<(), ProxyError> {
     let timers = request.timers;
     timers.end_tries();
     timers.idle.set_within(wait, &timers.end);
     pause(request, downstream).await?;
-    if timers.end.is_due() { Err(UpstreamError::TimedOut(Passed::End).into()) } else { Ok(()) }
+    if timers.end.is_due() { Err(request.time_is_over(stats)) } else { Ok(()) }
 }
 
 /// A connection to the endpoint; `reuse`: one that is there will do.
@@ -185,7 +187,7 @@ async fn connection(
     target: &Target<'_>,
     endpoint: &EndpointView,
     reuse: bool,
-) -> Result<Connection, ProxyError> {
+) -> Result<Connection, Failed> {
     let preamble = proxy_header(target.cluster, request.connection);
     let timers = request.timers;
     let wanted = Wanted {
@@ -206,16 +208,18 @@ async fn connection(
     }
     // Boxed, so that a request does not keep the room that connecting needs.
     let made = Box::pin(unless_gone(downstream, pools.connect(&wanted, &request.worker.pools))).await?;
-    made.map_err(|error| match error {
-        UpstreamError::ConnectTimeout | UpstreamError::Overflow if timers.end.is_due() => {
-            UpstreamError::TimedOut(Passed::End).into()
-        }
-        error => {
-            if let UpstreamError::Connect(text) = &error {
-                request.exchange.upstream_failure = Some(text.clone());
+    made.map_err(|error| {
+        let in_queue = matches!(error, UpstreamError::Overflow);
+        let error = match error {
+            UpstreamError::ConnectTimeout | UpstreamError::Overflow if timers.end.is_due() => {
+                UpstreamError::TimedOut(Passed::End)
             }
-            error.into()
+            error => error,
+        };
+        if let UpstreamError::Connect(text) = &error {
+            request.exchange.upstream_failure = Some(text.clone());
         }
+        Failed { error: error.into(), reused: false, in_queue }
     })
 }
 
@@ -370,7 +374,7 @@ impl<'a> Request<'a> {
     ) -> Result<Next, ProxyError> {
         let is_timeout =
             |error: &ProxyError| matches!(error, ProxyError::Upstream(UpstreamError::TimedOut(Passed::End)));
-        let Failed { mut error, reused } = failed;
+        let Failed { mut error, reused, .. } = failed;
         let stats = target.view.stats.shard(self.worker.worker);
         if is_timeout(&error) && !self.timers.is_over() {
             stats.try_timeouts.inc();
@@ -385,20 +389,25 @@ impl<'a> Request<'a> {
             Next::Repeat | Next::Retry(_) => return Ok(next),
             Next::Exhausted | Next::Overflow | Next::GiveUp => self.note_end_of_tries(next, target),
         }
-        if is_timeout(&error) {
-            stats.timeouts.inc();
-            if self.exchange.grpc_deadline.is_some_and(|due| due <= now_ms()) {
-                return Err(ProxyError::GrpcDeadline);
-            }
+        Err(if is_timeout(&error) { self.time_is_over(stats) } else { error })
+    }
+
+    /// The request has taken too long: for its client, who said how long it may take, or for the route.
+    fn time_is_over(&self, stats: &ClusterShard) -> ProxyError {
+        stats.timeouts.inc();
+        match self.exchange.grpc_deadline {
+            Some(due) if due <= now_ms() => ProxyError::GrpcDeadline,
+            _ => UpstreamError::TimedOut(Passed::End).into(),
         }
-        Err(error)
     }
 
     /// Takes note of how an endpoint answered, where its cluster wants to know.
     fn note_outcome(&self, target: &Target<'_>, endpoint: &EndpointView, tried: &Result<Tried, Failed>) {
         let outcome = match tried {
             Ok(_) => Outcome::of_status(self.exchange.response.status),
-            Err(Failed { error: ProxyError::Upstream(error), .. }) if error.is_the_origins() => Outcome::GatewayFailure,
+            Err(Failed { error: ProxyError::Upstream(error), in_queue: false, .. }) if error.is_the_origins() => {
+                Outcome::GatewayFailure
+            }
             // The client's fault, or ours.
             Err(_) => return,
         };

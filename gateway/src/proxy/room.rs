@@ -54,6 +54,7 @@ mod tests {
         room.exchange.request.target.extend_from_slice(b"/secret");
         room.exchange.scratch.extend_from_slice(b"secret");
         room.timers.end.set_at(0);
+        room.timers.start(None);
         let at = &raw const *room;
         rooms.put(room);
         let mut room = rooms.take(&timers);
@@ -61,6 +62,7 @@ mod tests {
         assert!(std::ptr::eq(at, &raw const *room));
         assert!(room.exchange.request.target.is_empty() && room.exchange.scratch.is_empty());
         assert!(!room.timers.end.is_due());
+        assert_eq!(room.timers.took(crate::net::now_ms() + 60_000), 0, "the time of another request");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{ProxyError, RequestBody};
 use crate::balance::retry::{self, Failure};
 use crate::config::model::{Retry, RetryBudget};
 use crate::metrics::registry::ClusterStats;
+use crate::metrics::shard::{ClusterShard, Held};
 use crate::net::{Buf, Until};
 use crate::proto::head::{BodyLength, Headers, RequestHead, ResponseHead};
 use crate::snapshot::EndpointId;
@@ -27,6 +28,8 @@ pub(super) struct Tries<'a> {
     repeatable: bool,
     retries: u32,
     repeats: u32,
+    /// Counts this request as one that is tried again.
+    retrying: Option<Held<'a>>,
     endpoint: Option<EndpointId>,
     /// Endpoints of the tries before.
     failed: Vec<EndpointId>,
@@ -58,6 +61,7 @@ impl<'a> Tries<'a> {
             repeatable: retry.non_idempotent || head.method.is_idempotent(),
             retries: 0,
             repeats: 0,
+            retrying: None,
             endpoint: None,
             failed: Vec::new(),
             is_whole,
@@ -124,7 +128,10 @@ impl<'a> Tries<'a> {
         if self.retries == self.retry.attempts {
             return Next::Exhausted;
         }
-        if !self.budget.has_room() {
+        // A request does not stand in its own way.
+        self.retrying = None;
+        self.retrying = self.budget.take();
+        if self.retrying.is_none() {
             return Next::Overflow;
         }
         self.retries += 1;
@@ -137,15 +144,17 @@ impl<'a> Tries<'a> {
 pub(super) struct Budget<'a> {
     pub(super) limits: RetryBudget,
     pub(super) stats: &'a ClusterStats,
+    /// The worker's part of them.
+    pub(super) shard: &'a ClusterShard,
 }
 
-impl Budget<'_> {
-    /// Whether there may be one more. Over all workers; two that ask at the same moment may both hear yes.
-    fn has_room(&self) -> bool {
+impl<'a> Budget<'a> {
+    /// One more, where there may be one. Over all workers; two that ask at the same moment may both get it.
+    fn take(&self) -> Option<Held<'a>> {
         let requests = self.stats.level(|shard| &shard.requests_active);
         let retries = self.stats.level(|shard| &shard.retries_active);
         let share = requests * i64::from(self.limits.percent) / 100;
-        retries < share.max(i64::from(self.limits.min_retries))
+        (retries < share.max(i64::from(self.limits.min_retries))).then(|| self.shard.retries_active.hold())
     }
 }
 
@@ -254,7 +263,7 @@ mod tests {
     fn a_kept_connection_that_is_gone_costs_no_try_and_a_request_with_an_effect_is_not_sent_twice() {
         let retry = Retry { attempts: 1, on: vec![RetryOn::Reset], ..Retry::default() };
         let (stats, whole, get) = (ClusterStats::new(1), Cell::new(true), RequestHead::default());
-        let budget = Budget { limits: BUDGET, stats: &stats };
+        let budget = Budget { limits: BUDGET, stats: &stats, shard: stats.shard(0) };
         let mut tries = Tries::new(&retry, budget, &get, &whole);
         let mut after = |error, reused| tries.after_failure(error, &get, reused, || 0);
         assert_eq!(after(&CLOSED, true), Next::Repeat);
@@ -288,7 +297,7 @@ mod tests {
     fn an_origin_that_asks_for_a_while_gets_it_and_one_that_asks_for_long_is_believed() {
         let retry = Retry { on: vec![RetryOn::ServerError], max_backoff: Duration::from_secs(2), ..Retry::default() };
         let (stats, whole, head) = (ClusterStats::new(1), Cell::new(true), RequestHead::default());
-        let budget = Budget { limits: BUDGET, stats: &stats };
+        let budget = Budget { limits: BUDGET, stats: &stats, shard: stats.shard(0) };
         let mut answer = ResponseHead { status: 503, ..ResponseHead::default() };
         for (asked, next) in [("1", Next::Retry(Duration::from_secs(1))), ("3", Next::GiveUp)] {
             answer.headers.set(&Known::RetryAfter, asked.as_bytes());
@@ -297,9 +306,24 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_is_tried_again_does_not_stand_in_its_own_way() {
+        let retry = Retry { attempts: 2, on: vec![RetryOn::ConnectFailure], ..Retry::default() };
+        let (stats, whole, get) = (ClusterStats::new(1), Cell::new(true), RequestHead::default());
+        let limits = RetryBudget { percent: 0, min_retries: 1 };
+        let mut tries = Tries::new(&retry, Budget { limits, stats: &stats, shard: stats.shard(0) }, &get, &whole);
+        let error = ProxyError::Upstream(UpstreamError::ConnectTimeout);
+        for _ in 0..2 {
+            assert_eq!(tries.after_failure(&error, &get, false, || 0), Next::Retry(Duration::ZERO));
+            assert_eq!(stats.shard(0).retries_active.get(), 1);
+        }
+        drop(tries);
+        assert_eq!(stats.shard(0).retries_active.get(), 0);
+    }
+
+    #[test]
     fn retries_have_their_share_of_the_requests_in_progress_and_never_less_than_a_few() {
         let stats = ClusterStats::new(2);
-        let budget = Budget { limits: BUDGET, stats: &stats };
+        let budget = Budget { limits: BUDGET, stats: &stats, shard: stats.shard(0) };
         // Requests and retries in progress on two workers.
         let cases =
             [([1, 0], [2, 0], true), ([1, 0], [2, 1], false), ([10, 20], [3, 2], true), ([10, 20], [3, 3], false)];
@@ -309,7 +333,7 @@ mod tests {
                 shard.requests_active.add(requests[worker] - shard.requests_active.get());
                 shard.retries_active.add(retries[worker] - shard.retries_active.get());
             }
-            assert_eq!(budget.has_room(), has_room, "{requests:?} {retries:?}");
+            assert_eq!(budget.take().is_some(), has_room, "{requests:?} {retries:?}");
         }
     }
 }

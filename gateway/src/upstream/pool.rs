@@ -24,6 +24,7 @@ use super::slots::{Slot, Slots};
 use super::{Connection, UpstreamError, h1, h2};
 use crate::config::model::{Cluster, ClusterId, UpstreamProtocol};
 use crate::metrics::registry::ClusterStats;
+use crate::metrics::shard::Held;
 use crate::net::{self, Deadline, Timers, Until};
 use crate::proto::head::Scheme;
 use crate::snapshot::{ClusterView, EndpointId, EndpointView, Generation};
@@ -125,6 +126,20 @@ impl Wanted<'_> {
         slots.slot(self.worker, self.endpoint.id, self.settings(), &self.view().stats)
     }
 
+    /// Counts the request as one that waits for a connection, unless too many do.
+    fn enter_queue(&self) -> Result<Held<'_>, UpstreamError> {
+        let stats = &self.view().stats;
+        if stats.level(|shard| &shard.requests_pending) >= self.settings().max_pending_requests.into() {
+            return Err(self.overflow());
+        }
+        Ok(stats.shard(self.worker).requests_pending.hold())
+    }
+
+    fn overflow(&self) -> UpstreamError {
+        self.view().stats.shard(self.worker).pool_overflow.inc();
+        UpstreamError::Overflow
+    }
+
     /// `connect_timeout` begins.
     fn begin_wait(&self) {
         let timeout = self.settings().connect_timeout;
@@ -163,7 +178,10 @@ impl Pools {
                     Room::New(slot) => self.make(wanted, slot),
                 },
             };
-            connecting.done(wanted.deadline).await?;
+            {
+                let _pending = wanted.enter_queue()?;
+                connecting.done(wanted.deadline).await?;
+            }
             if let Some(error) = &*connecting.failed.borrow() {
                 return Err(error.clone());
             }
@@ -182,14 +200,8 @@ impl Pools {
         {
             return Ok(room);
         }
-        let (stats, settings) = (&wanted.view().stats, wanted.settings());
-        let shard = stats.shard(wanted.worker);
-        if stats.level(|shard| &shard.requests_pending) >= settings.max_pending_requests.into() {
-            shard.pool_overflow.inc();
-            return Err(UpstreamError::Overflow);
-        }
         let found = {
-            let _pending = shard.requests_pending.hold();
+            let _pending = wanted.enter_queue()?;
             let (place, until) = (queue.queue(), Until::only(wanted.deadline));
             std::future::poll_fn(|cx| match place.poll(cx, || self.look(wanted, slots)) {
                 Poll::Ready(room) => Poll::Ready(Some(room)),
@@ -199,10 +211,7 @@ impl Pools {
         };
         // The endpoint is not to blame for the time that this took, so a connection to it gets all of its own.
         wanted.begin_wait();
-        found.ok_or_else(|| {
-            shard.pool_overflow.inc();
-            UpstreamError::Overflow
-        })
+        found.ok_or_else(|| wanted.overflow())
     }
 
     /// Room for a request, if there is some now. While a connection is being made that others can use, the queue waits for it.
@@ -328,15 +337,17 @@ impl Pools {
         self.each_private(|pools| pools.sweep(now_ms));
     }
 
-    /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done. Requests
-    /// that wait for one are of the generation before, and may begin anew.
+    /// Forgets endpoints that are no longer there; their idle connections close now, busy ones when they are done. One that
+    /// requests of the generation before wait for is forgotten by a later call: the places that become free are theirs.
     pub fn retain(&self, keep: &dyn Fn(EndpointId) -> bool) {
         self.0.endpoints.borrow_mut().retain(|endpoint, pool| {
             let keeps = keep(*endpoint);
             if !keeps {
+                pool.idle.clear();
+                pool.shared.clear();
                 pool.slots.offer();
             }
-            keeps
+            keeps || pool.slots.has_queue()
         });
         self.each_private(|pools| pools.retain(keep));
     }

@@ -12,8 +12,9 @@ use crate::config::span::At;
 use crate::config::value::{HeaderValue, PositiveDuration};
 use crate::proto::head::HeaderName;
 
-/// A tenth of the shortest is still longer than a tick of the clock; in the longest, a bucket of the busiest route is not full.
-const WINDOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
+/// A tenth of the shortest is still longer than a tick of the clock; in the longest, a bucket is full at
+/// 280 000 requests a second.
+const WINDOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 
 /// Checks when a route answers in place of its endpoints. `Some(None)` when it never does.
 pub fn breaker(
@@ -57,7 +58,7 @@ pub fn breaker(
 fn window(given: Optional<PositiveDuration>, default: Duration, diagnostics: &mut Diagnostics) -> Duration {
     let Some(given) = given else { return default };
     if !WINDOW.contains(&given.value.0) {
-        diagnostics.error(given.span, "out of range: must be between 1s and 1h");
+        diagnostics.error(given.span, "out of range: must be between 1s and 10m");
     }
     given.value.0
 }
