@@ -12,6 +12,8 @@
 //! * **An idle connection holds a [`TINY`] buffer**, in the receive that will bring its next request. A poll operation would
 //!   hold none, and cost each request a second operation; cancelling receives of connections that stay idle costs the
 //!   kernel a search of all operations for each.
+//! * **The end of a small message is handed over** ([`Writer::send_last`]): nobody waits for its completion, which would wake a
+//!   task that has nothing to do. The next send looks at it, or [`Writer::settle`] before the connection ends.
 //! * **A large stream is spliced.** Where both ends are plain TCP, nobody needs to look at its bytes, and they move through
 //!   a pipe without being copied ([`splice`]). splice(2) waits unless the descriptor is `O_NONBLOCK`, so both sockets become
 //!   that with their first large stream, and stay so: the ring does the waiting, with a poll operation where a receive or
