@@ -148,3 +148,19 @@ impl Output {
         self.0.1.notify_all();
     }
 }
+
+/// Raises this process's limit of open files, which gateways inherit, to what it may have.
+///
+/// # Panics
+/// When that is less than `needed`.
+pub fn raise_open_files(needed: usize) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a live `rlimit`.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    assert!(raised && limit.rlim_cur as usize >= needed, "`ulimit -n` is {}: {needed} are needed", limit.rlim_cur);
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gateway_tests::prelude::*;
+use gateway_tests::process::raise_open_files;
 
 /// How many. Each takes one descriptor here and one in the gateway.
 const CONNECTIONS: usize = 10_000;
@@ -16,7 +17,7 @@ const KEPT_BYTES: u64 = 4 * 1024;
 #[test]
 #[expect(clippy::print_stderr, reason = "the measured figure belongs into the log of the run")]
 fn ten_thousand_idle_connections_cost_a_few_kilobytes_each() {
-    raise_open_files();
+    raise_open_files(CONNECTIONS + 200);
     let origin = Origin::start("a");
     let config = Config::new()
         .listener("web", "limits = { connections_per_source = 20000, idle_timeout = '600s' }")
@@ -45,17 +46,4 @@ fn ten_thousand_idle_connections_cost_a_few_kilobytes_each() {
     assert!(clients.iter().all(Conn::is_idle), "a connection was closed");
     drop(clients);
     wait::until_true("all connections to be closed", || active() == 0.0);
-}
-
-/// Raises this process's limit of open files (inherited by the gateway) to what it may have.
-fn raise_open_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a pointer to a live `rlimit`.
-    let raised = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
-        }
-    };
-    assert!(raised && limit.rlim_cur as usize > CONNECTIONS + 200, "`ulimit -n` is {}: too low", limit.rlim_cur);
 }
