@@ -139,8 +139,9 @@ impl Control {
                 Event::Stop => break,
             }
         }
-        overload.abort();
+        // To the end: what drains holds memory as well.
         self.drain().await;
+        overload.abort();
         Ok(())
     }
 
