@@ -152,7 +152,7 @@ impl Worker {
     /// Ends a listener: what is queued is served, what is idle closes soon, what is busy closes after its request.
     fn close(&self, acceptor: Acceptor) {
         acceptor.listener.close();
-        self.cx.timers.hurry(acceptor.listener.group, now_ms() + limits::CLOSING_IDLE_MS);
+        self.cx.timers.hurry_for_good(acceptor.listener.group, now_ms() + limits::CLOSING_IDLE_MS);
         acceptor.stop();
     }
 
