@@ -19,6 +19,9 @@ use memory::Step;
 /// A target that no delay is longer than. Twice as much is still a number.
 const NEVER_US: u64 = u64::MAX / 2;
 
+/// How often memory is given back while there is too little: looking for what is free takes milliseconds.
+const RELIEF_MS: u64 = 1_000;
+
 /// What the threads of the process tell each other.
 #[derive(Debug)]
 pub struct Pressure {
@@ -140,6 +143,8 @@ pub struct Guard {
     max_connections: Cell<u32>,
     /// How often it was looked, so that gates know when to look again.
     beats: Cell<u32>,
+    /// When memory was given back last.
+    relieved_ms: Cell<u64>,
 }
 
 /// How long connections waited for a worker, by the gate at which they waited longest.
@@ -172,6 +177,7 @@ impl Guard {
             target_us: Cell::new(NEVER_US),
             max_connections: Cell::new(u32::MAX),
             beats: Cell::new(0),
+            relieved_ms: Cell::new(0),
         }
     }
 
@@ -192,9 +198,9 @@ impl Guard {
         (&self.pressure.connections, self.max_connections.get())
     }
 
-    /// The worker's turn came `delay_us` late. Called several times in an interval. Gives the step when it is a higher one
-    /// than before.
-    pub fn beat(&self, now_ms: u64, delay_us: u64) -> Option<Step> {
+    /// The worker's turn came `delay_us` late. Called several times in an interval. Says whether it is time to give memory
+    /// back: with each higher step, and for as long as there is one, once in a second.
+    pub fn beat(&self, now_ms: u64, delay_us: u64) -> bool {
         if let Some(standing_us) = self.queue.borrow_mut().observe(now_ms, delay_us) {
             self.share.set(self.share.get().next(standing_us, self.target_us.get()));
         }
@@ -214,7 +220,11 @@ impl Guard {
         found.accept_delay_us.store(self.accepts.get().standing_us, Relaxed);
         found.refused.store(self.share.get().percent(), Relaxed);
         found.late.store(self.accepts.get().is_flooded || !self.share.get().is_none(), Relaxed);
-        (step > before).then_some(step)
+        let is_due = step > before || step > Step::Nothing && now_ms >= self.relieved_ms.get() + RELIEF_MS;
+        if is_due {
+            self.relieved_ms.set(now_ms);
+        }
+        is_due
     }
 
     /// Whether a new connection or session is refused, however long it has waited.

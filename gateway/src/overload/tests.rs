@@ -15,26 +15,48 @@ fn guard() -> (Arc<Pressure>, Guard) {
 fn memory_takes_effect_with_the_next_beat_and_one_step_after_the_other() {
     let (pressure, guard) = guard();
     let cases = [
-        // percent of the memory, whether that is a higher step, whether a connection is admitted, a request's fate
-        (50, None, true, Fate::Served),
-        (86, Some(Step::Idle), true, Fate::Served),
-        (92, Some(Step::Connections), false, Fate::Served),
-        (96, Some(Step::Requests), false, Fate::UnlessHigh),
-        (100, Some(Step::Everything), false, Fate::Refused),
-        (94, None, false, Fate::UnlessHigh),
-        (87, None, false, Fate::Served),
-        (82, None, true, Fate::Served),
-        (70, None, true, Fate::Served),
+        // percent of the memory, whether memory is given back, whether a connection is admitted, a request's fate
+        (50, false, true, Fate::Served),
+        (86, true, true, Fate::Served),
+        (92, true, false, Fate::Served),
+        (96, true, false, Fate::UnlessHigh),
+        (100, true, false, Fate::Refused),
+        (94, false, false, Fate::UnlessHigh),
+        (87, false, false, Fate::Served),
+        (82, false, true, Fate::Served),
+        (70, false, true, Fate::Served),
     ];
-    for (percent, higher, admits, fate) in cases {
+    for (percent, gives_back, admits, fate) in cases {
         pressure.observe_memory(percent, Some(100));
-        assert_eq!(guard.beat(percent, 0), higher, "{percent}%");
+        assert_eq!(guard.beat(percent, 0), gives_back, "{percent}%");
         assert_eq!(!guard.is_closed(255), admits, "{percent}%");
         assert_eq!(guard.fate(|| 255), fate, "{percent}%");
     }
     pressure.observe_memory(100, None);
-    assert_eq!(guard.beat(0, 0), None);
+    assert!(!guard.beat(0, 0));
     assert_eq!((guard.load(), pressure.memory()), (Load::default(), (100, None)));
+}
+
+#[test]
+fn memory_is_given_back_with_each_higher_step_and_once_a_second_while_there_is_one() {
+    let (pressure, guard) = guard();
+    let cases = [
+        // milliseconds, percent of the memory, whether memory is given back
+        (10_000, 84, false),
+        (10_020, 86, true),
+        (10_040, 91, true),
+        (10_060, 91, false),
+        (11_020, 91, false),
+        (11_040, 91, true),
+        (11_060, 83, false),
+        (12_040, 83, true),
+        (14_000, 79, false),
+        (14_020, 85, true),
+    ];
+    for (now_ms, percent, gives_back) in cases {
+        pressure.observe_memory(percent, Some(100));
+        assert_eq!(guard.beat(now_ms, 0), gives_back, "at {now_ms}");
+    }
 }
 
 #[test]
