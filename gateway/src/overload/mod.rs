@@ -280,15 +280,20 @@ impl Gate {
             return true;
         }
         self.beat = guard.beats.get();
-        if self.queue.expire(now_ms) {
-            self.backlog = Backlog::WHOLE;
-        }
+        self.expire(now_ms);
         let (delay, target) = (delay_us(), guard.target_us.get());
         if let Some(standing_us) = self.queue.observe(now_ms, delay) {
             self.backlog = self.backlog.next(standing_us, target);
             guard.note(Accepts { standing_us, is_flooded: self.is_flooded(), found_ms: now_ms });
         }
         delay <= target || !self.is_flooded()
+    }
+
+    /// Forgets what was found when nothing came for [`delay::LASTS_MS`].
+    pub fn expire(&mut self, now_ms: u64) {
+        if self.queue.expire(now_ms) {
+            self.backlog = Backlog::WHOLE;
+        }
     }
 
     /// How many connections may wait to be accepted.

@@ -185,6 +185,18 @@ fn ten_times_the_connections_leave_nine_tenths_of_the_work_and_short_waits() {
 }
 
 #[test]
+fn a_backlog_is_whole_again_when_nothing_comes_after_a_flood() {
+    let (_, guard) = guard();
+    let mut gate = Gate::default();
+    flood(&guard, &mut gate, 23_000, 4, 430, 60);
+    assert_ne!(gate.backlog(), Backlog::WHOLE);
+    gate.expire(4_000 + delay::INTERVAL_MS);
+    assert_ne!(gate.backlog(), Backlog::WHOLE, "another connection may be on its way");
+    gate.expire(4_000 + delay::LASTS_MS + delay::INTERVAL_MS);
+    assert_eq!(gate.backlog(), Backlog::WHOLE);
+}
+
+#[test]
 fn a_load_that_can_be_served_is_and_a_burst_too() {
     let (_, guard) = guard();
     let mut gate = Gate::default();
