@@ -227,10 +227,11 @@ impl Guard {
         is_due
     }
 
-    /// Whether a new connection or session is refused, however long it has waited.
-    pub fn is_closed(&self, random: u64) -> bool {
+    /// Whether a new connection or session is refused, however long it has waited. One that `may_be_high` brings requests of
+    /// which nobody knows yet whether they are refused last: for delay it is refused as these are.
+    pub fn is_closed(&self, random: u64, may_be_high: bool) -> bool {
         let Load { step, share } = self.load.get();
-        step >= Step::Connections || share.takes(random)
+        step >= Step::Connections || if may_be_high { share.takes_last(random) } else { share.takes(random) }
     }
 
     /// What a gate found is the worker's, when it is the worst, or the last word on that is old.
@@ -271,9 +272,17 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Whether a new connection may be served. `delay_us` says how long it has waited, and is asked for when that matters.
-    pub fn admits(&mut self, guard: &Guard, now_ms: u64, random: u64, delay_us: impl FnOnce() -> u64) -> bool {
-        if guard.is_closed(random) {
+    /// Whether a new connection may be served; `may_be_high` as in [`Guard::is_closed`]. `delay_us` says how long it has
+    /// waited, and is asked for when that matters.
+    pub fn admits(
+        &mut self,
+        guard: &Guard,
+        now_ms: u64,
+        random: u64,
+        may_be_high: bool,
+        delay_us: impl FnOnce() -> u64,
+    ) -> bool {
+        if guard.is_closed(random, may_be_high) {
             return false;
         }
         if !self.is_flooded() && self.beat == guard.beats.get() {

@@ -29,7 +29,7 @@ fn memory_takes_effect_with_the_next_beat_and_one_step_after_the_other() {
     for (percent, gives_back, admits, fate) in cases {
         pressure.observe_memory(percent, Some(100));
         assert_eq!(guard.beat(percent, 0), gives_back, "{percent}%");
-        assert_eq!(!guard.is_closed(255), admits, "{percent}%");
+        assert_eq!(!guard.is_closed(255, true), admits, "{percent}%");
         assert_eq!(guard.fate(|| 255), fate, "{percent}%");
     }
     pressure.observe_memory(100, None);
@@ -76,11 +76,25 @@ fn a_late_loop_refuses_a_share_and_recovers() {
     assert!(refused > 0, "{refused}%");
     assert_eq!(beats(100, 250_000), 100);
     assert_eq!(guard.fate(|| 0), Fate::Refused);
-    assert!(guard.is_closed(0), "what is closed must not come back at once");
+    assert!(guard.is_closed(0, true), "what is closed must not come back at once");
     guard.count_shed();
     assert_eq!(pressure.workers()[0].shed_for_delay.get(), 1);
     assert_eq!(beats(55, 0), 0, "after little more than a second");
     assert_eq!(guard.fate(|| 0), Fate::Served);
+}
+
+#[test]
+fn connections_that_may_bring_what_is_refused_last_are_refused_as_that_is() {
+    let (pressure, guard) = guard();
+    let mut now = 0;
+    while pressure.workers()[0].refused_percent() < 100 {
+        now += 20;
+        guard.beat(now, 150_000);
+    }
+    assert!(guard.is_closed(0, false) && !guard.is_closed(0, true));
+    pressure.observe_memory(90, Some(100));
+    guard.beat(now, 0);
+    assert!(guard.is_closed(255, true), "memory makes no difference");
 }
 
 #[test]
@@ -89,8 +103,8 @@ fn connections_that_have_waited_too_long_are_refused_while_all_of_them_wait() {
     let (mut gate, mut quiet) = (Gate::default(), Gate::default());
     let mut accept = |now: u64, delay_us: u64| {
         guard.beat(now, 0);
-        assert!(quiet.admits(&guard, now, 0, || 10), "another listener's");
-        gate.admits(&guard, now, 0, || delay_us)
+        assert!(quiet.admits(&guard, now, 0, false, || 10), "another listener's");
+        gate.admits(&guard, now, 0, false, || delay_us)
     };
     for now in (0..200).step_by(20) {
         assert!(accept(now, 300_000), "a burst at {now}");
@@ -113,7 +127,7 @@ fn a_connection_is_looked_at_once_in_a_beat_while_none_waits() {
     };
     let mut gate = Gate::default();
     guard.beat(0, 0);
-    (0..100).for_each(|n| assert!(gate.admits(&guard, n, n, look)));
+    (0..100).for_each(|n| assert!(gate.admits(&guard, n, n, false, look)));
     assert_eq!(looked.get(), 1);
 }
 
@@ -126,7 +140,7 @@ fn nothing_is_refused_for_delay_when_that_is_off() {
     assert_eq!(fresh.load(), Load::default(), "nobody has said yet what is too long");
     assert_eq!((guard.load(), guard.connections().1), (Load::default(), u32::MAX));
     let mut gate = Gate::default();
-    (0..100).for_each(|n| assert!(gate.admits(&guard, n * 20, 0, || 10_000_000)));
+    (0..100).for_each(|n| assert!(gate.admits(&guard, n * 20, 0, false, || 10_000_000)));
 }
 
 /// Connections that are begun `per_second` at a time, for so many seconds, at a worker that needs `serve_us` for one that it
@@ -151,7 +165,7 @@ fn flood(guard: &Guard, gate: &mut Gate, per_second: u64, seconds: u64, serve_us
             now = begins_at(begun);
             continue;
         };
-        let is_served = gate.admits(guard, now / 1_000, 0, || now - since);
+        let is_served = gate.admits(guard, now / 1_000, 0, false, || now - since);
         now += if is_served { serve_us } else { refuse_us };
         if is_served && now - since < 1_000_000 && now > 1_000_000 {
             served += 1;

@@ -114,8 +114,10 @@ fn admit(
     let stats = view.stats.shard(worker.worker);
     stats.connections.inc();
     // First, because it has to cost little.
+    let settings = &generation.config.listeners[id.index()];
+    let may_be_high = generation.has_priorities && settings.protocol == ListenerProtocol::Http;
     let waited = || u64::from(writer.quiet_ms().unwrap_or(0)) * 1_000;
-    if !gate.admits(&worker.overload, now_ms(), worker.random(), waited) {
+    if !gate.admits(&worker.overload, now_ms(), worker.random(), may_be_high, waited) {
         stats.refused.of(Refusal::Overload).inc();
         return writer.abort();
     }
@@ -131,7 +133,6 @@ fn admit(
         stats.refused.of(Refusal::Banned).inc();
         return writer.abort();
     }
-    let settings = &generation.config.listeners[id.index()];
     // Whom a trusted proxy's connection counts for is not known before its PROXY header has come.
     let is_proxy = settings.proxy_protocol != ProxyProtocol::Off && view.trusted.contains(source);
     let of_source = if is_proxy { u32::MAX } else { settings.limits.connections_per_source };
