@@ -140,6 +140,7 @@ pub struct Guard {
     accepts: Cell<Accepts>,
     share: Cell<Share>,
     target_us: Cell<u64>,
+    accept_target_us: Cell<u64>,
     max_connections: Cell<u32>,
     /// How often it was looked, so that gates know when to look again.
     beats: Cell<u32>,
@@ -175,6 +176,7 @@ impl Guard {
             accepts: Cell::default(),
             share: Cell::default(),
             target_us: Cell::new(NEVER_US),
+            accept_target_us: Cell::new(NEVER_US),
             max_connections: Cell::new(u32::MAX),
             beats: Cell::new(0),
             relieved_ms: Cell::new(0),
@@ -185,6 +187,7 @@ impl Guard {
     pub fn configure(&self, settings: &Overload) {
         let us = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(NEVER_US).min(NEVER_US);
         self.target_us.set(settings.queue_delay.map_or(NEVER_US, us));
+        self.accept_target_us.set(settings.accept_delay.map_or(NEVER_US, us));
         self.max_connections.set(settings.max_connections.unwrap_or(u32::MAX));
     }
 
@@ -232,6 +235,13 @@ impl Guard {
     pub fn is_closed(&self, random: u64, may_be_high: bool) -> bool {
         let Load { step, share } = self.load.get();
         step >= Step::Connections || if may_be_high { share.takes_last(random) } else { share.takes(random) }
+    }
+
+    /// How long a connection may wait to be accepted. What everything waits is no queue of connections: a worker with much
+    /// to do would refuse each of the few that come. When that is too long, it is the loop that refuses.
+    fn accept_target_us(&self) -> u64 {
+        let turn_us = self.queue.borrow().standing_us().min(self.target_us.get());
+        self.accept_target_us.get().saturating_add(turn_us).min(NEVER_US)
     }
 
     /// What a gate found is the worker's, when it is the worst, or the last word on that is old.
@@ -290,7 +300,7 @@ impl Gate {
         }
         self.beat = guard.beats.get();
         self.expire(now_ms);
-        let (delay, target) = (delay_us(), guard.target_us.get());
+        let (delay, target) = (delay_us(), guard.accept_target_us());
         if let Some(standing_us) = self.queue.observe(now_ms, delay) {
             self.backlog = self.backlog.next(standing_us, target);
             guard.note(Accepts { standing_us, is_flooded: self.is_flooded(), found_ms: now_ms });

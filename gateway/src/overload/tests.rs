@@ -6,7 +6,12 @@ const TARGET: Duration = Duration::from_millis(100);
 fn guard() -> (Arc<Pressure>, Guard) {
     let pressure = Arc::new(Pressure::new(1));
     let guard = Guard::new(pressure.clone(), 0);
-    let settings = Overload { max_memory: MaxMemory::Off, queue_delay: Some(TARGET), max_connections: Some(7) };
+    let settings = Overload {
+        max_memory: MaxMemory::Off,
+        queue_delay: Some(TARGET),
+        accept_delay: Some(TARGET),
+        max_connections: Some(7),
+    };
     guard.configure(&settings);
     (pressure, guard)
 }
@@ -134,13 +139,27 @@ fn a_connection_is_looked_at_once_in_a_beat_while_none_waits() {
 #[test]
 fn nothing_is_refused_for_delay_when_that_is_off() {
     let (_, guard) = guard();
-    guard.configure(&Overload { queue_delay: None, max_connections: None, ..Overload::default() });
+    guard.configure(&Overload { queue_delay: None, accept_delay: None, max_connections: None, ..Overload::default() });
     let fresh = Guard::new(Arc::new(Pressure::new(1)), 0);
     (0..100).for_each(|n| _ = (guard.beat(n * 20, 10_000_000), fresh.beat(n * 20, 10_000_000)));
     assert_eq!(fresh.load(), Load::default(), "nobody has said yet what is too long");
     assert_eq!((guard.load(), guard.connections().1), (Load::default(), u32::MAX));
     let mut gate = Gate::default();
     (0..100).for_each(|n| assert!(gate.admits(&guard, n * 20, 0, false, || 10_000_000)));
+}
+
+#[test]
+fn a_worker_that_has_all_it_can_do_is_not_one_that_collapses() {
+    let guard = Guard::new(Arc::new(Pressure::new(1)), 0);
+    guard.configure(&Overload::default());
+    let mut gate = Gate::default();
+    for now in (0..4_000).step_by(200) {
+        guard.beat(now, 200_000);
+        assert!(gate.admits(&guard, now, 0, false, || 210_000), "it waited for one turn, at {now}");
+        assert_eq!(guard.fate(|| 0), Fate::Served, "at {now}");
+    }
+    (4_000..8_000).step_by(200).for_each(|now| _ = guard.beat(now, 1_500_000));
+    assert_ne!(guard.fate(|| 0), Fate::Served);
 }
 
 /// Connections that are begun `per_second` at a time, for so many seconds, at a worker that needs `serve_us` for one that it
@@ -193,7 +212,7 @@ fn ten_times_the_connections_leave_nine_tenths_of_the_work_and_short_waits() {
         assert!(longest <= 100_000 + serve_us, "{serve_us} µs: {longest} µs");
     }
     let (_, off) = guard();
-    off.configure(&Overload { queue_delay: None, ..Overload::default() });
+    off.configure(&Overload { queue_delay: None, accept_delay: None, ..Overload::default() });
     let (served, _) = flood(&off, &mut Gate::default(), 23_000, 4, 430, 60);
     assert!(served * 10 < 3 * 1_000_000 / 430, "without it all of them wait for longer than their clients: {served}");
 }
