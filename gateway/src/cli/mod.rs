@@ -120,12 +120,12 @@ enum XdpCommand {
 /// Where the kernel's side is pinned when the configuration says nothing.
 const PIN: &str = "/sys/fs/bpf/gateway";
 
-/// Does what the command line says.
-pub fn main() -> ExitCode {
+/// Does what the command line says. `give_back`: see [`crate::control::run::run`].
+pub fn main(give_back: fn()) -> ExitCode {
     let default = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(default).format_target(false).init();
     match Arguments::parse().command {
-        Command::Run(options) => run::run(options),
+        Command::Run(options) => run::run(options, give_back),
         Command::Check { file, json } => {
             let colour = std::io::stdout().is_terminal();
             let form = if json { check::Form::Json } else { check::Form::Text { colour } };

@@ -20,11 +20,11 @@ pub struct Options {
     demo: bool,
 }
 
-/// Runs until a signal ends it. Exit code 1: it could not start, or a worker died.
-pub fn run(options: Options) -> ExitCode {
+/// Runs until a signal ends it. Exit code 1: it could not start, or a worker died. `give_back`: see [`run::run`].
+pub fn run(options: Options, give_back: fn()) -> ExitCode {
     let result = match options.config {
-        Some(config) => run::run(config, Box::new(DiskFiles), |_| {}),
-        None => demo::run(),
+        Some(config) => run::run(config, Box::new(DiskFiles), give_back, |_| {}),
+        None => demo::run(give_back),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -160,8 +160,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Reads the configuration, starts the workers and serves the first generation.
-    pub async fn start(path: PathBuf, files: Box<dyn Files>) -> Result<(Gateway, Report), ReloadError> {
+    /// Reads the configuration, starts the workers and serves the first generation. `give_back`: see [`worker::spawn`].
+    pub async fn start(
+        path: PathBuf,
+        files: Box<dyn Files>,
+        give_back: fn(),
+    ) -> Result<(Gateway, Report), ReloadError> {
         let loaded = config::load(&path, &*files, SystemTime::now()).map_err(ReloadError::Config)?;
         let probe = net::probe().map_err(|error| ReloadError::Bind(error.to_string()))?;
         let cores = net::cores();
@@ -172,7 +176,7 @@ impl Gateway {
             // More workers than cores share them unpinned.
             .map(|number| {
                 let core = cores.get(number).copied();
-                worker::spawn(number, core, probe, hostname.clone(), pressure.clone())
+                worker::spawn(number, core, probe, hostname.clone(), pressure.clone(), give_back)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;

@@ -27,10 +27,12 @@ const CHECK: Duration = Duration::from_secs(1);
 
 /// Runs the gateway until a signal ends it.
 ///
-/// `at_ready` is called with the listeners' addresses once all of them accept and `READY` is written.
+/// `at_ready` is called with the listeners' addresses once all of them accept and `READY` is written. `give_back` gives the
+/// system the memory that is free in the thread that calls it, as only the program knows its allocator.
 pub fn run(
     path: PathBuf,
     files: Box<dyn Files>,
+    give_back: fn(),
     at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
@@ -39,7 +41,7 @@ pub fn run(
     let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 1).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
-        let (gateway, warnings) = Gateway::start(path, files).await?;
+        let (gateway, warnings) = Gateway::start(path, files, give_back).await?;
         if !warnings.diagnostics.is_empty() {
             log::warn!("{warnings}");
         }
@@ -139,8 +141,9 @@ impl Control {
                 Event::Stop => break,
             }
         }
-        overload.abort();
+        // To the end: what drains holds memory as well.
         self.drain().await;
+        overload.abort();
         Ok(())
     }
 

@@ -30,6 +30,8 @@ struct Shared {
     connection: Rc<ConnectionCx>,
     /// Requests in progress.
     active: Cell<u32>,
+    /// The client was told that nothing new is served.
+    is_closing: Cell<bool>,
     /// Ends the connection when no request is in progress.
     idle: Deadline,
     /// What the client may still ask for.
@@ -39,9 +41,9 @@ struct Shared {
 /// Serves requests until the client, the limits or an error end the connection.
 pub(super) fn serve(worker: Rc<WorkerCx>, connection: Rc<ConnectionCx>, io: tls::Stream) -> impl Future<Output = ()> {
     let idle = worker.timers.deadline_in(connection.listener.group);
-    let (active, meter) = (Cell::new(0), Meter::new());
+    let (active, is_closing, meter) = (Cell::new(0), Cell::new(false), Meter::new());
     let metered = Metered::new(io, meter.clone());
-    let shared = Rc::new(Shared { worker, connection, active, idle, meter });
+    let shared = Rc::new(Shared { worker, connection, active, is_closing, idle, meter });
     // Boxed, and made out here: what an idle connection keeps has no room for it, nor for the arguments.
     let shaken = Box::pin(shake(shared.clone(), metered));
     async move {
@@ -66,12 +68,12 @@ async fn answer(shared: &Rc<Shared>, h2: &mut Connection<Metered, Frame>) -> End
     shared.rest();
     let until = Until::only(&shared.idle);
     let mut closing = pin!(shared.connection.listener.closed());
-    let (mut is_closing, mut is_calmed) = (false, false);
+    let (is_closing, mut is_calmed) = (&shared.is_closing, false);
     let mut last_call = u64::MAX;
     std::future::poll_fn(|cx| {
         loop {
-            if !is_closing && closing.as_mut().poll(cx).is_ready() {
-                is_closing = true;
+            if !is_closing.get() && closing.as_mut().poll(cx).is_ready() {
+                is_closing.set(true);
                 // Two GOAWAYs (RFC 9113 §6.8): one with no last stream, and when the client has seen it, the last one.
                 h2.graceful_shutdown();
                 last_call = now_ms() + limits::LINGER_MS;
@@ -79,13 +81,13 @@ async fn answer(shared: &Rc<Shared>, h2: &mut Connection<Metered, Frame>) -> End
             }
             match h2.poll_accept(cx) {
                 // A client that passes over the first of them never gets the last one, and would be served for ever.
-                Poll::Ready(Some(Ok((_, mut respond)))) if is_closing && now_ms() > last_call => {
+                Poll::Ready(Some(Ok((_, mut respond)))) if is_closing.get() && now_ms() > last_call => {
                     respond.send_reset(Reason::REFUSED_STREAM);
                 }
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     stream::spawn(shared, request, respond);
-                    if !is_closing && shared.worker.overload.load().step >= Step::Idle {
-                        is_closing = true;
+                    if !is_closing.get() && shared.worker.overload.load().step >= Step::Idle {
+                        is_closing.set(true);
                         h2.graceful_shutdown();
                         last_call = now_ms() + limits::LINGER_MS;
                     }
@@ -108,7 +110,7 @@ async fn answer(shared: &Rc<Shared>, h2: &mut Connection<Metered, Frame>) -> End
         }
     })
     .await;
-    if !is_closing && !is_calmed && shared.active.get() == 0 { Ended::Idle } else { Ended::Over }
+    if !is_closing.get() && !is_calmed && shared.active.get() == 0 { Ended::Idle } else { Ended::Over }
 }
 
 /// Reads the client's preface and settings within the time for a head.
@@ -162,7 +164,7 @@ impl Shared {
         if self.active.get() > 0 || self.meter.flood().is_some() {
             return;
         }
-        if self.connection.listener.is_closing() {
+        if self.is_closing.get() {
             return self.idle.set_at(now_ms() + limits::LINGER_MS);
         }
         self.idle.set(self.connection.listener.idle_timeout());

@@ -121,7 +121,7 @@ impl Sessions {
             stats.refused.of(Refusal::Banned).inc();
             return None;
         }
-        if self.worker.overload.is_closed(self.worker.random()) {
+        if self.worker.overload.is_closed(self.worker.random(), false) {
             stats.refused.of(Refusal::Overload).inc();
             return None;
         }

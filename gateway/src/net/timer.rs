@@ -45,7 +45,7 @@ struct Slot {
     id: u64,
     due: Cell<u64>,
     queued: Cell<u64>,
-    /// No deadline is set later than this: see [`Timers::hurry`].
+    /// No deadline is set later than this: see [`Timers::hurry_for_good`].
     cap: Cell<u64>,
     group: u64,
     passed: Cell<bool>,
@@ -58,7 +58,7 @@ impl Timers {
         self.deadline_in(0)
     }
 
-    /// A deadline that is not set and belongs to a group, for [`Timers::hurry`].
+    /// A deadline that is not set and belongs to a group, for [`Timers::hurry`] and [`Timers::hurry_for_good`].
     pub fn deadline_in(&self, group: u64) -> Deadline {
         let id = self.0.next_id.get();
         self.0.next_id.set(id + 1);
@@ -74,12 +74,21 @@ impl Timers {
         Deadline { slot: Rc::new(slot), queue: self.0.clone() }
     }
 
-    /// Brings every deadline of the group that is set now forward to `due`, and does not let it move later again.
+    /// Brings every deadline of the group that is set now forward to `due`. Set again, it is when it is set to.
     pub fn hurry(&self, group: u64, due: u64) {
+        self.forward(group, due, NEVER);
+    }
+
+    /// As [`Timers::hurry`], and no deadline that is set now moves later again: for a group that ends.
+    pub fn hurry_for_good(&self, group: u64, due: u64) {
+        self.forward(group, due, due);
+    }
+
+    fn forward(&self, group: u64, due: u64, cap: u64) {
         let hurried: Vec<_> = self.0.entries.borrow().values().filter(|slot| slot.group == group).cloned().collect();
         // An entry may have outlived its deadline: what is not set now is not hurried, whenever it is set next.
         for slot in hurried.iter().filter(|slot| slot.due.get() != NEVER) {
-            slot.cap.set(due);
+            slot.cap.set(slot.cap.get().min(cap));
             if slot.due.get() > due {
                 slot.due.set(due);
                 self.0.enqueue(slot, due);
@@ -241,12 +250,26 @@ mod tests {
     }
 
     #[test]
-    fn a_hurried_deadline_comes_forward_and_stays() {
+    fn a_hurried_deadline_comes_forward_and_moves_later_when_it_is_set_again() {
         let timers = Timers::default();
         let (hurried, other) = (timers.deadline_in(7), timers.deadline_in(8));
         hurried.set_at(1_000);
         other.set_at(1_000);
         timers.hurry(7, 100);
+        assert_eq!(timers.0.fire(100), Some(1_000));
+        assert!(hurried.has_passed() && !other.has_passed());
+        hurried.set_at(2_000);
+        assert_eq!(timers.0.fire(1_000), Some(2_000));
+        assert!(!hurried.has_passed() && other.has_passed());
+    }
+
+    #[test]
+    fn a_deadline_hurried_for_good_comes_forward_and_stays() {
+        let timers = Timers::default();
+        let (hurried, other) = (timers.deadline_in(7), timers.deadline_in(8));
+        hurried.set_at(1_000);
+        other.set_at(1_000);
+        timers.hurry_for_good(7, 100);
         assert_eq!(timers.0.fire(100), Some(1_000));
         assert!(hurried.has_passed() && !other.has_passed());
         hurried.set_at(2_000);

@@ -19,6 +19,9 @@ use memory::Step;
 /// A target that no delay is longer than. Twice as much is still a number.
 const NEVER_US: u64 = u64::MAX / 2;
 
+/// How often memory is given back while there is too little: looking for what is free takes milliseconds.
+const RELIEF_MS: u64 = 1_000;
+
 /// What the threads of the process tell each other.
 #[derive(Debug)]
 pub struct Pressure {
@@ -137,9 +140,12 @@ pub struct Guard {
     accepts: Cell<Accepts>,
     share: Cell<Share>,
     target_us: Cell<u64>,
+    accept_target_us: Cell<u64>,
     max_connections: Cell<u32>,
     /// How often it was looked, so that gates know when to look again.
     beats: Cell<u32>,
+    /// When memory was given back last.
+    relieved_ms: Cell<u64>,
 }
 
 /// How long connections waited for a worker, by the gate at which they waited longest.
@@ -170,8 +176,10 @@ impl Guard {
             accepts: Cell::default(),
             share: Cell::default(),
             target_us: Cell::new(NEVER_US),
+            accept_target_us: Cell::new(NEVER_US),
             max_connections: Cell::new(u32::MAX),
             beats: Cell::new(0),
+            relieved_ms: Cell::new(0),
         }
     }
 
@@ -179,6 +187,7 @@ impl Guard {
     pub fn configure(&self, settings: &Overload) {
         let us = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(NEVER_US).min(NEVER_US);
         self.target_us.set(settings.queue_delay.map_or(NEVER_US, us));
+        self.accept_target_us.set(settings.accept_delay.map_or(NEVER_US, us));
         self.max_connections.set(settings.max_connections.unwrap_or(u32::MAX));
     }
 
@@ -192,9 +201,9 @@ impl Guard {
         (&self.pressure.connections, self.max_connections.get())
     }
 
-    /// The worker's turn came `delay_us` late. Called several times in an interval. Gives the step when it is a higher one
-    /// than before.
-    pub fn beat(&self, now_ms: u64, delay_us: u64) -> Option<Step> {
+    /// The worker's turn came `delay_us` late. Called several times in an interval. Says whether it is time to give memory
+    /// back: with each higher step, and for as long as there is one, once in a second.
+    pub fn beat(&self, now_ms: u64, delay_us: u64) -> bool {
         if let Some(standing_us) = self.queue.borrow_mut().observe(now_ms, delay_us) {
             self.share.set(self.share.get().next(standing_us, self.target_us.get()));
         }
@@ -214,13 +223,25 @@ impl Guard {
         found.accept_delay_us.store(self.accepts.get().standing_us, Relaxed);
         found.refused.store(self.share.get().percent(), Relaxed);
         found.late.store(self.accepts.get().is_flooded || !self.share.get().is_none(), Relaxed);
-        (step > before).then_some(step)
+        let is_due = step > before || step > Step::Nothing && now_ms >= self.relieved_ms.get() + RELIEF_MS;
+        if is_due {
+            self.relieved_ms.set(now_ms);
+        }
+        is_due
     }
 
-    /// Whether a new connection or session is refused, however long it has waited.
-    pub fn is_closed(&self, random: u64) -> bool {
+    /// Whether a new connection or session is refused, however long it has waited. One that `may_be_high` brings requests of
+    /// which nobody knows yet whether they are refused last: for delay it is refused as these are.
+    pub fn is_closed(&self, random: u64, may_be_high: bool) -> bool {
         let Load { step, share } = self.load.get();
-        step >= Step::Connections || share.takes(random)
+        step >= Step::Connections || if may_be_high { share.takes_last(random) } else { share.takes(random) }
+    }
+
+    /// How long a connection may wait to be accepted. What everything waits is no queue of connections: a worker with much
+    /// to do would refuse each of the few that come. When that is too long, it is the loop that refuses.
+    fn accept_target_us(&self) -> u64 {
+        let turn_us = self.queue.borrow().standing_us().min(self.target_us.get());
+        self.accept_target_us.get().saturating_add(turn_us).min(NEVER_US)
     }
 
     /// What a gate found is the worker's, when it is the worst, or the last word on that is old.
@@ -261,24 +282,37 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Whether a new connection may be served. `delay_us` says how long it has waited, and is asked for when that matters.
-    pub fn admits(&mut self, guard: &Guard, now_ms: u64, random: u64, delay_us: impl FnOnce() -> u64) -> bool {
-        if guard.is_closed(random) {
+    /// Whether a new connection may be served; `may_be_high` as in [`Guard::is_closed`]. `delay_us` says how long it has
+    /// waited, and is asked for when that matters.
+    pub fn admits(
+        &mut self,
+        guard: &Guard,
+        now_ms: u64,
+        random: u64,
+        may_be_high: bool,
+        delay_us: impl FnOnce() -> u64,
+    ) -> bool {
+        if guard.is_closed(random, may_be_high) {
             return false;
         }
         if !self.is_flooded() && self.beat == guard.beats.get() {
             return true;
         }
         self.beat = guard.beats.get();
-        if self.queue.expire(now_ms) {
-            self.backlog = Backlog::WHOLE;
-        }
-        let (delay, target) = (delay_us(), guard.target_us.get());
+        self.expire(now_ms);
+        let (delay, target) = (delay_us(), guard.accept_target_us());
         if let Some(standing_us) = self.queue.observe(now_ms, delay) {
             self.backlog = self.backlog.next(standing_us, target);
             guard.note(Accepts { standing_us, is_flooded: self.is_flooded(), found_ms: now_ms });
         }
         delay <= target || !self.is_flooded()
+    }
+
+    /// Forgets what was found when nothing came for [`delay::LASTS_MS`].
+    pub fn expire(&mut self, now_ms: u64) {
+        if self.queue.expire(now_ms) {
+            self.backlog = Backlog::WHOLE;
+        }
     }
 
     /// How many connections may wait to be accepted.

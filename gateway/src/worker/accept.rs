@@ -13,12 +13,15 @@ use crate::filter::access::Knock;
 use crate::metrics::shard::Refusal;
 use crate::net::{self, Listener, Reader, UdpListener, Writer, now_ms};
 use crate::overload::Gate;
-use crate::overload::delay::Backlog;
+use crate::overload::delay::{self, Backlog};
 use crate::proxy::{Admitted, ListenerCx, WorkerCx};
 use crate::snapshot::{Active, Place};
 
 /// Pause after an accept that failed for want of descriptors or memory: trying at once would only burn the core.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// How long a short backlog lasts when nothing comes any more.
+const LASTS: Duration = Duration::from_millis(delay::LASTS_MS);
 
 /// An accept loop that runs until it is stopped.
 pub(super) struct Acceptor {
@@ -56,20 +59,23 @@ async fn accept(
     let (mut gate, mut backlog) = (Gate::default(), Backlog::WHOLE);
     loop {
         let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+            accepted = socket.accept() => Some(accepted),
+            // A flood that is over may have no connection after it that would show this.
+            () = tokio::time::sleep(LASTS), if backlog != Backlog::WHOLE => None,
             _ = &mut stopped => break,
         };
-        if backlog != gate.backlog() {
-            backlog = gate.backlog();
-            socket.set_backlog(backlog.get());
-        }
         match accepted {
-            Ok(accepted) => admit(&worker, &listener, &mut gate, accepted, bound),
-            Err(error) if is_passing(&error) => {}
-            Err(error) => {
+            None => gate.expire(now_ms()),
+            Some(Ok(accepted)) => admit(&worker, &listener, &mut gate, accepted, bound),
+            Some(Err(error)) if is_passing(&error) => {}
+            Some(Err(error)) => {
                 log::warn!("listener {}: accept: {error}", listener.name);
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
             }
+        }
+        if backlog != gate.backlog() {
+            backlog = gate.backlog();
+            socket.set_backlog(backlog.get());
         }
     }
     for accepted in socket.finish().await {
@@ -108,8 +114,10 @@ fn admit(
     let stats = view.stats.shard(worker.worker);
     stats.connections.inc();
     // First, because it has to cost little.
+    let settings = &generation.config.listeners[id.index()];
+    let may_be_high = generation.has_priorities && settings.protocol == ListenerProtocol::Http;
     let waited = || u64::from(writer.quiet_ms().unwrap_or(0)) * 1_000;
-    if !gate.admits(&worker.overload, now_ms(), worker.random(), waited) {
+    if !gate.admits(&worker.overload, now_ms(), worker.random(), may_be_high, waited) {
         stats.refused.of(Refusal::Overload).inc();
         return writer.abort();
     }
@@ -125,7 +133,6 @@ fn admit(
         stats.refused.of(Refusal::Banned).inc();
         return writer.abort();
     }
-    let settings = &generation.config.listeners[id.index()];
     // Whom a trusted proxy's connection counts for is not known before its PROXY header has come.
     let is_proxy = settings.proxy_protocol != ProxyProtocol::Off && view.trusted.contains(source);
     let of_source = if is_proxy { u32::MAX } else { settings.limits.connections_per_source };

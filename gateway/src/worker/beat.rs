@@ -18,13 +18,16 @@ impl Worker {
             let due = tokio::time::Instant::now() + BEAT;
             tokio::time::sleep_until(due).await;
             let late_us = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
-            if self.cx.overload.beat(now_ms(), late_us).is_some() {
+            if self.cx.overload.beat(now_ms(), late_us) {
                 self.close_idle();
+                // What those of the last time held is free by now, and the allocator keeps it (Envoy's `shrink_heap`).
+                (self.give_back)();
             }
         }
     }
 
-    /// Ends what waits for its next request. A request that is on its way by now is answered.
+    /// Ends what waits for its next request. A request that is on its way by now is answered. A connection that begins to
+    /// wait meanwhile sets its time anew, and ends the next time.
     fn close_idle(&self) {
         for acceptor in self.acceptors.borrow().values() {
             self.cx.timers.hurry(acceptor.listener.group, now_ms() + limits::CLOSING_IDLE_MS);

@@ -54,20 +54,22 @@ pub struct Handle {
     pub thread: std::thread::JoinHandle<()>,
 }
 
-/// Starts worker number `number` on `core`, with a first generation that has no listeners.
+/// Starts worker number `number` on `core`, with a first generation that has no listeners. `give_back` gives the system the
+/// memory that is free in the calling thread.
 pub fn spawn(
     number: usize,
     core: Option<usize>,
     probe: Probe,
     hostname: String,
     pressure: Arc<Pressure>,
+    give_back: fn(),
 ) -> std::io::Result<Handle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         if let Some(Err(error)) = core.map(net::pin_to_core) {
             log::warn!("worker {number}: cannot be pinned to core {core:?}: {error}");
         }
-        net::start(probe, run(number, hostname, pressure, messages));
+        net::start(probe, run(number, hostname, pressure, give_back, messages));
     })?;
     Ok(Handle { mailbox, thread })
 }
@@ -78,13 +80,21 @@ struct Worker {
     /// By listener name. Listeners that are gone and still have connections are kept by those connections alone.
     acceptors: RefCell<HashMap<String, Acceptor>>,
     next_group: Cell<u64>,
+    give_back: fn(),
 }
 
-async fn run(number: usize, hostname: String, pressure: Arc<Pressure>, mut messages: mpsc::Receiver<Message>) {
+async fn run(
+    number: usize,
+    hostname: String,
+    pressure: Arc<Pressure>,
+    give_back: fn(),
+    mut messages: mpsc::Receiver<Message>,
+) {
     let worker = Rc::new(Worker {
         cx: Rc::new(WorkerCx::new(number, hostname, Guard::new(pressure, number))),
         acceptors: RefCell::default(),
         next_group: Cell::new(1),
+        give_back,
     });
     net::spawn(worker.cx.timers.clone().run());
     net::spawn(worker.clone().tick());
@@ -152,7 +162,7 @@ impl Worker {
     /// Ends a listener: what is queued is served, what is idle closes soon, what is busy closes after its request.
     fn close(&self, acceptor: Acceptor) {
         acceptor.listener.close();
-        self.cx.timers.hurry(acceptor.listener.group, now_ms() + limits::CLOSING_IDLE_MS);
+        self.cx.timers.hurry_for_good(acceptor.listener.group, now_ms() + limits::CLOSING_IDLE_MS);
         acceptor.stop();
     }
 

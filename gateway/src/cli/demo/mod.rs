@@ -20,8 +20,8 @@ use banner::Banner;
 use config::DemoFiles;
 use lab::Lab;
 
-/// Runs the demonstration until a signal ends it.
-pub fn run() -> Result<(), ReloadError> {
+/// Runs the demonstration until a signal ends it. `give_back`: see [`run::run`].
+pub fn run(give_back: fn()) -> Result<(), ReloadError> {
     let cannot = |error: io::Error| ReloadError::Bind(format!("demo: {error}"));
     let origins = origin::start().map_err(cannot)?;
     // The lab is removed when this function returns, also when the gateway cannot start.
@@ -30,7 +30,7 @@ pub fn run() -> Result<(), ReloadError> {
     let files = DemoFiles::new(&addresses, &origins, lab.as_ref().ok()).map_err(cannot)?;
     let banner = Banner { addresses: &addresses, lab: lab.as_ref(), colour: io::stdout().is_terminal() };
     let text = banner.to_string();
-    run::run(PathBuf::from(config::PATH), Box::new(files), |_| super::print(&text))
+    run::run(PathBuf::from(config::PATH), Box::new(files), give_back, |_| super::print(&text))
 }
 
 /// Where the demo listens: on loopback only, for its origins show what they are sent to whoever asks.

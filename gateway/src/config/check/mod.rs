@@ -28,7 +28,9 @@ use ipnet::IpNet;
 
 use super::decode::{List, Optional};
 use super::load::Loader;
-use super::model::{AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, Overload};
+use super::model::{
+    AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, MaxMemory, Overload,
+};
 use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
@@ -160,21 +162,33 @@ fn admin(raw: &Optional<raw::Admin>) -> Option<Admin> {
     }
 }
 
-/// Timers are up to 2 ms late on a worker that has nothing to do.
-const LEAST_QUEUE_DELAY: Duration = Duration::from_millis(5);
+/// Timers are up to 2 ms late on a worker that has nothing to do, and the kernel tells how long a connection waits by a
+/// clock that may stand still for 4 ms.
+const LEAST_DELAY: Duration = Duration::from_millis(5);
+
+/// Workers, a configuration and a few hundred connections may take this much: with less, it is likely to be a mistake in the
+/// unit. A warning, as a small configuration can do with less.
+const LEAST_MEMORY: u64 = 64 << 20;
 
 fn overload(raw: Optional<raw::Overload>, diagnostics: &mut Diagnostics) -> Overload {
     let Some(At { value: raw, .. }) = raw else { return Overload::default() };
     let default = Overload::default();
-    if let Some(delay) = raw.queue_delay
-        && delay.value.0.is_some_and(|delay| delay < LEAST_QUEUE_DELAY)
+    for delay in [&raw.queue_delay, &raw.accept_delay].into_iter().flatten() {
+        if delay.value.0.is_some_and(|delay| delay < LEAST_DELAY) {
+            let help = "at least \"5ms\": the timers of a worker that has nothing to do are up to 2 ms late";
+            diagnostics.error(delay.span, "too short to be measured").help(help);
+        }
+    }
+    if let Some(max) = &raw.max_memory
+        && matches!(max.value, MaxMemory::Bytes(bytes) if bytes < LEAST_MEMORY)
     {
-        let help = "at least \"5ms\": the timers of a worker that has nothing to do are up to 2 ms late";
-        diagnostics.error(delay.span, "too short to be measured").help(help);
+        let help = "at least \"64MiB\"; \"auto\" is 90% of what the control group, or else the machine, has";
+        diagnostics.warning(max.span, "so little that requests may be refused without any load").help(help);
     }
     Overload {
         max_memory: raw.max_memory.map_or(default.max_memory, |max| max.value),
         queue_delay: raw.queue_delay.map_or(default.queue_delay, |delay| delay.value.0),
+        accept_delay: raw.accept_delay.map_or(default.accept_delay, |delay| delay.value.0),
         max_connections: raw.max_connections.map(|count| count.value.0),
     }
 }

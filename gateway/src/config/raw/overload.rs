@@ -12,10 +12,14 @@ pub struct Overload {
     /// `"auto"` is 90% of what the control group, or else the machine, has; `"off"` is no limit.
     #[schemars(extend("default" = "auto", "examples" = ["2GiB"]))]
     pub max_memory: Optional<MaxMemory>,
-    /// When nothing a worker has to do is done sooner than this, it refuses some: new connections that have waited longer,
-    /// and a share of the requests, with 503. `"off"` is never.
-    #[schemars(extend("default" = "100ms", "examples" = ["20ms"]))]
+    /// When nothing a worker has to do is done sooner than this, it refuses a share of the new connections, and of the
+    /// requests, with 503. `"off"` is never.
+    #[schemars(extend("default" = "1s", "examples" = ["200ms"]))]
     pub queue_delay: Optional<DurationOrOff>,
+    /// When every new connection waits longer than this to be accepted, on top of what all else waits, those that do are
+    /// reset, and the kernel keeps fewer of them. `"off"` is never.
+    #[schemars(extend("default" = "100ms", "examples" = ["20ms"]))]
+    pub accept_delay: Optional<DurationOrOff>,
     /// Clients' connections at once, over all listeners. Without it, as many as the listeners take.
     #[schemars(extend("examples" = [50000]))]
     pub max_connections: Optional<Count<u32, 1, 10_000_000>>,
