@@ -443,8 +443,9 @@ fn ask(client: Asks, case: &Case, proxy: SocketAddr, behind: &Behind) -> Said {
     }
     drop(others);
     // A FIN alone ends an HTTP/1.1 client's request in Envoy; the gateway still answers it.
-    if let Some(AnyClient::H1(other)) = other {
-        other.reset();
+    match other {
+        Some(AnyClient::H1(other)) => other.reset(),
+        other => drop(other),
     }
     wait::until_true("the origin to have nothing left", || behind.hanging.load(SeqCst) == 0);
     said

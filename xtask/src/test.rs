@@ -116,6 +116,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tests_that_were_skipped_and_then_ran_are_not_counted_as_skipped() {
+        let mut counts = Counts { passed: 10, failed: 0, skipped: 5 };
+        counts.add_skipped(&Counts { passed: 2, failed: 1, skipped: 0 });
+        assert_eq!(counts, Counts { passed: 12, failed: 1, skipped: 2 });
+    }
+
+    #[test]
     fn the_summaries_of_all_test_programs_are_added_up() {
         let mut counts = Counts::default();
         counts.note("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s");
