@@ -65,7 +65,8 @@ const CASES: &[Case] = &[
     case(
         "timeout of each try",
         "/hang",
-        "cluster = 'origin'\nretry = { on = ['gateway-error'], non_idempotent = true, attempts = 1, per_try_timeout = '200ms' }",
+        "cluster = 'origin'\nretry = { on = ['gateway-error'], non_idempotent = true, attempts = 1, \
+         per_try_timeout = '200ms' }",
         "route: {cluster: origin, retry_policy: {retry_on: gateway-error, num_retries: 1, per_try_timeout: 0.2s}}",
     ),
     case("reset", "/cut", "cluster = 'origin'\nretry = { attempts = 0 }", "route: {cluster: origin}"),
@@ -172,7 +173,8 @@ const DIFFERENCES: &[Difference] = &[
         case: "connection refused",
         field: "log",
         gateway: "503 UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+        envoy: "503 UF upstream_reset_before_response_started{remote_connection_failure|\
+                delayed_connect_error:_Connection_refused}",
         why: NO_SYSTEM_TEXT,
     },
     Difference {
@@ -180,7 +182,8 @@ const DIFFERENCES: &[Difference] = &[
         case: "connection refused twice",
         field: "log",
         gateway: "503 URX,UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "503 URX,UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+        envoy: "503 URX,UF upstream_reset_before_response_started{remote_connection_failure|\
+                delayed_connect_error:_Connection_refused}",
         why: NO_SYSTEM_TEXT,
     },
     Difference {
@@ -188,7 +191,8 @@ const DIFFERENCES: &[Difference] = &[
         case: "connection refused",
         field: "log",
         gateway: "200 UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "200 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+        envoy: "200 UF upstream_reset_before_response_started{remote_connection_failure|\
+                delayed_connect_error:_Connection_refused}",
         why: NO_SYSTEM_TEXT,
     },
     Difference {
@@ -196,7 +200,8 @@ const DIFFERENCES: &[Difference] = &[
         case: "connection refused twice",
         field: "log",
         gateway: "200 URX,UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "200 URX,UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+        envoy: "200 URX,UF upstream_reset_before_response_started{remote_connection_failure|\
+                delayed_connect_error:_Connection_refused}",
         why: NO_SYSTEM_TEXT,
     },
     Difference {
@@ -303,7 +308,7 @@ fn answer(served: &mut Served<'_>, hanging: &AtomicUsize, flaky: &AtomicUsize) {
         }
         "/cut" => served.cut(),
         "/503" => _ = served.answer(503, &[], b"ill"),
-        "/flaky" if flaky.fetch_add(1, SeqCst) % 2 == 0 => _ = served.answer(503, &[], b"ill"),
+        "/flaky" if flaky.fetch_add(1, SeqCst).is_multiple_of(2) => _ = served.answer(503, &[], b"ill"),
         _ => _ = served.answer(200, &[], b"well"),
     }
 }
