@@ -330,8 +330,8 @@ fn verdict(asked: &RateLimitRequest) -> Says {
     RateLimitResponse { overall_code: code.into(), statuses: vec![status], ..RateLimitResponse::default() }.into()
 }
 
-/// One line for each request, which begins with the case.
-const LOG_FORMAT: &str = "%REQ(X-CASE)%: %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
+/// One line for each request, which begins with the case and its path.
+const LOG_FORMAT: &str = "%REQ(X-CASE)% %REQ(:PATH)%: %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
 
 fn gateway_config(behind: &Behind, log: &Path) -> Config {
     let origin = [behind.origin.addr()];
@@ -462,7 +462,13 @@ fn ask_all(client: Asks, proxy: SocketAddr, log: &Path, behind: &Behind) -> Vec<
     for (case, said) in CASES.iter().zip(&mut all) {
         let lines = wait::until("lines of the access log", || {
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            let of_case = |line: &str| line.strip_prefix(case.name)?.strip_prefix(": ").map(str::to_owned);
+            let of_case = |line: &str| {
+                line.strip_prefix(case.name)?
+                    .strip_prefix(' ')?
+                    .strip_prefix(case.path)?
+                    .strip_prefix(": ")
+                    .map(str::to_owned)
+            };
             let lines: Vec<String> = text.lines().filter_map(of_case).take(case.requests).collect();
             (lines.len() == case.requests && text.ends_with('\n')).then_some(lines)
         });
