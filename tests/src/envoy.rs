@@ -1,14 +1,44 @@
-//! Envoy, as a proxy that we did not write. It is not among what `cargo xtask test` installs: tests that need it are ignored
-//! unless asked for, and find it by `GATEWAY_TEST_ENVOY`.
+//! Envoy, as a proxy that we did not write. Tests that need it are ignored, unless `cargo xtask test --with-envoy` installs
+//! it and says by `GATEWAY_TEST_ENVOY` where it is. Configurations are in YAML's flow style, because it is short.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::asked::Http;
 use crate::ports::HeldPort;
 use crate::process::Process;
 use crate::wait;
+
+/// What the types of extensions begin with.
+pub const TYPES: &str = "type.googleapis.com/envoy.extensions";
+
+/// The filter that every chain of HTTP filters ends with.
+pub fn router() -> String {
+    format!("{{name: router, typed_config: {{'@type': {TYPES}.filters.http.router.v3.Router}}}}")
+}
+
+/// An address.
+pub fn at(addr: SocketAddr) -> String {
+    format!("{{socket_address: {{address: '{}', port_value: {}}}}}", addr.ip(), addr.port())
+}
+
+/// One of the `clusters`, with these endpoints. `more` are further keys, each ended with a comma.
+pub fn cluster(name: &str, endpoints: &[SocketAddr], http: Http, more: &str) -> String {
+    let endpoint = |addr: &SocketAddr| format!("{{endpoint: {{address: {}}}}}", at(*addr));
+    let endpoints = endpoints.iter().map(endpoint).collect::<Vec<_>>().join(", ");
+    let codec = match http {
+        Http::H1 => "http_protocol_options",
+        Http::H2 => "http2_protocol_options",
+    };
+    format!(
+        "{{name: {name}, type: STATIC, {more} \
+         load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{endpoints}]}}]}}, \
+         typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+         {{'@type': {TYPES}.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{{codec}: {{}}}}}}}}}}"
+    )
+}
 
 /// A running Envoy.
 #[derive(Debug)]
@@ -30,7 +60,9 @@ impl Envoy {
         let file = dir.path().join("envoy.yaml");
         std::fs::write(&file, config(port.addr())).expect("write envoy.yaml");
         let mut command = Command::new(program);
-        command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "-c"]).arg(file);
+        command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]);
+        // Lines of an access log are written as soon as somebody can wait for them; the default is 10 s.
+        command.args(["--file-flush-interval-msec", "20", "-c"]).arg(file);
         let mut envoy = Envoy { process: Process::start(command), port, _dir: dir };
         wait::until_true("Envoy to listen", || {
             let ended = envoy.process.exited();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use gateway::proto::grpc;
 use gateway::proto::rate_limit_service::{Code, RateLimit, SHOULD_RATE_LIMIT, Unit};
-use gateway_tests::envoy::Envoy;
+use gateway_tests::envoy::{self, Envoy, TYPES};
 use gateway_tests::every_pair;
 use gateway_tests::h2::Client;
 use gateway_tests::limit_client::{LimitClient, question};
@@ -237,7 +237,7 @@ fn without_redis_each_box_goes_on_and_tells_it_everything_when_it_is_back() {
 // === Envoy as the client ===
 
 #[test]
-#[ignore = "needs Envoy 1.40: set GATEWAY_TEST_ENVOY to its path"]
+#[ignore = "needs Envoy 1.40: `cargo xtask test --with-envoy`, or set GATEWAY_TEST_ENVOY to its path"]
 fn envoy_limits_by_the_service_of_the_box() {
     let (gateway, _dir) = service(RULES, "");
     let origin = Origin::start("origin");
@@ -257,9 +257,10 @@ fn envoy_limits_by_the_service_of_the_box() {
 }
 
 fn envoy_config(listen: SocketAddr, service: SocketAddr, origin: SocketAddr) -> String {
-    const TYPES: &str = "type.googleapis.com/envoy.extensions";
-    let at = |addr: SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", addr.ip(), addr.port());
-    let (listen, service, origin) = (at(listen), at(service), at(origin));
+    let clusters =
+        [envoy::cluster("origin", &[origin], Http::H1, ""), envoy::cluster("limits", &[service], Http::H2, "")]
+            .join(", ");
+    let (listen, router) = (envoy::at(listen), envoy::router());
     format!(
         "static_resources:
   listeners:
@@ -280,22 +281,14 @@ fn envoy_config(listen: SocketAddr, service: SocketAddr, origin: SocketAddr) -> 
               failure_mode_deny: true
               enable_x_ratelimit_headers: DRAFT_VERSION_03
               rate_limit_service: {{transport_api_version: V3, grpc_service: {{envoy_grpc: {{cluster_name: limits}}}}}}
-          - {{name: router, typed_config: {{'@type': {TYPES}.filters.http.router.v3.Router}}}}
+          - {router}
           route_config:
             virtual_hosts:
             - name: all
               domains: ['*']
               rate_limits: [{{actions: [{{request_headers: {{header_name: x-user, descriptor_key: user}}}}]}}]
               routes: [{{match: {{prefix: /}}, route: {{cluster: origin}}}}]
-  clusters:
-  - name: origin
-    type: STATIC
-    load_assignment: {{cluster_name: origin, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {origin}}}}}]}}]}}
-  - name: limits
-    type: STATIC
-    load_assignment: {{cluster_name: limits, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {service}}}}}]}}]}}
-    typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
-     {{'@type': {TYPES}.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{http2_protocol_options: {{}}}}}}}}
+  clusters: [{clusters}]
 "
     )
 }

