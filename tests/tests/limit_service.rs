@@ -177,7 +177,7 @@ fn requests_over_a_limit_of_this_box_are_refused(pair: Pair) {
 
 fn sharing(redis: SocketAddr, keys: &str) -> (Gateway, tempfile::TempDir) {
     let rules = RULES.replace("requests_per_unit: 3", "requests_per_unit: 10");
-    service(&rules, &format!("redis = {{ address = '{redis}', interval = '20ms', {keys} }}"))
+    service(&rules, &format!("redis = {{ address = '{redis}', interval = '50ms', {keys} }}"))
 }
 
 fn is_redis_up(gateway: &Gateway) -> bool {

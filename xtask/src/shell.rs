@@ -153,6 +153,7 @@ fn search_path() -> OsString {
         "/usr/sbin".into(),
         "/sbin".into(),
         root().join(TOOLS).join("usr/sbin"),
+        root().join(TOOLS).join("usr/bin"),
         root().join(PYTHON).join("bin"),
     ];
     env::join_paths(env::split_paths(&path).chain(more)).unwrap_or(path)

@@ -12,7 +12,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    Value,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -33,6 +36,9 @@ const BATCH: usize = 256;
 
 /// How long Redis keeps a counter whose window is over: clocks of boxes may differ.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// Bytes of an error of Redis in the log: it may quote what it was told.
+const ERROR_MAX: usize = 200;
 
 /// The exchanges that go on, by the name of their `[[limits]]`.
 #[derive(Default)]
@@ -111,7 +117,9 @@ impl Exchange {
     /// Tells what has changed, and learns what the others have counted of that.
     async fn exchange(&mut self) -> Result<(), RedisError> {
         let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let due = self.with_ledger(|ledger, counters| ledger.due(counters, now_s)).unwrap_or_default();
+        let due = self.with_ledger(|ledger, counters| (ledger.due(counters, now_s), ledger.take_given_up()));
+        let (due, given_up) = due.unwrap_or_default();
+        self.stats.of_control().unshared.add(given_up);
         let mut link = match self.link.take() {
             Some(link) => link,
             None => connect(&self.store).await?,
@@ -127,7 +135,10 @@ impl Exchange {
             self.stats.of_control().told.add(batch.len() as u64);
             self.with_ledger(|ledger, counters| {
                 for (entry, total) in batch.iter().zip(totals) {
-                    ledger.learn(counters, entry.clone(), Learnt { total });
+                    // What Redis refused is due again the next time.
+                    if let Some(total) = total {
+                        ledger.learn(counters, entry.clone(), Learnt { total });
+                    }
                 }
             });
         }
@@ -135,23 +146,25 @@ impl Exchange {
         Ok(())
     }
 
-    /// Writes our numbers, and gives the sums of all boxes.
+    /// Writes our numbers, and gives the sums of all boxes; `None` where Redis has something else under that key, which is the
+    /// trouble of that key alone.
     async fn tell(
         &self,
         link: &mut MultiplexedConnection,
         batch: &[Entry],
         now_s: u64,
-    ) -> Result<Vec<u64>, RedisError> {
+    ) -> Result<Vec<Option<u64>>, RedisError> {
         let mut pipe = redis::pipe();
+        pipe.ignore_errors();
         for Entry { key, ends_s, own } in batch {
-            let key = format!("{}:{key}|{ends_s}", self.store.prefix);
+            let key = format!("{}:{}|{key}|{ends_s}", self.store.prefix, self.name);
             let left_s = u64::from(*ends_s).saturating_sub(now_s) + KEPT.as_secs();
-            pipe.cmd("HSET").arg(&key).arg(&self.field).arg(own).ignore();
+            pipe.cmd("HSET").arg(&key).arg(&self.field).arg(own);
             pipe.cmd("EXPIRE").arg(&key).arg(left_s).ignore();
             pipe.cmd("HVALS").arg(&key);
         }
-        let fields: Vec<Vec<u64>> = pipe.query_async(link).await?;
-        Ok(fields.into_iter().map(|numbers| numbers.into_iter().fold(0, u64::saturating_add)).collect())
+        let answers: Vec<Value> = pipe.query_async(link).await?;
+        answers.chunks_exact(2).map(sum).collect()
     }
 
     fn note(&self, done: &Result<(), RedisError>, was_up: Option<bool>) {
@@ -163,6 +176,8 @@ impl Exchange {
         match (done, was_up) {
             (Ok(()), Some(false)) => log::info!("limits \"{name}\": Redis at {address} is back"),
             (Err(error), None | Some(true)) => {
+                let error = error.to_string();
+                let error = error.get(..error.floor_char_boundary(ERROR_MAX)).unwrap_or(&error);
                 log::warn!("limits \"{name}\": Redis at {address}: {error}; this box goes on with what it knows")
             }
             _ => {}
@@ -175,6 +190,25 @@ impl Exchange {
         // A panic while it was held left it whole: every change is one map operation.
         Some(with(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner), &self.counters))
     }
+}
+
+/// The sum of a hash's fields, of what writing one and reading all were answered; `None` where the key is no hash. Fields that
+/// are no numbers are nobody's count.
+fn sum(answers: &[Value]) -> Result<Option<u64>, RedisError> {
+    let mut total = None;
+    for answer in answers {
+        match answer {
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => return Ok(None),
+            // It says so of every key: a replica, no memory, no permission.
+            Value::ServerError(error) => return Err(error.clone().into()),
+            Value::Array(fields) => {
+                let numbers = fields.iter().filter_map(|field| u64::from_redis_value_ref(field).ok());
+                total = Some(numbers.fold(0, u64::saturating_add));
+            }
+            _ => {}
+        }
+    }
+    Ok(total)
 }
 
 /// Connects and logs in.
@@ -202,6 +236,29 @@ async fn address(address: &EndpointAddress) -> io::Result<SocketAddr> {
             let first = resolve::ask(name.clone()).await?.into_iter().next();
             let first = first.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
             Ok(SocketAddr::new(first, *port))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_no_hash_is_its_own_trouble_and_what_redis_says_of_all_keys_is_everybodys() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let fields = |texts: &[&str]| Value::Array(texts.iter().map(|each| text(each)).collect());
+        let refused = |line: &str| redis::parse_redis_value(line.as_bytes()).unwrap();
+        let wrong = || refused("-WRONGTYPE Operation against a key holding the wrong kind of value\r\n");
+        let cases = [
+            ([Value::Int(1), fields(&["3", "4"])], Ok(Some(7))),
+            ([Value::Int(0), fields(&["3", "many", "-1"])], Ok(Some(3))),
+            ([Value::Int(0), fields(&["18446744073709551615", "4"])], Ok(Some(u64::MAX))),
+            ([wrong(), wrong()], Ok(None)),
+            ([refused("-READONLY You can't write against a read only replica.\r\n"), fields(&["3"])], Err(())),
+        ];
+        for (answers, expected) in cases {
+            assert_eq!(sum(&answers).map_err(drop), expected, "{answers:?}");
         }
     }
 }

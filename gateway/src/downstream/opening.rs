@@ -63,9 +63,11 @@ pub(super) async fn read(
     until: &Until<'_>,
 ) -> Result<Opening, Unopened> {
     let (mut peer, mut local) = (accepted.peer, accepted.local);
-    if settings.proxy_protocol != ProxyProtocol::Off
-        && let Some(named) = proxy_header(settings, view, accepted, until).await?
-    {
+    let named = match settings.proxy_protocol {
+        ProxyProtocol::Off => None,
+        _ => proxy_header(settings, view, accepted, until).await?,
+    };
+    if let Some(named) = named {
         let source = named.source.ip();
         let knock = Knock { protocol: VipProtocol::Tcp, port: accepted.local.port(), now: SystemTime::now() };
         if generation.access.verdict(source, knock).is_some() {
@@ -76,9 +78,12 @@ pub(super) async fn read(
         }
         let moved = accepted.admitted.place.move_to(source, settings.limits.connections_per_source);
         moved.map_err(|too_many| Unopened::Refused(too_many.into()))?;
-        let entered = view.rates.enter_source(source, now_ns());
-        entered.map_err(|too_fast| Unopened::Refused(too_fast.into()))?;
         (peer, local) = (named.source, named.destination);
+    }
+    // Those of others were held against the rates when they were accepted.
+    if settings.proxy_protocol != ProxyProtocol::Off && view.trusted.contains(accepted.peer.ip().to_canonical()) {
+        let entered = view.rates.enter(named.map(|named| named.source.ip()), now_ns);
+        entered.map_err(|too_fast| Unopened::Refused(too_fast.into()))?;
     }
     let hello = match wants_hello(settings, view) {
         true => client_hello(&mut accepted.reader, until).await?,

@@ -132,7 +132,7 @@ impl Sessions {
                 return None;
             }
         };
-        if let Err(too_fast) = view.rates.enter(Some(source), now_ns()) {
+        if let Err(too_fast) = view.rates.enter(Some(source), now_ns) {
             stats.refused.of(too_fast.into()).inc();
             return None;
         }

@@ -5,13 +5,12 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::config::model::GlobalRateLimit;
+use crate::config::model::{GlobalRateLimit, LimitUnit};
+use crate::filter::limits::unit_of_code;
 use crate::proto::grpc;
 use crate::proto::head::{BodyLength, HeaderName, Headers, Known, Method, Name as _, RequestHead, ResponseHead};
 use crate::proto::head::{Version, is_value_byte};
-use crate::proto::rate_limit_service::{
-    Code, DescriptorStatus, HeaderValue, RateLimitResponse, SHOULD_RATE_LIMIT, Unit,
-};
+use crate::proto::rate_limit_service::{Code, DescriptorStatus, HeaderValue, RateLimitResponse, SHOULD_RATE_LIMIT};
 
 /// Longest answer that is read. What a service says of 32 descriptors takes 2 KiB; the rest is for fields and a body.
 pub const ANSWER_BYTES: usize = 64 << 10;
@@ -135,7 +134,7 @@ fn append_allowance(statuses: &[DescriptorStatus], fields: &mut Headers) {
     let Some((least, limit)) = limits().min_by_key(|(status, _)| status.limit_remaining) else { return };
     let mut text = limit.requests_per_unit.to_string();
     for (_, limit) in limits() {
-        let Some(window_s) = window_s(limit.unit()) else { continue };
+        let Some(window_s) = unit_of_code(limit.unit()).map(LimitUnit::seconds) else { continue };
         // A String grows as needed.
         let _ = write!(text, ", {};w={window_s}", limit.requests_per_unit);
         if !limit.name.is_empty() {
@@ -150,21 +149,6 @@ fn append_allowance(statuses: &[DescriptorStatus], fields: &mut Headers) {
     fields.append_raw(b"x-ratelimit-limit", text.as_bytes());
     fields.append_raw(b"x-ratelimit-remaining", number.format(least.limit_remaining).as_bytes());
     fields.append_raw(b"x-ratelimit-reset", number.format(reset_s).as_bytes());
-}
-
-/// How long a unit of time is: months and years as in Envoy.
-fn window_s(unit: Unit) -> Option<u64> {
-    const DAY: u64 = 24 * 60 * 60;
-    match unit {
-        Unit::Unknown => None,
-        Unit::Second => Some(1),
-        Unit::Minute => Some(60),
-        Unit::Hour => Some(60 * 60),
-        Unit::Day => Some(DAY),
-        Unit::Week => Some(7 * DAY),
-        Unit::Month => Some(30 * DAY),
-        Unit::Year => Some(365 * DAY),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod counters;
 mod ledger;
 mod rules;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 pub use counters::{Counters, Window};
@@ -52,21 +53,28 @@ pub struct Judged<'a> {
     pub unshared: bool,
 }
 
-/// A request that says too little to be judged.
+/// Descriptors of a request: each is looked for and counted by itself, before the worker does anything else. Envoy sends one
+/// for each of a route's `rate_limits`.
+pub const DESCRIPTORS_MAX: usize = 256;
+
+/// A request that says too little, or too much, to be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unjudged {
     /// It names no domain.
     NoDomain,
     /// It has no descriptors.
     NoDescriptors,
+    /// It has more than [`DESCRIPTORS_MAX`].
+    TooManyDescriptors,
 }
 
 impl Unjudged {
-    /// In words, which are those of envoyproxy/ratelimit.
+    /// In words, the first two in those of envoyproxy/ratelimit.
     pub fn as_str(self) -> &'static str {
         match self {
             Unjudged::NoDomain => "rate limit domain must not be empty",
             Unjudged::NoDescriptors => "rate limit descriptor list must not be empty",
+            Unjudged::TooManyDescriptors => "more than 256 rate limit descriptors",
         }
     }
 }
@@ -108,6 +116,9 @@ impl Limits {
         }
         if request.descriptors.is_empty() {
             return Err(Unjudged::NoDescriptors);
+        }
+        if request.descriptors.len() > DESCRIPTORS_MAX {
+            return Err(Unjudged::TooManyDescriptors);
         }
         let mut found: Vec<Option<Found<'_>>> =
             request.descriptors.iter().map(|descriptor| self.rules.find(&request.domain, descriptor)).collect();
@@ -163,7 +174,7 @@ impl Limits {
 
 /// Limits that another one of the same request replaces do not count.
 fn leave_out_replaced(found: &mut [Option<Found<'_>>]) {
-    let replaced: Vec<&str> = found
+    let replaced: HashSet<&str> = found
         .iter()
         .flatten()
         .filter_map(Found::rule)
@@ -173,7 +184,7 @@ fn leave_out_replaced(found: &mut [Option<Found<'_>>]) {
         return;
     }
     for slot in found {
-        if slot.as_ref().and_then(Found::rule).is_some_and(|rule| replaced.contains(&&*rule.name)) {
+        if slot.as_ref().and_then(Found::rule).is_some_and(|rule| replaced.contains(&*rule.name)) {
             *slot = None;
         }
     }
@@ -199,7 +210,8 @@ fn unit_code(unit: LimitUnit) -> Unit {
     }
 }
 
-fn unit_of_code(unit: Unit) -> Option<LimitUnit> {
+/// The unit of time that a message means; `None` when it says none.
+pub(super) fn unit_of_code(unit: Unit) -> Option<LimitUnit> {
     LimitUnit::ALL.into_iter().find(|each| unit_code(*each) == unit)
 }
 

@@ -158,13 +158,31 @@ fn masked(ip: IpAddr, prefixes: Prefixes) -> IpAddr {
     }
 }
 
+const LIMIT: &[u8] = b"x-ratelimit-limit";
+const REMAINING: &[u8] = b"x-ratelimit-remaining";
+const RESET: &[u8] = b"x-ratelimit-reset";
+
+/// Of two sets of fields that will be in one response, leaves what [`Allowance`] says, or who else counts, of the limit with the
+/// least left: a client cannot tell which of two belongs to which.
+pub fn keep_least(one: &mut Headers, other: &mut Headers) {
+    if let (Some(left), Some(other_left)) = (remaining(one), remaining(other)) {
+        strip_allowance(if other_left < left { one } else { other });
+    }
+}
+
+fn remaining(headers: &Headers) -> Option<u64> {
+    let (_, _, value) = headers.iter().find(|(known, name, _)| *known == Known::Other && *name == REMAINING)?;
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn strip_allowance(headers: &mut Headers) {
+    headers.retain(|known, name, _| known != Known::Other || ![LIMIT, REMAINING, RESET].contains(&name));
+}
+
 impl Allowance {
     /// Writes the fields, in place of an origin's.
     pub fn write(self, headers: &mut Headers) {
-        const LIMIT: &[u8] = b"x-ratelimit-limit";
-        const REMAINING: &[u8] = b"x-ratelimit-remaining";
-        const RESET: &[u8] = b"x-ratelimit-reset";
-        headers.retain(|known, name, _| known != Known::Other || ![LIMIT, REMAINING, RESET].contains(&name));
+        strip_allowance(headers);
         let mut text = itoa::Buffer::new();
         headers.append_raw(LIMIT, text.format(self.limit).as_bytes());
         headers.append_raw(REMAINING, text.format(self.remaining).as_bytes());

@@ -72,6 +72,8 @@ impl Caller {
         let answered = self.at_endpoint(call, endpoint, &deadline, take).await;
         let outcome = match &answered {
             Ok(answered) => Some(Outcome::of_status(answered.head.status)),
+            // It had less time than an endpoint is given for a connection.
+            Err(UpstreamError::ConnectTimeout) if call.connecting < cluster.connect_timeout => None,
             Err(error) => error.is_the_origins().then_some(Outcome::GatewayFailure),
         };
         if let Some(outcome) = outcome {

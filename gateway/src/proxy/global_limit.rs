@@ -9,6 +9,7 @@ use super::reply::Answer;
 use super::{Downstream, ProxyError, Request};
 use crate::config::model::{Action, ClusterId, Judge, RouteId};
 use crate::filter::global_limit::{self as limit, ANSWER_BYTES};
+use crate::filter::rate_limit::keep_least;
 use crate::metrics::flags::ResponseFlag;
 use crate::proto::grpc;
 use crate::proto::head::Headers;
@@ -139,11 +140,14 @@ impl Request<'_> {
     }
 
     /// The response, whosever it is, will have these fields.
-    fn add_to_response(&mut self, fields: Headers) {
+    fn add_to_response(&mut self, mut fields: Headers) {
         match &mut self.exchange.added {
             _ if fields.is_empty() => {}
             None => self.exchange.added = Some(Box::new(fields)),
-            Some(added) => fields.iter().for_each(|(_, name, value)| added.append_raw(name, value)),
+            Some(added) => {
+                keep_least(added, &mut fields);
+                fields.iter().for_each(|(_, name, value)| added.append_raw(name, value));
+            }
         }
     }
 }

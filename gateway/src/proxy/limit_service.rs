@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::reply;
-use super::{BodySource as _, Downstream, Ending, ProxyError, Request};
+use super::{BodySource as _, Downstream, Ending, ProxyError, Request, ask_for_body};
 use crate::config::model::{LimitSetId, Respond};
 use crate::filter::limits::Unjudged;
 use crate::net::Until;
@@ -46,7 +46,8 @@ pub(super) fn judge(
 
 async fn read(request: &mut Request<'_>, downstream: &mut impl Downstream) -> Result<Vec<u8>, ProxyError> {
     let until = Until::idle(&request.timers.idle, request.idle_timeout(), None);
-    let (mut source, _) = downstream.split();
+    let (mut source, mut sink) = downstream.split();
+    ask_for_body(request.exchange, &mut source, &mut sink, &until).await?;
     let mut body = Vec::new();
     loop {
         match source.next(&until).await {

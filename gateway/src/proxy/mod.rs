@@ -38,7 +38,8 @@ pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, Priority, RouteId};
 use crate::filter::headers::AskedTimeouts;
-use crate::filter::{forwarded, headers};
+use crate::filter::{forwarded, headers, rate_limit};
+use crate::net::Until;
 use crate::overload::Fate;
 use crate::overload::memory::Step;
 use crate::proto::h1::{encode, hop};
@@ -76,6 +77,20 @@ pub trait ResponseSink: BodySink {
     fn start(&mut self, head: &ResponseHead, framing: encode::ResponseFraming);
     /// Bytes of body written.
     fn sent(&self) -> u64;
+}
+
+/// Asks for the body, once, where the client waits for that (RFC 9110 §10.1.1).
+async fn ask_for_body(
+    exchange: &mut Exchange,
+    body: &mut impl RequestBody,
+    response: &mut impl ResponseSink,
+    until: &Until<'_>,
+) -> Result<(), ProxyError> {
+    if std::mem::take(&mut exchange.expects_continue) && !body.is_done() && !body.has_data() {
+        response.start_continue();
+        response.flush(until).await.map_err(|_| ProxyError::ClientGone)?;
+    }
+    Ok(())
 }
 
 /// What becomes of the client's connection after a request.
@@ -273,10 +288,14 @@ impl Request<'_> {
         if !head.headers.contains(&Known::Date) {
             self.worker.with_date(Instant::now(), |date| head.headers.append(&Known::Date, date));
         }
+        let mut added = exchange.added.take();
         if let Some(allowance) = exchange.allowance {
             allowance.write(&mut head.headers);
+            if let Some(added) = &mut added {
+                rate_limit::keep_least(&mut head.headers, added);
+            }
         }
-        if let Some(added) = exchange.added.take() {
+        if let Some(added) = added {
             added.iter().for_each(|(_, name, value)| head.headers.append_raw(name, value));
         }
         if let Some(route) = exchange.route {

@@ -143,7 +143,8 @@ fn admit(
             return writer.abort();
         }
     };
-    if let Err(too_fast) = view.rates.enter((!is_proxy).then_some(source), net::now_ns()) {
+    // Neither is which source's rate it is to be held against first.
+    if !is_proxy && let Err(too_fast) = view.rates.enter(Some(source), net::now_ns) {
         stats.refused.of(too_fast.into()).inc();
         return writer.abort();
     }

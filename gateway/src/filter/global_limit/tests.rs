@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::model::{ClusterId, Judge, When};
-use crate::proto::rate_limit_service::{self, RateLimit};
+use crate::proto::rate_limit_service::{self, RateLimit, Unit};
 
 fn settings(ratelimit_headers: bool, ratelimited_header: bool) -> GlobalRateLimit {
     GlobalRateLimit {

@@ -18,6 +18,10 @@ const IDLE_ROUNDS: u32 = 10;
 /// How many of those in one exchange, the longest unasked first.
 const IDLE_AT_ONCE: usize = 256;
 
+/// Windows that are shared at once. Each exchange walks them all on the control thread, which has other things to do: 6 ms for
+/// as many. Beyond, those that have counted least here are not shared any more.
+const SHARED_MAX: usize = 1 << 16;
+
 /// A window of a counter that has begun.
 #[derive(Debug)]
 pub struct Opened {
@@ -34,6 +38,8 @@ pub struct Ledger {
     pages: HashMap<(String, u32), Page>,
     /// Exchanges so far.
     round: u32,
+    /// Windows that were given up before their end.
+    given_up: u64,
 }
 
 #[derive(Debug)]
@@ -70,17 +76,7 @@ pub struct Learnt {
 impl Ledger {
     /// An empty one, which hears of counters by `opened`.
     pub fn new(opened: Receiver<Opened>) -> Ledger {
-        Ledger { opened, pages: HashMap::new(), round: 0 }
-    }
-
-    /// Keys whose windows are not over.
-    pub fn len(&self) -> usize {
-        self.pages.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
+        Ledger { opened, pages: HashMap::new(), round: 0, given_up: 0 }
     }
 
     /// Every number that has changed since it was told, and some that have not been asked about for long, after windows that
@@ -94,6 +90,7 @@ impl Ledger {
         if self.pages.len() > counters.places() {
             self.pages.retain(|(_, ends_s), page| counters.own(page.place, *ends_s).is_some());
         }
+        self.shorten(counters);
         self.round = self.round.wrapping_add(1);
         let (mut due, mut idle) = (Vec::new(), Vec::new());
         for (key, page) in &mut self.pages {
@@ -110,6 +107,31 @@ impl Ledger {
         }
         due.extend(idle.into_iter().take(IDLE_AT_ONCE).map(|(key, page)| page.entry(key, self.round)));
         due
+    }
+
+    /// Gives up those that have counted least where there are too many.
+    fn shorten(&mut self, counters: &Counters) {
+        let mut excess = self.pages.len().saturating_sub(SHARED_MAX);
+        if excess == 0 {
+            return;
+        }
+        self.given_up += excess as u64;
+        let look = |((_, ends_s), page): (&(String, u32), &mut Page)| {
+            page.look(counters, *ends_s);
+            page.own()
+        };
+        let mut counted: Vec<u32> = self.pages.iter_mut().map(look).collect();
+        let (_, least, _) = counted.select_nth_unstable(excess - 1);
+        self.pages.retain(|_, page| {
+            let stays = excess == 0 || page.own() > *least;
+            excess -= usize::from(!stays);
+            stays
+        });
+    }
+
+    /// How many windows have been given up since this was last asked, because too many were shared.
+    pub fn take_given_up(&mut self) -> u64 {
+        std::mem::take(&mut self.given_up)
     }
 
     /// The store has this entry now, and so much of all boxes.

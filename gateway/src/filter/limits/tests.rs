@@ -228,12 +228,15 @@ fn a_descriptor_may_bring_its_own_limit() {
 }
 
 #[test]
-fn a_request_without_domain_or_descriptors_is_not_judged() {
+fn a_request_without_domain_or_descriptors_or_with_too_many_is_not_judged() {
     let limits = limits(vec![]);
     let request = request(&[]);
     assert_eq!(limits.judge(&request, NOW, |_| {}), Err(Unjudged::NoDescriptors));
     let request = RateLimitRequest { domain: String::new(), ..request };
     assert_eq!(limits.judge(&request, NOW, |_| {}), Err(Unjudged::NoDomain));
+    let of = |count| self::request(&vec!["ip=a"; count]);
+    assert!(limits.judge(&of(DESCRIPTORS_MAX), NOW, |_| {}).is_ok());
+    assert_eq!(limits.judge(&of(DESCRIPTORS_MAX + 1), NOW, |_| {}), Err(Unjudged::TooManyDescriptors));
 }
 
 #[test]
@@ -371,4 +374,19 @@ fn a_counter_that_gave_way_and_comes_back_is_told_in_full() {
     let (_, fields) = store.0.iter().find(|((key, _), _)| key.contains("ip=x")).unwrap();
     assert_eq!(fields[&0], 6);
     assert_eq!(left(&limits, "ip=x", 0, NOW), 994, "and is remembered by the book");
+}
+
+#[test]
+fn of_too_many_windows_those_that_have_counted_least_are_not_shared() {
+    let limits = shared(vec![rule("ip", "", per_minute(1_000), vec![])], 1 << 17);
+    let (boxes, mut store) = ([&limits], Store::default());
+    let count = |from: u32, to: u32, hits| (from..to).for_each(|n| _ = left(&limits, &format!("ip={n}"), hits, NOW));
+    count(0, 40_000, 3);
+    store.exchange(&boxes, 0, NOW);
+    count(40_000, 80_000, 2);
+    store.exchange(&boxes, 0, NOW);
+    let given_up = || limits.counters().ledger().unwrap().lock().unwrap().take_given_up();
+    assert_eq!((store.0.len(), given_up(), given_up()), (1 << 16, 80_000 - (1 << 16), 0));
+    count(0, 100, 1);
+    assert_eq!(store.exchange(&boxes, 0, NOW), 100, "the first ones still are");
 }

@@ -53,9 +53,13 @@ impl ConnectionRates {
         }
     }
 
-    /// Lets a connection in at `now`, in nanoseconds of a clock that never goes back. `source` is `None` where it is not known
-    /// yet; [`enter_source`](Self::enter_source) is for later.
-    pub fn enter(&self, source: Option<IpAddr>, now: u64) -> Result<(), TooFast> {
+    /// Lets a connection in at `now`, in nanoseconds of a clock that never goes back, which is asked where there is a rate.
+    /// `source` is `None` for a trusted proxy's own connections.
+    pub fn enter(&self, source: Option<IpAddr>, now: impl FnOnce() -> u64) -> Result<(), TooFast> {
+        if self.all.is_none() && self.by_source.is_none() {
+            return Ok(());
+        }
+        let now = now();
         // First, so that a source that is too fast takes nothing from the others.
         source.map_or(Ok(()), |source| self.enter_source(source, now))?;
         match &self.all {
@@ -64,8 +68,7 @@ impl ConnectionRates {
         }
     }
 
-    /// Counts a connection that was let in as this source's.
-    pub fn enter_source(&self, source: IpAddr, now: u64) -> Result<(), TooFast> {
+    fn enter_source(&self, source: IpAddr, now: u64) -> Result<(), TooFast> {
         let Some((pace, table)) = &self.by_source else { return Ok(()) };
         let (bucket, _) = table.bucket(masked(source, SOURCE), now);
         if has_token(pace.take(bucket, now)) { Ok(()) } else { Err(TooFast::Source) }
@@ -112,10 +115,10 @@ mod tests {
             (b, Err(TooFast::Listener)),
             (c, Err(TooFast::Listener)),
         ] {
-            assert_eq!(rates.enter(source, SECOND), expected, "{source:?}");
+            assert_eq!(rates.enter(source, || SECOND), expected, "{source:?}");
         }
-        assert_eq!(rates.enter(c, 2 * SECOND), Ok(()), "a token comes in a second");
-        assert_eq!(rates.enter(a, 2 * SECOND), Err(TooFast::Listener));
+        assert_eq!(rates.enter(c, || 2 * SECOND), Ok(()), "a token comes in a second");
+        assert_eq!(rates.enter(a, || 2 * SECOND), Err(TooFast::Listener));
     }
 
     #[test]
@@ -129,21 +132,21 @@ mod tests {
             ("192.0.2.2", Ok(())),
             ("::ffff:192.0.2.2", Err(TooFast::Source)),
         ] {
-            assert_eq!(rates.enter(ip(source), SECOND), expected, "{source}");
+            assert_eq!(rates.enter(ip(source), || SECOND), expected, "{source}");
         }
     }
 
     #[test]
     fn without_limits_all_are_let_in_and_a_reload_does_not_fill_buckets() {
         let none = ConnectionRates::build(&limits(None, None), None);
-        assert!((0..1000).all(|_| none.enter(ip("192.0.2.1"), SECOND).is_ok()));
+        assert!((0..1000).all(|_| none.enter(ip("192.0.2.1"), || SECOND).is_ok()));
         let (first, source) = (ConnectionRates::build(&limits(Some(1), Some(1)), None), ip("192.0.2.1"));
-        assert_eq!(first.enter(source, SECOND), Ok(()));
+        assert_eq!(first.enter(source, || SECOND), Ok(()));
         let same = ConnectionRates::build(&limits(Some(1), Some(1)), Some(&first));
-        assert_eq!(same.enter(source, SECOND), Err(TooFast::Source));
-        assert_eq!(same.enter(ip("192.0.2.9"), SECOND), Err(TooFast::Listener));
+        assert_eq!(same.enter(source, || SECOND), Err(TooFast::Source));
+        assert_eq!(same.enter(ip("192.0.2.9"), || SECOND), Err(TooFast::Listener));
         let wider = ConnectionRates::build(&limits(Some(2), Some(2)), Some(&same));
-        assert_eq!(wider.enter(source, SECOND), Ok(()));
-        assert_eq!(wider.enter(source, SECOND), Err(TooFast::Source));
+        assert_eq!(wider.enter(source, || SECOND), Ok(()));
+        assert_eq!(wider.enter(source, || SECOND), Err(TooFast::Source));
     }
 }

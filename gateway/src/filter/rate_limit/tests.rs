@@ -153,3 +153,22 @@ fn answers_say_how_things_stand() {
     let expected = ["x-kept1", "x-ratelimit-limit2", "x-ratelimit-remaining0", "x-ratelimit-reset3"];
     assert_eq!(lines, expected.map(|line| line.as_bytes().to_vec()));
 }
+
+#[test]
+fn of_two_limits_a_response_tells_of_the_one_with_the_least_left() {
+    let fields = |remaining: Option<u32>, more: &[u8]| {
+        let mut headers = Headers::default();
+        headers.append_raw(b"x-more", more);
+        if let Some(remaining) = remaining {
+            Allowance { limit: 9, remaining, reset_s: 1 }.write(&mut headers);
+        }
+        headers
+    };
+    let cases =
+        [(Some(3), Some(2), (1, 4)), (Some(2), Some(3), (4, 1)), (Some(2), Some(2), (4, 1)), (Some(2), None, (4, 1))];
+    for (one, other, left) in cases {
+        let (mut first, mut second) = (fields(one, b"1"), fields(other, b"2"));
+        keep_least(&mut first, &mut second);
+        assert_eq!((first.len(), second.len()), left, "{one:?} {other:?}");
+    }
+}
