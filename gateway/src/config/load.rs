@@ -89,7 +89,13 @@ impl<'a> Loader<'a> {
         if let Some(directory) = resolved.parent().filter(|directory| !is_pattern(directory)) {
             self.read.push(directory.to_path_buf());
         }
-        self.matching(&resolved, pattern.span)
+        let paths = self.matching(&resolved, pattern.span)?;
+        if paths.is_empty() {
+            let message = format!("no file matches {}", resolved.display());
+            self.diagnostics.error(pattern.span, message).help("correct the pattern, or leave it out");
+            return None;
+        }
+        Some(paths)
     }
 
     fn bytes_at(&mut self, path: &Path, named: Span) -> Option<Arc<[u8]>> {
@@ -159,20 +165,18 @@ impl<'a> Loader<'a> {
     /// The files an `include` pattern stands for, without those that must not be read.
     fn matches(&mut self, pattern: &At<FilePath>) -> Vec<PathBuf> {
         let resolved = self.diagnostics.sources.resolve(&pattern.value.0, pattern.span);
-        let mut paths = self.matching(&resolved, pattern.span).unwrap_or_default();
+        let Some(mut paths) = self.matching(&resolved, pattern.span) else { return Vec::new() };
+        if paths.is_empty() {
+            self.diagnostics.warning(pattern.span, format!("no file matches {}", resolved.display()));
+        }
         paths.retain(|path| self.may_include(path, pattern.span));
         paths
     }
 
-    /// The files that match, with a warning when there is none; `None` when they cannot be listed.
+    /// The files that match; `None` when they cannot be listed.
     fn matching(&mut self, pattern: &Path, named: Span) -> Option<Vec<PathBuf>> {
         match self.files.glob(pattern) {
-            Ok(paths) => {
-                if paths.is_empty() {
-                    self.diagnostics.warning(named, format!("no file matches {}", pattern.display()));
-                }
-                Some(paths)
-            }
+            Ok(paths) => Some(paths),
             Err(error) => {
                 self.diagnostics.error(named, format!("cannot include {}: {error}", pattern.display()));
                 None

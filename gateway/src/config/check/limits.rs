@@ -9,19 +9,26 @@ use std::time::Duration;
 use super::each;
 use crate::config::decode::List;
 use crate::config::load::Loader;
-use crate::config::model::{LimitDomain, LimitSet, RedisStore};
+use crate::config::model::{LimitDomain, LimitRule, LimitSet, RedisStore};
 use crate::config::raw;
 use crate::config::span::{At, Span};
-use crate::config::value::FilePath;
+use crate::config::value::{FilePath, PositiveDuration};
 
-/// How often a box and Redis may speak with each other, and how long they may not.
-const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+/// How often a box and Redis may speak with each other, and how long they may not. An exchange takes the control thread 6 ms
+/// when as many windows are shared as may be.
+const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(60);
 
 /// Checks a set, and reads its files.
 pub fn check(raw: At<raw::LimitSet>, loader: &mut Loader<'_>) -> Option<LimitSet> {
     let raw = raw.value;
     let files = raw.files.0;
     let domains = files.and_then(|files| domains(files, loader));
+    let interval = raw.redis.as_ref().and_then(|redis| redis.value.interval.clone());
+    if let (Some(interval), Some(unit)) =
+        (interval, domains.iter().flatten().flat_map(|of| smallest_unit(&of.rules)).min())
+    {
+        warn_of_slow_exchange(&interval, unit, loader);
+    }
     let redis = raw.redis.map(|raw| redis(raw.value, loader));
     Some(LimitSet {
         name: raw.name.0?.value.0,
@@ -65,9 +72,24 @@ fn domains(files: At<List<FilePath>>, loader: &mut Loader<'_>) -> Option<Vec<Lim
     is_unique.then(|| domains.into_iter().map(|domain| domain.value).collect())
 }
 
+/// The shortest unit of these rules and of those that nest in them, in seconds.
+fn smallest_unit(rules: &[LimitRule]) -> Option<u32> {
+    let own = |rule: &LimitRule| rule.limit.as_ref()?.quota.map(|quota| quota.unit.seconds());
+    rules.iter().flat_map(|rule| [own(rule), smallest_unit(&rule.rules)]).flatten().min()
+}
+
+/// A window that is over before the boxes have heard of each other is counted by each for itself.
+fn warn_of_slow_exchange(interval: &At<PositiveDuration>, unit_s: u32, loader: &mut Loader<'_>) {
+    if interval.value.0 * 10 > Duration::from_secs(unit_s.into()) {
+        let message = format!("the boxes do not hear of each other often enough for limits of {unit_s} s");
+        let help = "a tenth of the shortest unit at most: each box lets through what it has not heard of the others";
+        loader.diagnostics.warning(interval.span, message).help(help);
+    }
+}
+
 fn redis(raw: raw::RedisStore, loader: &mut Loader<'_>) -> Option<RedisStore> {
     if let Some(interval) = raw.interval.filter(|interval| !INTERVAL.contains(&interval.value.0)) {
-        loader.diagnostics.error(interval.span, "out of range: must be between 10ms and 1m");
+        loader.diagnostics.error(interval.span, "out of range: must be between 50ms and 1m");
     }
     let password = raw.password_file.map(|path| {
         let source = loader.text(&path)?;

@@ -13,7 +13,8 @@ pub struct LimitSet {
     /// file; `*`, `?` and `[…]` as in a shell. A change of one, or a new one, is a reason to reload.
     #[schemars(extend("examples" = [["limits/*.yaml"]]))]
     pub files: Required<List<FilePath>>,
-    /// Counters that are held. When there are more, those that have counted least are forgotten. Takes 48 bytes each.
+    /// Counters that are held. When there are more, those that have counted least are forgotten. Takes 48 bytes each;
+    /// `redis` takes up to 50 MiB more.
     #[schemars(extend("default" = 65536, "examples" = [1000000]))]
     pub max_counters: Optional<Count<u32, 16, 16_777_216>>,
     /// Counts what would be over its limit, and answers that nothing is.
@@ -31,7 +32,7 @@ pub struct RedisStore {
     /// Where it listens.
     #[schemars(extend("examples" = ["redis.internal:6379"]))]
     pub address: Required<Upstream>,
-    /// From one exchange to the next: 10 milliseconds to a minute. What a box does not know of the others is what they
+    /// From one exchange to the next: 50 milliseconds to a minute. What a box does not know of the others is what they
     /// counted in this time.
     #[schemars(extend("default" = "100ms", "examples" = ["50ms"]))]
     pub interval: Optional<PositiveDuration>,

@@ -141,3 +141,13 @@ fn descriptors_nest_sixteen_deep_and_no_deeper() {
     assert!(nested(17).unwrap_err().contains("nest more than 16 deep"));
     assert!(nested(5_000).is_err());
 }
+
+#[test]
+fn a_hundred_thousand_rules_are_read() {
+    let mut text = String::from("domain: d\ndescriptors:\n");
+    for at in 0..100_000 {
+        text += &format!("- {{key: k, value: v{at}, rate_limit: {{unit: day, requests_per_unit: 5, name: n}}}}\n");
+    }
+    let loaded = load("files = [\"a.yaml\"]", &[("a.yaml", &text)]);
+    assert_eq!(loaded.config.limits[0].domains[0].rules.len(), 100_000);
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Location, Options, Spanned};
 
 use crate::config::check::each;
 use crate::config::load::Loader;
@@ -14,6 +14,18 @@ use crate::config::span::{At, SourceId, Span};
 
 /// How deep descriptors may nest: a request has as many entries in one descriptor, and rules are walked by recursion.
 const MAX_DEPTH: usize = 16;
+
+/// Nodes of YAML: enough for 100 000 rules of up to 18 (`key`, `value` and a `rate_limit` of three keys are 13), which take some
+/// 100 MB while they are read. The parser's own budget is for 19 000.
+const MAX_NODES: usize = 1_800_000;
+
+/// What a file may cost to read. Aliases and depth are left at the parser's.
+fn options() -> Options {
+    serde_saphyr::options! {
+        // A container is two events.
+        budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +76,8 @@ struct Reader {
 /// Reads a file that was named at `named`.
 pub fn read(path: &Path, named: Span, loader: &mut Loader<'_>) -> Option<At<LimitDomain>> {
     let source = loader.text_at(path, named)?;
-    let parsed: Result<File, _> = serde_saphyr::from_str(loader.diagnostics.sources.text(source));
+    let parsed: Result<File, _> =
+        serde_saphyr::from_str_with_options(loader.diagnostics.sources.text(source), options());
     let reader = Reader { source, depth: 0 };
     let diagnostics = &mut loader.diagnostics;
     let file = match parsed {
@@ -120,6 +133,14 @@ impl Reader {
             diagnostics.error(span, "this descriptor has no `key`").help("`key: remote_address`, for example");
             return None;
         };
+        if key.ends_with('*') && given.value.is_none() {
+            let help = format!(
+                "a wildcard is one of values: `key: {}` and `value: \"*\"`, for example",
+                key.trim_end_matches('*')
+            );
+            let message = format!("the key {key:?} is no wildcard, and matches only entries of this very name");
+            diagnostics.warning(span, message).help(help);
+        }
         let inner = given.descriptors.unwrap_or_default();
         if self.depth + 1 == MAX_DEPTH && !inner.is_empty() {
             diagnostics.error(span, format!("descriptors nest more than {MAX_DEPTH} deep"));
