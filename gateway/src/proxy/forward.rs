@@ -15,9 +15,7 @@ use super::proxy_header::proxy_header;
 use super::pump::{PumpError, pump};
 use super::tries::{Budget, Kept, Next, Replay, Tries, is_repeatable};
 use super::upgrade;
-use super::{
-    BodySink as _, BodySource as _, Downstream, Ending, Exchange, ProxyError, Request, RequestBody, ResponseSink,
-};
+use super::{BodySource as _, Downstream, Ending, Exchange, ProxyError, Request, ResponseSink, ask_for_body};
 use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
 use crate::metrics::flags::ResponseFlag;
@@ -236,10 +234,7 @@ async fn attempt(
     let until = Until::idle(&timers.idle, request.idle_timeout(), Some(&timers.end));
     let (mut body, mut response) = downstream.split();
     let (mut sink, mut answer) = connection.start(&request.exchange.request, false)?;
-    if std::mem::take(&mut request.exchange.expects_continue) && !body.is_done() && !body.has_data() {
-        response.start_continue();
-        response.flush(&until).await.map_err(|_| ProxyError::ClientGone)?;
-    }
+    ask_for_body(request.exchange, &mut body, &mut response, &until).await?;
     let (uploaded, answered) = (Cell::new(false), Cell::new(false));
     let (timeout, try_timeout) = (request.exchange.timeout, request.exchange.try_timeout);
     let copied = Copied { body: &mut body, copies: &mut passing.copies };

@@ -23,7 +23,7 @@ pub fn check(raw: At<raw::LimitSet>, loader: &mut Loader<'_>) -> Option<LimitSet
     let raw = raw.value;
     let files = raw.files.0;
     let domains = files.and_then(|files| domains(files, loader));
-    let interval = raw.redis.as_ref().and_then(|redis| redis.value.interval.clone());
+    let interval = raw.redis.as_ref().and_then(|redis| redis.value.interval);
     if let (Some(interval), Some(unit)) =
         (interval, domains.iter().flatten().flat_map(|of| smallest_unit(&of.rules)).min())
     {
