@@ -39,7 +39,13 @@ fn squeeze(gateway: &mut Gateway, percent: f64, actions: usize) {
         });
         // Workers look at it several times in this time.
         let steady = wait::steady("the actions to be taken", Duration::from_millis(200), || active(gateway));
-        (steady == actions).then_some(())
+        if steady != actions {
+            // A step stays until there is clearly less than its mark, also when the memory was over it for a moment only.
+            gateway.reload(&config("max_memory = 'off'"));
+            wait::until_true("nothing to be given up", || active(gateway) == 0);
+            return None;
+        }
+        Some(())
     });
 }
 
