@@ -1,0 +1,62 @@
+//! TLS settings of listeners and clusters.
+
+mod client;
+mod server;
+mod sni;
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::ProducesTickets;
+
+use super::BuildError;
+use crate::config::model::HttpVersions;
+
+pub(super) use client::{check, client};
+pub use server::ServerTls;
+pub(super) use server::server;
+
+/// What every generation's TLS settings share.
+pub struct Secrets {
+    provider: Arc<CryptoProvider>,
+    /// Ticket keys, the same for every worker and listener, so that a client resumes whichever worker it meets. rustls
+    /// makes a new key every six hours and accepts the last one for six more.
+    tickets: Arc<dyn ProducesTickets>,
+    /// The system's roots, read when a cluster first needs them.
+    roots: std::sync::OnceLock<Arc<RootCertStore>>,
+}
+
+impl Secrets {
+    pub(in crate::snapshot) fn new() -> Result<Secrets, BuildError> {
+        let tickets = aws_lc_rs::Ticketer::new().map_err(|error| BuildError(format!("TLS ticket keys: {error}")))?;
+        Ok(Secrets { provider: Arc::new(aws_lc_rs::default_provider()), tickets, roots: std::sync::OnceLock::new() })
+    }
+
+    fn system_roots(&self) -> Arc<RootCertStore> {
+        let read = || {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        };
+        self.roots.get_or_init(read).clone()
+    }
+}
+
+/// Protocol names in the order of preference (RFC 9113 §3.2, RFC 7301).
+fn alpn(versions: HttpVersions) -> Vec<Vec<u8>> {
+    let h2 = versions.h2.then(|| b"h2".to_vec());
+    let h1 = versions.h1.then(|| b"http/1.1".to_vec());
+    h2.into_iter().chain(h1).collect()
+}
+
+fn roots_from(pem: &[u8]) -> Result<RootCertStore, BuildError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| BuildError(format!("tls.ca: {error}")))?;
+        roots.add(certificate).map_err(|error| BuildError(format!("tls.ca: {error}")))?;
+    }
+    Ok(roots)
+}
