@@ -5,6 +5,7 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod alerts;
 mod balance;
 mod breaker;
 mod filter;
@@ -16,6 +17,7 @@ mod outlier;
 mod overload;
 mod route;
 
+pub use alerts::CertificateAlerts;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
@@ -67,6 +69,9 @@ pub struct File {
     /// A certificate with its private key.
     #[schemars(default)]
     pub certificate: List<Certificate>,
+    /// Who is told when a certificate is about to expire, has expired, or was refused. There are lines in the log without
+    /// this table too.
+    pub certificate_alerts: Optional<CertificateAlerts>,
     /// An address to listen on.
     #[schemars(default)]
     pub listener: List<Listener>,

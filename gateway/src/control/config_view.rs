@@ -3,6 +3,7 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
+mod alerts;
 mod balance;
 mod breaker;
 mod filter;
@@ -36,6 +37,7 @@ pub fn view(config: &Config) -> Value {
         access,
         vips,
         certificates,
+        certificate_alerts,
         listeners,
         clusters,
         limits,
@@ -51,6 +53,7 @@ pub fn view(config: &Config) -> Value {
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
         "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
         "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
+        "certificate_alerts": alerts::view_alerts(certificate_alerts),
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
         "limits": limits.iter().map(limits::view).collect::<Vec<_>>(),
@@ -456,6 +459,16 @@ mod tests {
                 hosts: vec!["example.com".into()],
                 http: HttpVersions::default(),
             }],
+            certificate_alerts: CertificateAlerts {
+                days: vec![30],
+                webhook: Some(Webhook {
+                    is_tls: true,
+                    host: "ops.test".into(),
+                    port: 443,
+                    path: "/hunter2".into(),
+                    ca_pem: None,
+                }),
+            },
             listeners: vec![Listener {
                 name: "web".into(),
                 address: ([0, 0, 0, 0], 443).into(),

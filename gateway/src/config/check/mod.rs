@@ -4,6 +4,7 @@
 //! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
 
 mod access;
+mod alerts;
 mod balance;
 mod certificate;
 mod cluster;
@@ -50,6 +51,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
+    let certificate_alerts = alerts::check(raw.certificate_alerts, loader);
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
@@ -78,6 +80,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         access: access?,
         vips: vips?,
         certificates: certificates?,
+        certificate_alerts: certificate_alerts?,
         listeners: listeners?,
         clusters: clusters?,
         limits: limits?,

@@ -73,7 +73,7 @@ fn an_empty_file_is_all_defaults() {
 /// A file with every table that has defaults; each may be filled with `keys`.
 fn file_with(keys: impl Fn(&str) -> String) -> String {
     format!(
-        "[gateway]\n{}[admin]\n{}[access_log]\n{}[xdp]\n{}\
+        "[gateway]\n{}[admin]\n{}[access_log]\n{}[certificate_alerts]\n{}[xdp]\n{}\
          [[listener]]\nname = \"web\"\naddress = \"0.0.0.0:443\"\n{}\
          [listener.tls]\ncertificates = [\"c\"]\n{}[listener.limits]\n{}[listener.path_normalisation]\n{}\
          [listener.http2]\n{}\
@@ -92,6 +92,7 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("Gateway"),
         keys("Admin"),
         keys("AccessLog"),
+        keys("CertificateAlerts"),
         keys("Xdp"),
         keys("Listener"),
         keys("ListenerTls"),
@@ -180,6 +181,7 @@ fn every_example_in_the_schema_is_accepted() {
         ),
         format!("[[access]]\n{}", examples("Access")),
         format!("[[certificate]]\n{}", examples("Certificate")),
+        format!("[certificate_alerts]\n{}", examples("CertificateAlerts")),
         format!("[[listener]]\n{}[listener.limits]\n{}", examples("Listener"), examples("Limits")),
         format!(
             "[[listener]]\n{}[listener.path_normalisation]\n{}",

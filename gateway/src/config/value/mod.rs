@@ -8,6 +8,7 @@ mod net;
 mod overload;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::time;
 
@@ -17,6 +18,7 @@ pub use http::*;
 pub use l4::*;
 pub use net::*;
 pub use overload::*;
+pub use url::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{Decode, FromText, Node, Problem};
