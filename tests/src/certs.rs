@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SerialNumber};
 use rustls::pki_types::CertificateDer;
@@ -39,13 +40,26 @@ impl Authority {
 
     /// Issues a certificate for `hosts` (names, wildcards, addresses). Each has a serial number of its own.
     pub fn leaf(&self, hosts: &[&str]) -> Leaf {
+        self.leaf_with(hosts, |_| ())
+    }
+
+    fn leaf_with(&self, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(hosts).expect("host names");
         params.serial_number = Some(SerialNumber::from(SERIAL.fetch_add(1, Ordering::Relaxed)));
+        change(&mut params);
         let key = key();
         let certificate = params.signed_by(&key, &self.0).expect("a leaf certificate");
         Leaf { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
+    }
+
+    /// The same, good until `until` and not longer.
+    pub fn leaf_until(&self, hosts: &[&str], until: SystemTime) -> Leaf {
+        let since_epoch = until.duration_since(SystemTime::UNIX_EPOCH).expect("a moment after 1970");
+        self.leaf_with(hosts, |params| {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since_epoch.as_secs());
+        })
     }
 
     /// The authority's own certificate, as it is on the wire.
@@ -76,7 +90,15 @@ impl Store {
     /// Issues a certificate for `hosts` as `NAME.pem` and `NAME.key`, in place of the one of that name. Each file
     /// changes all at once; the pair does not.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Leaf {
-        let leaf = self.authority.leaf(hosts);
+        self.put(name, self.authority.leaf(hosts))
+    }
+
+    /// The same, good until `until` and not longer.
+    pub fn issue_until(&self, name: &str, hosts: &[&str], until: SystemTime) -> Leaf {
+        self.put(name, self.authority.leaf_until(hosts, until))
+    }
+
+    fn put(&self, name: &str, leaf: Leaf) -> Leaf {
         for (file, text) in [(format!("{name}.pem"), &leaf.chain_pem), (format!("{name}.key"), &leaf.key_pem)] {
             let new = self.path().join("new");
             std::fs::write(&new, text).expect("write a file");

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::certificates::Certificates;
 use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
@@ -212,7 +213,14 @@ impl Gateway {
             in_doubt: false,
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, bans, pressure, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared {
+                registry,
+                bans,
+                pressure,
+                certificates: Mutex::new(Certificates::new(hostname)),
+                state: Mutex::new(state),
+                log_errors: Arc::default(),
+            }),
             reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
@@ -347,6 +355,7 @@ impl Gateway {
             && current.config == config
             && !self.in_doubt
         {
+            self.shared.follow_certificates();
             return Ok(Reloaded { generation: current.generation, changed: false, warnings });
         }
         self.warn_of_what_needs_a_restart(&config);
@@ -360,6 +369,7 @@ impl Gateway {
         let generation = snapshot.generation;
         self.shared.bans.set_trusted(&bans::trusted(&snapshot.config));
         self.commit(snapshot, resolved, prepared, log).await?;
+        self.shared.follow_certificates();
         if !matches!(admin_socket, AdminSocket::Unchanged) {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }

@@ -18,8 +18,8 @@ pub use http::*;
 pub use l4::*;
 pub use net::*;
 pub use overload::*;
-pub use url::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+pub use url::*;
 
 use super::decode::{Decode, FromText, Node, Problem};
 use super::report::Diagnostics;
