@@ -65,7 +65,7 @@ fn text(certificates: &[Value]) -> String {
         rows.push(vec![
             plain(&of["name"]),
             plain(&of["kind"]),
-            plain(&of["state"]),
+            state(of),
             plain(&of["days_left"]),
             plain(&of["not_before"]),
             plain(&of["not_after"]),
@@ -81,6 +81,13 @@ fn text(certificates: &[Value]) -> String {
     let refused = certificates.iter().filter_map(|of| Some((plain(&of["name"]), of["refused"].as_str()?)));
     let refused = refused.map(|(name, why)| format!("\n{name}: a newer pair is refused: {why}\n"));
     table(&rows) + &refused.collect::<String>()
+}
+
+fn state(of: &Value) -> String {
+    match (plain(&of["state"]), &of["refused"]) {
+        (state, Value::String(_)) if state != "refused" => format!("{state}, newer refused"),
+        (state, _) => state,
+    }
 }
 
 /// A cell: what is not known is a dash.
@@ -135,10 +142,10 @@ mod tests {
         let missing = json!({ "name": "c", "kind": "certificate", "state": "not_obtained", "bound": [] });
         let text = text(&[certificate("a", &many[..1], default), other, missing]);
         let expected = "\
-NAME  KIND         STATE         DAYS LEFT  NOT BEFORE            NOT AFTER             KEY          DNS NAMES                   BOUND TO                    SOURCE       ISSUER             SERIAL  SHA-256
-a     certificate  ok            20         2026-01-01T00:00:00Z  2026-04-01T00:00:00Z  ECDSA P-256  a.test                      web (default), cluster api  certs/a.pem  CN=Test authority  0a1b    abab
-b     certificate  ok            20         2026-01-01T00:00:00Z  2026-04-01T00:00:00Z  ECDSA P-256  a.test, b.test, c.test, +2  web                         certs/a.pem  CN=Test authority  0a1b    abab
-c     certificate  not_obtained  -          -                     -                     -            -                           -                           -            -                  -       -
+NAME  KIND         STATE              DAYS LEFT  NOT BEFORE            NOT AFTER             KEY          DNS NAMES                   BOUND TO                    SOURCE       ISSUER             SERIAL  SHA-256
+a     certificate  ok                 20         2026-01-01T00:00:00Z  2026-04-01T00:00:00Z  ECDSA P-256  a.test                      web (default), cluster api  certs/a.pem  CN=Test authority  0a1b    abab
+b     certificate  ok, newer refused  20         2026-01-01T00:00:00Z  2026-04-01T00:00:00Z  ECDSA P-256  a.test, b.test, c.test, +2  web                         certs/a.pem  CN=Test authority  0a1b    abab
+c     certificate  not_obtained       -          -                     -                     -            -                           -                           -            -                  -       -
 
 b: a newer pair is refused: b.key is not the key of this certificate
 ";

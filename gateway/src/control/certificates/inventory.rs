@@ -1,6 +1,7 @@
 //! Every certificate that the configuration brings with it: what it says, where it is used, until when it is good.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
@@ -140,19 +141,22 @@ impl State {
 
 /// Everything in `config`, with what was refused when it was read.
 pub fn of(config: &Config, refused: &[Refused]) -> Vec<Item> {
-    let mut refused: BTreeMap<&str, &str> =
-        refused.iter().map(|refused| (&*refused.certificate, &*refused.message)).collect();
+    let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
+    for refused in refused {
+        let reason = reasons.entry(&refused.certificate).or_default();
+        let comma = if reason.is_empty() { "" } else { "; " };
+        let _ = write!(reason, "{comma}{}", refused.message);
+    }
     let certificates = config.certificates.iter().zip(bindings(config));
-    let mut items: Vec<Item> = certificates
-        .map(|(certificate, bound)| item(certificate, bound, refused.remove(&*certificate.name).map(str::to_owned)))
-        .collect();
-    items.extend(refused.into_iter().map(|(name, why)| left_out(name, why)));
+    let mut items: Vec<Item> =
+        certificates.map(|(certificate, bound)| item(certificate, bound, reasons.remove(&*certificate.name))).collect();
+    items.extend(reasons.into_iter().map(|(name, why)| left_out(name, why)));
     items.extend(authorities(config));
     items
 }
 
 /// One that the configuration would have if its files were good.
-fn left_out(name: &str, why: &str) -> Item {
+fn left_out(name: &str, why: String) -> Item {
     Item {
         kind: Kind::Certificate,
         name: name.to_owned(),
@@ -160,7 +164,7 @@ fn left_out(name: &str, why: &str) -> Item {
         hosts: Vec::new(),
         bound: Vec::new(),
         source: String::new(),
-        refused: Some(why.to_owned()),
+        refused: Some(why),
     }
 }
 
@@ -198,25 +202,34 @@ fn bindings(config: &Config) -> Vec<Vec<Binding>> {
 
 /// The authorities that are files, each once for all who trust it.
 fn authorities(config: &Config) -> Vec<Item> {
+    // Many clusters may name one file, which is taken apart once.
+    let mut files: BTreeMap<&[u8], Vec<Binding>> = BTreeMap::new();
+    for (pem, binding) in trusted(config) {
+        files.entry(pem).or_default().push(binding);
+    }
     let mut items: Vec<Item> = Vec::new();
     let mut seen: HashMap<[u8; 32], usize> = HashMap::new();
-    let clusters = config
-        .clusters
-        .iter()
-        .filter_map(|cluster| Some((cluster.tls.as_ref()?.ca_pem.as_deref()?, Binding::Cluster(cluster.name.clone()))));
-    let webhook = config.certificate_alerts.webhook.iter();
-    let webhook = webhook.filter_map(|webhook| Some((webhook.ca_pem.as_deref()?, Binding::Webhook)));
-    for (pem, binding) in clusters.chain(webhook) {
+    for (pem, bound) in files {
         for der in CertificateDer::pem_slice_iter(pem).flatten() {
             let Some(info) = CertificateInfo::of(&der) else { continue };
             let at = *seen.entry(info.sha256).or_insert_with(|| {
                 items.push(authority(&der, info));
                 items.len() - 1
             });
-            items[at].bound.push(binding.clone());
+            items[at].bound.extend_from_slice(&bound);
         }
     }
     items
+}
+
+/// Files of authorities, and who trusts them.
+fn trusted(config: &Config) -> impl Iterator<Item = (&[u8], Binding)> {
+    let clusters = config
+        .clusters
+        .iter()
+        .filter_map(|cluster| Some((cluster.tls.as_ref()?.ca_pem.as_deref()?, Binding::Cluster(cluster.name.clone()))));
+    let webhook = config.certificate_alerts.webhook.iter();
+    clusters.chain(webhook.filter_map(|webhook| Some((webhook.ca_pem.as_deref()?, Binding::Webhook))))
 }
 
 fn authority(der: &CertificateDer<'_>, info: CertificateInfo) -> Item {
