@@ -126,8 +126,9 @@ fn the_webhook_is_spoken_to_over_tls_when_its_authority_is_trusted() {
     let ca = format!("webhook_ca = '{}/ca.pem'", store.path().display());
     let mut gateway = Gateway::start(&site(&store).tables(&trusted.settings("https", &ca)));
     assert_eq!(trusted.bodies(1)[0]["alerts"][0]["within_days"], 7);
-    store.issue_until("site", &["site.test"], in_days(8));
     gateway.reload(&site(&store).tables(&untrusted.settings("https", &ca)));
+    store.issue_until("site", &["site.test"], in_days(8));
+    assert_eq!(gateway.admin_post("/reload").status, 200);
     let line = gateway.process.stderr.find("the webhook's refusal", |line| line.contains("no TLS")).expect("a line");
     assert!(line.contains("webhook https://") && !line.contains("/hook"), "{line}");
     assert!(untrusted.bodies.lock().unwrap().is_empty());
@@ -144,8 +145,11 @@ fn certs_shows_what_there_is_and_metrics_when_it_ends() {
     let config = site(&store)
         .certificate("second", store.path())
         .listener("other", "tls = { certificates = ['second', 'site'] }")
-        .cluster("api", &["127.0.0.1:1".parse().expect("an address")], "")
-        .tables(&format!("tls = {{ ca = '{}/ca.pem' }}\n", store.path().display()))
+        .cluster(
+            "api",
+            &["127.0.0.1:1".parse().expect("an address")],
+            &format!("tls = {{ ca = '{}/ca.pem' }}", store.path().display()),
+        )
         .route("api", "match = { path = '/api' }\ncluster = 'api'");
     let gateway = Gateway::start(&config);
     let admin = gateway.admin_addr().to_string();
