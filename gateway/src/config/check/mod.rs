@@ -17,6 +17,7 @@ mod listener;
 mod names;
 mod outlier;
 mod route;
+mod tls;
 mod vip;
 mod xdp;
 
@@ -53,9 +54,8 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
-    let listeners = each(raw.listener, |listener| {
-        listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
-    });
+    let listeners =
+        each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, now, loader));
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
