@@ -5,6 +5,7 @@
 
 mod balance;
 mod breaker;
+mod certificate;
 mod cluster;
 mod filter;
 mod global_limit;
@@ -19,7 +20,6 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -29,6 +29,7 @@ use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use balance::*;
 pub use breaker::*;
+pub use certificate::*;
 pub use cluster::*;
 pub use filter::*;
 pub use global_limit::*;
@@ -175,27 +176,6 @@ pub enum LogFormat {
     /// An Envoy format string; for `"text"` Envoy's default one. `metrics::access_log` compiles it; `check` has
     /// seen that it compiles.
     Format(String),
-}
-
-/// `[[certificate]]`: the bytes of both files, so that a changed file makes a changed configuration.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// `name`
-    pub name: String,
-    /// `chain`: the PEM file's bytes.
-    pub chain_pem: Arc<[u8]>,
-    /// `key`: the PEM file's bytes. Never printed.
-    pub key_pem: Arc<[u8]>,
-    /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
-    pub hosts: Vec<String>,
-    /// `http`: the HTTP versions these hosts are offered, of those the listener speaks. Default all.
-    pub http: HttpVersions,
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").field("name", &self.name).field("hosts", &self.hosts).finish_non_exhaustive()
-    }
 }
 
 /// `[[listener]]`

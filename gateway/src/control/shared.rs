@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::admin::Sources;
 use super::counts;
+use crate::config::Refused;
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
 use crate::metrics::render::Extra;
@@ -32,6 +33,8 @@ pub struct Shared {
 pub(super) struct State {
     pub current: Option<Arc<Snapshot>>,
     pub xdp: Option<Xdp>,
+    /// Pairs of certificates that are not used, as the last look at the files found them.
+    pub refused: Vec<Refused>,
     pub reloads_ok: u64,
     pub reloads_failed: u64,
     pub last_reload: SystemTime,
@@ -48,6 +51,7 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
+            certificates_refused: counts::refused(&state.refused),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),

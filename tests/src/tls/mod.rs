@@ -71,7 +71,8 @@ impl TlsClient {
         let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a private key");
         let key = aws_lc_rs::sign::any_supported_type(&key).expect("a key for signatures");
         let mut config = ClientConfig::clone(&self.0);
-        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![leaf.der.clone()], key)));
+        config.client_auth_cert_resolver =
+            Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![leaf.der.clone()], key)));
         config.resumption = Resumption::in_memory_sessions(64);
         TlsClient(Arc::new(config))
     }

@@ -81,15 +81,16 @@ fn certificates(
     if given.value.is_empty() {
         diagnostics.error(given.span, "a TLS listener needs a certificate");
     }
-    each(given.value, |name| {
+    let certificates = each(given.value, |name| {
         let id = names.certificates.find(&name, diagnostics)?;
         let http = names.certificate_kinds[id as usize].http;
         if offered.is_some_and(|offered| are_apart(offered, http)) {
             let message = format!("`http` of certificate `{}` has no version that this listener speaks", name.value.0);
             diagnostics.error(name.span, message).help("its hosts could not be reached");
         }
-        Some(CertificateId(id))
-    })
+        Some(names.certificate_ids(id))
+    })?;
+    Some(certificates.concat())
 }
 
 /// Whether each has one version, and not the same. (One without any has been reported.)

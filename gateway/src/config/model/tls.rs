@@ -9,7 +9,7 @@ pub use crate::proto::x509::SanMatch;
 /// `tls` of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// `certificates`; the first one is the default for clients whose SNI matches none.
+    /// `certificates`, those of directories one by one; the first one is the default for clients whose SNI matches none.
     pub certificates: Vec<CertificateId>,
     /// `strict_sni`: refuse a handshake whose SNI matches no certificate, in place of the default one. Default off.
     pub strict_sni: bool,
