@@ -59,6 +59,8 @@ families! {
         "Downstream connections closed before they were served, and datagrams dropped, by reason."
     LISTENER_HANDSHAKES = Counter "gateway_listener_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes, by result."
+    LISTENER_HANDSHAKE_FAILURES = Counter "gateway_listener_tls_handshake_failures_total" ["listener", "reason"]
+        "TLS handshakes that failed, by reason."
     LISTENER_RECEIVED = Counter "gateway_listener_received_bytes_total" ["listener"]
         "Bytes of request bodies, relayed connections and datagrams received."
     LISTENER_SENT = Counter "gateway_listener_sent_bytes_total" ["listener"]

@@ -1,8 +1,6 @@
 //! `[certificate_alerts]`
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-
+use super::tls;
 use crate::config::decode::{List, Optional};
 use crate::config::load::Loader;
 use crate::config::model::{CertificateAlerts, Webhook};
@@ -28,16 +26,7 @@ pub fn check(raw: Optional<raw::CertificateAlerts>, loader: &mut Loader<'_>) -> 
     }
     let ca_pem = match &raw.webhook_ca {
         None => None,
-        Some(path) => {
-            let pem = loader.bytes(path)?;
-            let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-            if !authorities.is_ok_and(|list| !list.is_empty()) {
-                let help = "it has to begin with -----BEGIN CERTIFICATE-----";
-                let message = format!("{} has no PEM certificates", path.value.0);
-                loader.diagnostics.error(path.span, message).help(help);
-            }
-            Some(pem)
-        }
+        Some(path) => Some(tls::authorities(path, loader)?),
     };
     let webhook = raw.webhook.map(|url| Webhook { ca_pem, ..url.value.0 });
     Some(CertificateAlerts { days, webhook })

@@ -19,6 +19,7 @@ mod listener;
 mod names;
 mod outlier;
 mod route;
+mod tls;
 mod vip;
 mod xdp;
 
@@ -59,9 +60,8 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
-    let listeners = each(raw.listener, |listener| {
-        listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
-    });
+    let listeners =
+        each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, known.now, loader));
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
     let host_spans: Vec<_> = raw.route.iter().map(|route| host_spans(&route.value)).collect();

@@ -8,6 +8,7 @@ mod net;
 mod overload;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod url;
 
 use std::time;
@@ -19,6 +20,7 @@ pub use l4::*;
 pub use net::*;
 pub use overload::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+pub use tls::*;
 pub use url::*;
 
 use super::decode::{Decode, FromText, Node, Problem};

@@ -78,6 +78,8 @@ pub enum Binding {
         /// Whether it is the default.
         default: bool,
     },
+    /// Clients of this listener are judged by it.
+    Clients(String),
     /// A cluster.
     Cluster(String),
     /// `[certificate_alerts]`
@@ -216,7 +218,11 @@ fn authorities(config: &Config) -> Vec<Item> {
                 items.push(authority(&der, info));
                 items.len() - 1
             });
-            items[at].bound.extend_from_slice(&bound);
+            for binding in &bound {
+                if !items[at].bound.contains(binding) {
+                    items[at].bound.push(binding.clone());
+                }
+            }
         }
     }
     items
@@ -228,8 +234,13 @@ fn trusted(config: &Config) -> impl Iterator<Item = (&[u8], Binding)> {
         .clusters
         .iter()
         .filter_map(|cluster| Some((cluster.tls.as_ref()?.ca_pem.as_deref()?, Binding::Cluster(cluster.name.clone()))));
+    let listeners = config.listeners.iter().flat_map(|listener| {
+        let terms = listener.tls.iter().flat_map(ListenerTls::all_terms);
+        let files = terms.filter_map(|terms| Some(&*terms.client_auth.as_ref()?.ca_pem));
+        files.map(|pem| (pem, Binding::Clients(listener.name.clone())))
+    });
     let webhook = config.certificate_alerts.webhook.iter();
-    clusters.chain(webhook.filter_map(|webhook| Some((webhook.ca_pem.as_deref()?, Binding::Webhook))))
+    clusters.chain(listeners).chain(webhook.filter_map(|webhook| Some((webhook.ca_pem.as_deref()?, Binding::Webhook))))
 }
 
 fn authority(der: &CertificateDer<'_>, info: CertificateInfo) -> Item {
@@ -301,6 +312,7 @@ pub fn view_item(item: &Item, now_s: i64) -> Value {
 fn view_binding(binding: &Binding) -> Value {
     match binding {
         Binding::Listener { name, default } => json!({ "listener": name, "default": default }),
+        Binding::Clients(name) => json!({ "clients_of": name }),
         Binding::Cluster(name) => json!({ "cluster": name }),
         Binding::Webhook => json!({ "webhook": true }),
     }
