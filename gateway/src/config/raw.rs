@@ -114,6 +114,18 @@ pub struct Gateway {
     /// The pseudonym added to the `via` header in both directions (RFC 9110 section 7.6.3). Without it none is added.
     #[schemars(extend("examples" = ["edge-1"]))]
     pub via: Optional<Pseudonym>,
+    /// The user that the process becomes once it has read its configuration: a name, or a number. It has to be started as
+    /// root for that. Without it, it stays who it is. Either way it keeps few capabilities, and its workers none; see
+    /// docs/tls.md.
+    #[schemars(extend("examples" = ["gateway"]))]
+    pub user: Optional<Name>,
+    /// The group, likewise; `user` has to be given too. Without it, the user's own.
+    #[schemars(extend("examples" = ["gateway"]))]
+    pub group: Optional<Name>,
+    /// Whether the kernel may write the memory of a process that crashes to a file, and lets other processes of the same
+    /// user look into it. Private keys are in it.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub core_dumps: Optional<bool>,
 }
 }
 

@@ -140,6 +140,10 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
         let help = "`trusted_proxies` says whose `X-Forwarded-For` counts";
         diagnostics.warning(hops.span, "not used: no proxy is trusted").help(help);
     }
+    if let (None, Some(group)) = (&raw.user, &raw.group) {
+        let help = "say in `user` who the process becomes";
+        diagnostics.error(group.span, "`group` needs `user`").help(help);
+    }
     Gateway {
         workers: raw.workers.and_then(|workers| workers.value.0),
         drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |timeout| timeout.value.0),
@@ -151,6 +155,9 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
             None => default.server_header,
         },
         via: raw.via.map(|name| name.value.0),
+        user: raw.user.map(|name| name.value.0),
+        group: raw.group.map(|name| name.value.0),
+        core_dumps: raw.core_dumps.map_or(default.core_dumps, |on| on.value),
     }
 }
 
