@@ -25,7 +25,7 @@ use super::privileges::{self, Privileges};
 use super::shared::{Shared, State, ban};
 use super::{drop_log, resolve, services};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
-use crate::config::{self, Files, Loaded, Report};
+use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
@@ -150,6 +150,10 @@ pub struct Gateway {
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
+    /// What the `acme` certificates are.
+    issued: Issued,
+    /// When certificates are to be looked at again, in seconds of Unix time.
+    again_at: Option<i64>,
     checks: Checks,
     outliers: Outliers,
     exchanges: Exchanges,
@@ -189,8 +193,14 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
-        let state =
-            State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
+        let state = State {
+            current: None,
+            xdp: None,
+            refused: Vec::new(),
+            reloads_ok: 0,
+            reloads_failed: 0,
+            last_reload: SystemTime::UNIX_EPOCH,
+        };
         let mut gateway = Gateway {
             path,
             files,
@@ -201,6 +211,8 @@ impl Gateway {
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
+            issued: Issued::new(),
+            again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
             exchanges: Exchanges::default(),
@@ -259,7 +271,9 @@ impl Gateway {
 
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let result = match config::load(&self.path, &*self.files, SystemTime::now()) {
+        let running = self.current.as_ref().map(|current| &current.config);
+        let known = Known { now: SystemTime::now(), running, issued: &self.issued };
+        let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
         };
@@ -312,6 +326,12 @@ impl Gateway {
         }
     }
 
+    /// Whether certificates have to be looked at again, although no file has changed.
+    pub fn certificates_are_due(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        self.again_at.is_some_and(|at| at <= now)
+    }
+
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
     pub fn lacks_route(&self) -> bool {
         self.shared.lock().xdp.as_ref().is_some_and(Xdp::lacks_route)
@@ -326,8 +346,10 @@ impl Gateway {
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { config, warnings, files } = loaded;
+        let Loaded { config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
+        self.again_at = again_at;
+        self.tell_refused(refused);
         if let Some(current) = &self.current
             && current.config == config
             && !self.in_doubt
@@ -349,6 +371,16 @@ impl Gateway {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }
         Ok(Reloaded { generation, changed: true, warnings })
+    }
+
+    /// Raises an alert for every pair that is refused and was not before.
+    fn tell_refused(&self, refused: Vec<Refused>) {
+        let before = std::mem::replace(&mut self.shared.lock().refused, refused.clone());
+        for pair in refused.iter().filter(|pair| !before.contains(pair)) {
+            let Refused { certificate, message, kept, .. } = pair;
+            let instead = if *kept { "the pair it had is used" } else { "it is left out" };
+            log::error!("certificate \"{certificate}\": a new pair is refused, {instead}: {message}");
+        }
     }
 
     fn build(&mut self, config: Config, resolved: &Resolved) -> Result<Snapshot, ReloadError> {
