@@ -7,6 +7,7 @@
 
 mod balance;
 mod breaker;
+mod cluster_tls;
 mod filter;
 mod global_limit;
 mod health;
@@ -15,9 +16,11 @@ mod limits;
 mod outlier;
 mod overload;
 mod route;
+mod tls;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
+pub use cluster_tls::ClusterTls;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};
@@ -29,13 +32,14 @@ pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
     WebSocket, WeightedCluster,
 };
+pub use tls::{ClientAuth, ListenerTls, TlsHost};
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
-use super::model::{Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol};
+use super::model::{Balance, EncodedSlashes, ForwardClientCert, ListenerProtocol, ProxyProtocol, UpstreamProtocol};
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
-    Address, AddressOrOff, Cidr, Count, Duration, FilePath, HeaderValue, Host, HostName, HttpVersion, Name,
+    Address, AddressOrOff, Cidr, ClientCertDetail, Count, Duration, FilePath, HeaderValue, Host, HttpVersion, Name,
     PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
 };
 
@@ -209,6 +213,13 @@ pub struct Listener {
     pub trusted_proxies: Optional<List<Cidr>>,
     /// Makes it a TLS listener. With `protocol = "tcp"`, what is in the TLS is relayed.
     pub tls: Optional<ListenerTls>,
+    /// What the origin is told by `x-forwarded-client-cert`: nothing; what the gateway knows of the client's certificate;
+    /// what the client sent, if it has shown a certificate; both; or what the client sent, whoever it is.
+    #[schemars(extend("default" = "sanitize", "examples" = ["sanitize_set"]))]
+    pub forward_client_cert: Optional<ForwardClientCert>,
+    /// What the gateway tells of the client's certificate, besides its SHA-256.
+    #[schemars(extend("default" = [], "examples" = [["subject", "uri", "dns"]]))]
+    pub forward_client_cert_details: Optional<List<ClientCertDetail>>,
     /// What one client, or all together, may take. Those about requests are for `http` only.
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
@@ -230,22 +241,6 @@ pub struct Http2 {
     /// The same for all requests of a connection; not less than `stream_window`.
     #[schemars(extend("default" = "1MiB", "examples" = ["4MiB"]))]
     pub connection_window: Optional<Size>,
-}
-}
-
-table! { "`tls` of [[listener]]"
-/// TLS towards clients.
-pub struct ListenerTls {
-    /// Names of `[[certificate]]` tables. The server name the client asks for chooses; the first one is for clients
-    /// that ask for none of them.
-    #[schemars(extend("examples" = [["example"]]))]
-    pub certificates: Required<List<Name>>,
-    /// The oldest TLS version that is accepted.
-    #[schemars(extend("default" = "1.2", "examples" = ["1.3"]))]
-    pub min_version: Optional<TlsVersion>,
-    /// Refuse clients that ask for a name no certificate covers, rather than showing them the first certificate.
-    #[schemars(extend("default" = false, "examples" = [true]))]
-    pub strict_sni: Optional<bool>,
 }
 }
 
@@ -440,18 +435,3 @@ impl Decode for Endpoint {
 }
 
 either_schema!(Endpoint, Upstream, EndpointTable);
-
-table! { "`tls` of [[cluster]]"
-/// TLS towards endpoints.
-pub struct ClusterTls {
-    /// The server name to ask for and to verify. Without it, the endpoint's name or address.
-    #[schemars(extend("examples" = ["api.internal"]))]
-    pub server_name: Optional<HostName>,
-    /// PEM file with the authorities to trust. Without it, the system's.
-    #[schemars(extend("examples" = ["certs/internal-ca.pem"]))]
-    pub ca: Optional<FilePath>,
-    /// Whether the endpoint's certificate is verified.
-    #[schemars(extend("default" = true, "examples" = [false]))]
-    pub verify: Optional<bool>,
-}
-}

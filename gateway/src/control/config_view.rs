@@ -12,6 +12,7 @@ mod limits;
 mod outlier;
 mod overload;
 mod retry;
+mod tls;
 
 use std::time::{Duration, SystemTime};
 
@@ -134,8 +135,21 @@ fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certifi
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
-    let Listener { name, address, protocol, http, http2, proxy_protocol, trusted_proxies, tls, limits, path, filters } =
-        listener;
+    let Listener {
+        name,
+        address,
+        protocol,
+        http,
+        http2,
+        proxy_protocol,
+        trusted_proxies,
+        tls,
+        forward_client_cert,
+        client_cert_details,
+        limits,
+        path,
+        filters,
+    } = listener;
     let protocol = match protocol {
         ListenerProtocol::Http => "http",
         ListenerProtocol::Tcp => "tcp",
@@ -155,7 +169,9 @@ fn view_listener(listener: &Listener, config: &Config) -> Value {
         "http2": view_http2(http2),
         "proxy_protocol": proxy_protocol,
         "trusted_proxies": trusted_proxies,
-        "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
+        "tls": tls.as_ref().map(|tls| tls::view_listener_tls(tls, config)),
+        "forward_client_cert": tls::forward_client_cert(*forward_client_cert),
+        "forward_client_cert_details": tls::client_cert_details(*client_cert_details),
         "limits": view_limits(limits),
         "path_normalisation": view_path_policy(path),
         "filters": filters.iter().map(|each| filter::view(each, config)).collect::<Vec<_>>(),
@@ -172,15 +188,6 @@ fn view_http2(Http2 { max_concurrent_streams, stream_window, connection_window }
         "stream_window": stream_window,
         "connection_window": connection_window,
     })
-}
-
-fn view_listener_tls(ListenerTls { certificates, min_version, strict_sni }: &ListenerTls, config: &Config) -> Value {
-    let min_version = match min_version {
-        TlsVersion::Tls12 => "1.2",
-        TlsVersion::Tls13 => "1.3",
-    };
-    let names: Vec<_> = certificates.iter().map(|id| &config.certificates[id.index()].name).collect();
-    json!({ "certificates": names, "min_version": min_version, "strict_sni": strict_sni })
 }
 
 fn view_limits(limits: &ListenerLimits) -> Value {

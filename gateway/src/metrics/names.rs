@@ -59,6 +59,8 @@ families! {
         "Downstream connections closed before they were served, and datagrams dropped, by reason."
     LISTENER_HANDSHAKES = Counter "gateway_listener_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes, by result."
+    LISTENER_HANDSHAKE_FAILURES = Counter "gateway_listener_tls_handshake_failures_total" ["listener", "reason"]
+        "TLS handshakes that failed, by reason."
     LISTENER_RECEIVED = Counter "gateway_listener_received_bytes_total" ["listener"]
         "Bytes of request bodies, relayed connections and datagrams received."
     LISTENER_SENT = Counter "gateway_listener_sent_bytes_total" ["listener"]
@@ -99,6 +101,8 @@ families! {
         "Upstream connections open now, idle ones among them."
     CLUSTER_CONNECT_FAILURES = Counter "gateway_cluster_connect_failures_total" ["cluster"]
         "Upstream connections that could not be made, timeouts among them."
+    CLUSTER_HANDSHAKES = Counter "gateway_cluster_tls_handshakes_total" ["cluster", "kind"]
+        "Upstream TLS handshakes that ended well: full, or resumed from a session."
     CLUSTER_TIMEOUTS = Counter "gateway_cluster_timeouts_total" ["cluster"]
         "Requests that ran into the timeout of their route."
     CLUSTER_OVERFLOW = Counter "gateway_cluster_pool_overflow_total" ["cluster"]

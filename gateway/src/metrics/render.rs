@@ -7,8 +7,8 @@ use super::flags::ResponseFlag;
 use super::names::{self, Family};
 use super::registry::Registry;
 use super::shard::{
-    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, Refusal, RouteShard,
-    Sharded,
+    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, HandshakeFailure, Refusal,
+    RouteShard, Sharded,
 };
 
 /// The `Content-Type` of [`render`]'s output.
@@ -163,7 +163,15 @@ fn listeners(registry: &Registry, page: &mut Page<'_>) {
     page.family(&names::LISTENER_HANDSHAKES, |family| {
         for (name, stats) in &all {
             family.sample(&[name, "ok"], stats.sum(|shard| &shard.handshakes_ok));
-            family.sample(&[name, "failed"], stats.sum(|shard| &shard.handshakes_failed));
+            let failed = |failure| stats.sum(|shard| shard.handshakes_failed.of(failure));
+            family.sample(&[name, "failed"], HandshakeFailure::ALL.into_iter().map(failed).sum::<u64>());
+        }
+    });
+    page.family(&names::LISTENER_HANDSHAKE_FAILURES, |family| {
+        for (name, stats) in &all {
+            for failure in HandshakeFailure::ALL {
+                family.sample(&[name, failure.as_str()], stats.sum(|shard| shard.handshakes_failed.of(failure)));
+            }
         }
     });
     page.sums(&names::LISTENER_RECEIVED, &all, |shard| &shard.bytes_received);
@@ -217,6 +225,12 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.sums(&names::CLUSTER_REUSED, &all, |shard| &shard.connections_reused);
     page.levels(&names::CLUSTER_CONNECTIONS_ACTIVE, &all, |shard| &shard.connections_active);
     page.sums(&names::CLUSTER_CONNECT_FAILURES, &all, |shard| &shard.connect_failures);
+    page.family(&names::CLUSTER_HANDSHAKES, |family| {
+        for (name, stats) in &all {
+            family.sample(&[name, "full"], stats.sum(|shard| &shard.handshakes_full));
+            family.sample(&[name, "resumed"], stats.sum(|shard| &shard.handshakes_resumed));
+        }
+    });
     page.sums(&names::CLUSTER_TIMEOUTS, &all, |shard| &shard.timeouts);
     page.sums(&names::CLUSTER_OVERFLOW, &all, |shard| &shard.pool_overflow);
     page.sums(&names::CLUSTER_RETRIES, &all, |shard| &shard.retries);

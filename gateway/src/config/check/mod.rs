@@ -7,6 +7,7 @@ mod access;
 mod balance;
 mod certificate;
 mod cluster;
+mod cluster_tls;
 mod destination;
 mod filter;
 mod health;
@@ -17,6 +18,7 @@ mod listener;
 mod names;
 mod outlier;
 mod route;
+mod tls;
 mod vip;
 mod xdp;
 
@@ -56,10 +58,10 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
-    let listeners = each(raw.listener, |listener| {
-        listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
-    });
-    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
+    let listeners =
+        each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, known.now, loader));
+    let trust = cluster_tls::Surroundings { names: &names, certificates: certificates.as_deref(), now: known.now };
+    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, &trust, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
@@ -139,7 +141,7 @@ impl Tables {
     }
 
     fn warn_unused(&self, diagnostics: &mut Diagnostics) {
-        self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
+        self.certificates.warn_unused(|_| "no listener or cluster uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);

@@ -6,9 +6,9 @@ use crate::config::model::*;
 #[test]
 fn a_health_check_asks_as_the_cluster_is_used_unless_it_says_otherwise() {
     use UpstreamProtocol::{Auto, H1, H2};
-    let own = |server_name: &str| UpstreamTls { server_name: Some(server_name.into()), ca_pem: None, verify: true };
+    let own = |server_name: &str| UpstreamTls { server_name: Some(server_name.into()), ..UpstreamTls::default() };
     let cluster = "tls = { server_name = \"a.test\" }\nprotocol = \"auto\"\nproxy_protocol = \"v2\"\n";
-    let default = UpstreamTls { server_name: None, ca_pem: None, verify: true };
+    let default = UpstreamTls::default();
     let (v1, v2) = (Some(ProxyVersion::V1), Some(ProxyVersion::V2));
     // The cluster, the check's keys, and what comes of it: TLS, version, PROXY header.
     for (lines, keys, tls, version, header) in [
