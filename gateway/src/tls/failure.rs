@@ -66,15 +66,6 @@ fn of_incompatible(error: &PeerIncompatible) -> HandshakeFailure {
     }
 }
 
-/// What is sent in place of rustls's alert, where it has another one than the standard or the common practice.
-pub(super) fn alert_for(error: &Error, is_tls12: bool) -> Option<AlertDescription> {
-    match error {
-        // certificate_required is one of TLS 1.3 (RFC 8446 §6.2); before, it is this one (RFC 5246 §7.4.6).
-        Error::NoCertificatesPresented if is_tls12 => Some(AlertDescription::HandshakeFailure),
-        _ => None,
-    }
-}
-
 /// A fatal alert before there are keys, as a record.
 pub(super) fn record(alert: AlertDescription) -> [u8; 7] {
     const ALERT: u8 = 21;

@@ -54,6 +54,11 @@ pub async fn accept(
     };
     let tls = match accepted.into_connection(config.clone()) {
         Ok(tls) => tls,
+        // There is no certificate for the name (RFC 6066 §3).
+        Err((error @ rustls::Error::General(_), _)) => {
+            let alert = Alert::Own(AlertDescription::UnrecognisedName);
+            return Err(refuse((error, alert), &mut writer, until).await);
+        }
         Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), &mut writer, until).await),
     };
     let (reader, mut writer, tls) = shake(reader, writer, tls.into(), until).await?;
@@ -203,9 +208,12 @@ async fn shake(
     Ok((reader, writer, tls.into_inner()))
 }
 
+/// The alert that is sent in place of rustls's. certificate_required is one of TLS 1.3 (RFC 8446 §6.2); before, who shows no
+/// certificate gets handshake_failure (RFC 5246 §7.4.6).
 fn own_alert(error: &HandshakeError, tls: &Connection) -> Option<AlertDescription> {
-    let HandshakeError::Tls(error) = error else { return None };
-    failure::alert_for(error, tls.protocol_version() == Some(ProtocolVersion::TLSv1_2))
+    let is_tls12_client = matches!(tls, Connection::Server(_)) && tls.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let shows_none = matches!(error, HandshakeError::Tls(rustls::Error::NoCertificatesPresented));
+    (is_tls12_client && shows_none).then_some(AlertDescription::HandshakeFailure)
 }
 
 fn info(server_name: Option<String>, tls: &Connection) -> TlsInfo {
