@@ -143,7 +143,8 @@ fn names_may_be_spiffe_ids() {
     };
     let gateway = Gateway::start(&lab.config(&lab.client_auth(", names = ['spiffe://td.test/ns/prod/*']"), ""));
     let client = lab.client(&TLS13);
-    let (mut conn, _) = client.showing(&with("spiffe://td.test/ns/prod/web")).connect(gateway.addr("web"), HOST).unwrap();
+    let (mut conn, _) =
+        client.showing(&with("spiffe://td.test/ns/prod/web")).connect(gateway.addr("web"), HOST).unwrap();
     assert_eq!(conn.get("/").status, 200);
     for other in ["spiffe://td.test/ns/dev/web", "spiffe://td.test.evil/ns/prod/web"] {
         assert_eq!(client.showing(&with(other)).alert(gateway.addr("web"), HOST), AlertDescription::AccessDenied);
@@ -155,7 +156,8 @@ fn a_revocation_list_that_has_expired_lets_nobody_in() {
     let lab = Lab::new();
     let leaf = lab.clients.leaf(&["client.test"]);
     lab.store.write("clients.crl", &lab.clients.revocation_list(&[], 2025));
-    let gateway = Gateway::start(&lab.config(&lab.client_auth(&format!(", crl = ['{}']", lab.file("clients.crl"))), ""));
+    let gateway =
+        Gateway::start(&lab.config(&lab.client_auth(&format!(", crl = ['{}']", lab.file("clients.crl"))), ""));
     let alert = lab.client(&TLS13).showing(&leaf).alert(gateway.addr("web"), HOST);
     assert_eq!(alert, AlertDescription::UnknownCA);
     wait_failures(&gateway, "revocation_unknown", 1.0);
@@ -291,7 +293,10 @@ fn a_ticket_is_not_worth_more_than_the_handshake_it_is_from() {
         assert_eq!((handshake.kind, conn.get("/").status), (HandshakeKind::Resumed, 200));
         // Offers a ticket of the other listener.
         let alert = client.alert(gateway.addr("mutual"), HOST);
-        assert!(matches!(alert, AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure), "{alert:?}");
+        assert!(
+            matches!(alert, AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure),
+            "{alert:?}"
+        );
     }
 }
 
@@ -372,13 +377,14 @@ fn a_certificate_that_expires_takes_its_tickets_with_it() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     // Time for the first connection, also on a machine that is busy.
     let end = Duration::from_secs(now.as_secs() + 4);
-    let leaf =
-        lab.clients.leaf_with(&["client.test"], |params| params.not_after = date_time_ymd(1970, 1, 1) + end);
+    let leaf = lab.clients.leaf_with(&["client.test"], |params| params.not_after = date_time_ymd(1970, 1, 1) + end);
     let gateway = Gateway::start(&lab.config(&lab.client_auth(""), ""));
     let client = lab.client(&TLS13).showing(&leaf);
     let (mut conn, _) = client.connect(gateway.addr("web"), HOST).expect("a handshake");
     assert_eq!(conn.get("/").status, 200);
-    wait::until_true("the certificate to expire", || SystemTime::now() > SystemTime::UNIX_EPOCH + end + Duration::from_secs(1));
+    wait::until_true("the certificate to expire", || {
+        SystemTime::now() > SystemTime::UNIX_EPOCH + end + Duration::from_secs(1)
+    });
     let answer = client.connect(gateway.addr("web"), HOST).map(|(mut conn, _)| conn.try_send("x"));
     drop(answer);
     wait_failures(&gateway, "expired", 1.0);

@@ -98,9 +98,7 @@ fn nothing_in_common_gets_handshake_failure() {
     let store = Store::new();
     let gateway = start(&store, "", "");
     let web = gateway.addr("web");
-    let ask = |suites: &[u16], extensions: &[(u16, Vec<u8>)]| {
-        alert_for(web, &client_hello([3, 3], suites, extensions))
-    };
+    let ask = |suites: &[u16], extensions: &[(u16, Vec<u8>)]| alert_for(web, &client_hello([3, 3], suites, extensions));
     let all = extensions_of_tls12();
     assert_eq!(ask(&[ECDHE_ECDSA_AES128_CBC, RSA_AES128_CBC], &all), Some(HANDSHAKE_FAILURE), "old suites");
     let finite_fields = [all[0].clone(), (10, vec![0, 2, 1, 0]), all[2].clone()];

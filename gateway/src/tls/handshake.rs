@@ -211,7 +211,8 @@ async fn shake(
 /// The alert that is sent in place of rustls's. certificate_required is one of TLS 1.3 (RFC 8446 §6.2); before, who shows no
 /// certificate gets handshake_failure (RFC 5246 §7.4.6).
 fn own_alert(error: &HandshakeError, tls: &Connection) -> Option<AlertDescription> {
-    let is_tls12_client = matches!(tls, Connection::Server(_)) && tls.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let is_tls12_client =
+        matches!(tls, Connection::Server(_)) && tls.protocol_version() == Some(ProtocolVersion::TLSv1_2);
     let shows_none = matches!(error, HandshakeError::Tls(rustls::Error::NoCertificatesPresented));
     (is_tls12_client && shows_none).then_some(AlertDescription::HandshakeFailure)
 }
