@@ -163,10 +163,10 @@ pub struct Certificate {
     pub name: Required<Name>,
     /// PEM file with the certificate, then the intermediate ones.
     #[schemars(extend("examples" = ["certs/example.pem"]))]
-    pub chain: Optional<FilePath>,
+    pub chain: Optional<Given<FilePath>>,
     /// PEM file with the private key.
     #[schemars(extend("examples" = ["certs/example.key"]))]
-    pub key: Optional<FilePath>,
+    pub key: Optional<Given<FilePath>>,
     /// DER file with what the authority says about the certificate's not being revoked (OCSP, RFC 6960), for clients that
     /// ask for it. One that has expired, or is about another certificate, is not shown.
     #[schemars(extend("examples" = ["certs/example.ocsp"]))]
@@ -174,10 +174,10 @@ pub struct Certificate {
     /// In place of `chain` and `key`: a directory, in which every `NAME.crt` or `NAME.pem` with a `NAME.key`, and perhaps a
     /// `NAME.ocsp`, is a certificate. Pairs may come and go; one that is bad is left out.
     #[schemars(extend("examples" = ["certs/customers"]))]
-    pub directory: Optional<FilePath>,
+    pub directory: Optional<Given<FilePath>>,
     /// In place of `chain` and `key`: the `[[acme]]` table by which it is obtained, for the `hosts`.
     #[schemars(extend("examples" = ["letsencrypt"]))]
-    pub acme: Optional<Name>,
+    pub acme: Optional<Given<Name>>,
     /// Server names to use it for; the certificate must cover them. Without this, all that it covers. Not for a `directory`.
     #[schemars(extend("examples" = [["example.com", "*.example.com"]]))]
     pub hosts: Optional<List<Host>>,

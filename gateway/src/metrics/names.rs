@@ -213,6 +213,8 @@ families! {
         "Reloads, by result."
     CONFIG_LAST_RELOAD = Gauge "gateway_config_last_reload_timestamp_seconds" []
         "When the running configuration was put into force."
+    CERTIFICATE_REFUSED = Gauge "gateway_certificate_refused" ["certificate", "reason"]
+        "1 for a certificate whose newest pair is not used; the one it had is, if it had one."
     BUILD_INFO = Gauge "gateway_build_info" ["version"]
         "1; the version is in the label."
 }

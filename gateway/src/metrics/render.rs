@@ -27,6 +27,8 @@ pub struct Extra {
     pub reloads_failed: u64,
     /// When the running configuration was put into force, in seconds since 1970.
     pub last_reload_unix_s: u64,
+    /// Certificates whose newest pair is not used, and why.
+    pub certificates_refused: Vec<(String, &'static str)>,
     /// Failed writes of the access log.
     pub log_write_errors: u64,
     /// Whether each endpoint takes requests.
@@ -405,6 +407,9 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         family.sample(&["failed"], extra.reloads_failed);
     });
     page.value(&names::CONFIG_LAST_RELOAD, extra.last_reload_unix_s);
+    page.family(&names::CERTIFICATE_REFUSED, |family| {
+        extra.certificates_refused.iter().for_each(|(name, reason)| family.sample(&[name, reason], 1));
+    });
     page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
 }
 

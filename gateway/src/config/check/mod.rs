@@ -8,6 +8,7 @@ mod balance;
 mod certificate;
 mod cluster;
 mod cluster_tls;
+mod coverage;
 mod destination;
 mod filter;
 mod health;
@@ -63,6 +64,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let trust = cluster_tls::Surroundings { names: &names, certificates: certificates.as_deref(), now: known.now };
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, &trust, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
+    let host_spans: Vec<_> = raw.route.iter().map(|route| host_spans(&route.value)).collect();
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
@@ -72,6 +74,9 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let vips = each(raw.vip, |vip| vip::check(vip, &names, &around, &mut taken, &mut loader.diagnostics));
     if let (Some(vips), Some(clusters)) = (&vips, &clusters) {
         vip::check_numbers(vips, &vip_spans, clusters, &mut loader.diagnostics);
+    }
+    if let (Some(routes), Some(listeners), Some(certificates)) = (&routes, &listeners, &certificates) {
+        coverage::warn(routes, &host_spans, listeners, certificates, &mut loader.diagnostics);
     }
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
@@ -146,6 +151,11 @@ impl Tables {
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
+}
+
+/// Where the hosts of a route stand.
+fn host_spans(route: &raw::Route) -> Vec<Span> {
+    route.hosts.iter().flat_map(|hosts| &hosts.value).map(|host| host.span).collect()
 }
 
 /// Checks every item, also after one has failed.

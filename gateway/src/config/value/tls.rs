@@ -111,10 +111,12 @@ fn uri(text: &str) -> Result<SanMatch, Problem> {
         return Ok(SanMatch::TrustDomain(format!("spiffe://{domain}/")));
     }
     let prefix = text.strip_suffix('*');
-    match prefix.unwrap_or(text).find(|c: char| !c.is_ascii_graphic() || c == '*') {
-        Some(at) => {
+    let is_wrong = |&(_, c): &(usize, char)| !c.is_ascii_graphic() || c == '*';
+    match prefix.unwrap_or(text).char_indices().find(is_wrong) {
+        Some((at, c)) => {
             let help = "a `*` may only be its last character; what is not ASCII is percent-encoded";
-            Err(Problem::new(format!("{text:?} is not a URI, nor the beginning of one"), help).at(at..at + 1))
+            let message = format!("{text:?} is not a URI, nor the beginning of one");
+            Err(Problem::new(message, help).at(at..at + c.len_utf8()))
         }
         // `https://example.com*` would let in `https://example.com.attacker.test`.
         None if prefix.is_some_and(|prefix| !prefix.ends_with(['/', ':'])) => {

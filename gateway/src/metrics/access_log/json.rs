@@ -141,7 +141,7 @@ mod tests {
                 "downstream_local_address": "[2001:db8::1]:443", "downstream_remote_address": "203.0.113.9:0",
                 "requested_server_name": "api.example.com", "route_name": "api-v1",
                 "listener": "web", "connection_id": 42, "tls_version": "TLSv1.3",
-                "downstream_peer_subject": null,
+                "downstream_peer_subject": "O=x,CN=\\\"client\\\"",
                 "duration_us": 12345, "request_duration_us": 1500, "response_duration_us": 11999,
             })
         );

@@ -148,9 +148,23 @@ impl<'a> Record<'a> {
 
 #[cfg(test)]
 pub(crate) mod samples {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::metrics::flags::ResponseFlag;
     use crate::proto::head::Method;
+
+    /// Of a client's certificate.
+    static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity {
+        subject: "O=x,CN=\\\"client\\\"".into(),
+        issuer: "CN=ca".into(),
+        serial: "0a".into(),
+        dns: vec!["a.test".into(), "b.test".into()],
+        uris: vec!["spiffe://td/a".into()],
+        ips: Vec::new(),
+        sha256: [0xab; 32],
+        spki_sha256: [0; 32],
+    });
 
     /// A request as it may be after a retry that failed.
     pub fn request() -> RequestHead {
@@ -203,7 +217,7 @@ pub(crate) mod samples {
             client_ip: [203, 0, 113, 9].into(),
             sni: Some("api.example.com"),
             tls_version: Some("TLSv1.3"),
-            identity: None,
+            identity: Some(&IDENTITY),
             request_id: None,
             connection_id: 42,
             hostname: "edge-1",

@@ -3,6 +3,7 @@
 mod bound_tickets;
 mod client;
 mod client_auth;
+mod hosts;
 mod server;
 mod sni;
 

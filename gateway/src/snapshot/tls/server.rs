@@ -1,6 +1,5 @@
 //! TLS towards clients.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
@@ -10,9 +9,10 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::bound_tickets::BoundTickets;
 use super::client_auth::{ClientAuth, Digest};
+use super::hosts::Hosts;
 use super::sni::BySni;
 use super::{BuildError, Secrets, alpn};
-use crate::config::model::{Certificate, HostPattern, HttpVersions, KeyExchange, ListenerTls, TlsTerms, TlsVersion};
+use crate::config::model::{Certificate, HttpVersions, KeyExchange, ListenerTls, TlsTerms, TlsVersion};
 
 /// A listener's settings.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub struct ServerTls {
     certificates: Arc<BySni>,
     /// For hosts without settings of their own.
     default: Settings,
-    hosts: Arc<Hosts>,
+    hosts: Arc<Hosts<Settings>>,
     /// Whether the terms are all the same, and no client is asked for a certificate.
     is_plain: bool,
 }
@@ -40,15 +40,6 @@ struct Settings {
     all: Arc<ServerConfig>,
     only_h1: Arc<ServerConfig>,
     only_h2: Arc<ServerConfig>,
-}
-
-/// Hosts with settings of their own.
-#[derive(Default)]
-struct Hosts {
-    exact: HashMap<String, Settings>,
-    /// By what follows the star, a dot first; the longest one counts.
-    below: HashMap<String, Settings>,
-    any: Option<Settings>,
 }
 
 /// A client's connection, as far as terms go.
@@ -155,24 +146,6 @@ impl Terms {
 
     fn rules(&self) -> Digest {
         self.client_auth.as_ref().map_or(Digest::default(), |auth| auth.digest)
-    }
-}
-
-impl Hosts {
-    /// The most specific settings for a host, which is in lower case.
-    fn find(&self, host: &[u8]) -> Option<&Settings> {
-        let text = std::str::from_utf8(host).ok()?;
-        let parents = || text.match_indices('.').filter_map(|(at, _)| self.below.get(&text[at..]));
-        let below = || if self.below.is_empty() { None } else { parents().next() };
-        self.exact.get(text).or_else(below).or(self.any.as_ref())
-    }
-
-    fn add(&mut self, pattern: &HostPattern, settings: Settings) {
-        match pattern {
-            HostPattern::Exact(host) => _ = self.exact.insert(host.clone(), settings),
-            HostPattern::Suffix(parent) => _ = self.below.insert(parent.clone(), settings),
-            HostPattern::Any => self.any = Some(settings),
-        }
     }
 }
 
