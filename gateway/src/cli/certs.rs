@@ -111,11 +111,12 @@ fn some(list: &Value, show: impl Fn(&Value) -> String) -> String {
 
 fn binding(of: &Value) -> String {
     let text = |key: &str| of[key].as_str();
-    match (text("listener"), text("cluster")) {
-        (Some(listener), _) if of["default"] == true => format!("{listener} (default)"),
-        (Some(listener), _) => listener.to_owned(),
-        (None, Some(cluster)) => format!("cluster {cluster}"),
-        (None, None) => of.to_string(),
+    match (text("listener"), text("clients_of"), text("cluster")) {
+        (Some(listener), ..) if of["default"] == true => format!("{listener} (default)"),
+        (Some(listener), ..) => listener.to_owned(),
+        (_, Some(listener), _) => format!("clients of {listener}"),
+        (.., Some(cluster)) => format!("cluster {cluster}"),
+        (None, None, None) => "webhook".to_owned(),
     }
 }
 

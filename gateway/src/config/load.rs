@@ -237,6 +237,10 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
     if bytes.len() > MAX_TEXT_BYTES {
         return Err(format!("it is longer than {} MiB", MAX_TEXT_BYTES >> 20));
     }
+    // A report of what is wrong with a text shows its lines.
+    if memchr::memmem::find(bytes, b"PRIVATE KEY-----").is_some() {
+        return Err("it has a private key in it".into());
+    }
     std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         format!("line {line} is not UTF-8")

@@ -125,6 +125,12 @@ pub struct Gateway {
     pub server_header: Option<String>,
     /// `via`: the pseudonym added to `via` in both directions; `None` (the default, as in Envoy) adds none.
     pub via: Option<String>,
+    /// `user` that the process becomes after it has read its configuration, by name or number; `None` stays who it is.
+    pub user: Option<String>,
+    /// `group`, likewise; `None` takes the user's own. Only with `user`.
+    pub group: Option<String>,
+    /// `core_dumps`: whether its memory may be written to a file when it crashes. Default no.
+    pub core_dumps: bool,
 }
 
 impl Default for Gateway {
@@ -137,6 +143,9 @@ impl Default for Gateway {
             forwarded_header: false,
             server_header: Some("gateway".into()),
             via: None,
+            user: None,
+            group: None,
+            core_dumps: false,
         }
     }
 }

@@ -11,6 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{X509Certificate, parse_x509_certificate};
 use x509_parser::public_key::PublicKey;
+use zeroize::Zeroizing;
 
 use super::model::{CertificateInfo, KeyKind, Pair};
 use super::ocsp::{Staple, serial_text};
@@ -155,9 +156,10 @@ fn parse_chain(pem: &[u8]) -> Result<Chain, PairError> {
     Err(PairError { part: PairPart::Chain, refusal: Refusal::Unreadable, message, help })
 }
 
-fn parse_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PairError> {
+/// The key, which is wiped when it is dropped: the library has made its own form of it by then.
+fn parse_key(pem: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, PairError> {
     let message = match PrivateKeyDer::from_pem_slice(pem) {
-        Ok(key) => return Ok(key),
+        Ok(key) => return Ok(Zeroizing::new(key)),
         Err(pem::Error::NoItemsFound) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
             "has an encrypted key, which is not supported".to_owned()
         }

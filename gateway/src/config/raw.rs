@@ -8,6 +8,7 @@
 mod alerts;
 mod balance;
 mod breaker;
+mod cluster_tls;
 mod filter;
 mod global_limit;
 mod health;
@@ -21,6 +22,7 @@ mod tls;
 pub use alerts::CertificateAlerts;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
+pub use cluster_tls::ClusterTls;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};
@@ -39,8 +41,8 @@ use super::model::{Balance, EncodedSlashes, ForwardClientCert, ListenerProtocol,
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
-    Address, AddressOrOff, Cidr, ClientCertDetail, Count, Duration, FilePath, HeaderValue, Host, HostName, HttpVersion,
-    Name, PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
+    Address, AddressOrOff, Cidr, ClientCertDetail, Count, Duration, FilePath, HeaderValue, Host, HttpVersion, Name,
+    PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
 };
 
 table! { "the file"
@@ -121,6 +123,18 @@ pub struct Gateway {
     /// The pseudonym added to the `via` header in both directions (RFC 9110 section 7.6.3). Without it none is added.
     #[schemars(extend("examples" = ["edge-1"]))]
     pub via: Optional<Pseudonym>,
+    /// The user that the process becomes once it has read its configuration: a name, or a number. It has to be started as
+    /// root for that. Without it, it stays who it is. Either way it keeps few capabilities, and its workers none; see
+    /// docs/tls.md.
+    #[schemars(extend("examples" = ["gateway"]))]
+    pub user: Optional<Name>,
+    /// The group, likewise; `user` has to be given too. Without it, the user's own.
+    #[schemars(extend("examples" = ["gateway"]))]
+    pub group: Optional<Name>,
+    /// Whether the kernel may write the memory of a process that crashes to a file, and lets other processes of the same
+    /// user look into it. Private keys are in it.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub core_dumps: Optional<bool>,
 }
 }
 
@@ -426,18 +440,3 @@ impl Decode for Endpoint {
 }
 
 either_schema!(Endpoint, Upstream, EndpointTable);
-
-table! { "`tls` of [[cluster]]"
-/// TLS towards endpoints.
-pub struct ClusterTls {
-    /// The server name to ask for and to verify. Without it, the endpoint's name or address.
-    #[schemars(extend("examples" = ["api.internal"]))]
-    pub server_name: Optional<HostName>,
-    /// PEM file with the authorities to trust. Without it, the system's.
-    #[schemars(extend("examples" = ["certs/internal-ca.pem"]))]
-    pub ca: Optional<FilePath>,
-    /// Whether the endpoint's certificate is verified.
-    #[schemars(extend("default" = true, "examples" = [false]))]
-    pub verify: Optional<bool>,
-}
-}

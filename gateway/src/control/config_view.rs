@@ -64,8 +64,18 @@ pub fn view(config: &Config) -> Value {
 }
 
 fn view_gateway(gateway: &Gateway) -> Value {
-    let Gateway { workers, drain_timeout, trusted_proxies, trusted_hops, forwarded_header, server_header, via } =
-        gateway;
+    let Gateway {
+        workers,
+        drain_timeout,
+        trusted_proxies,
+        trusted_hops,
+        forwarded_header,
+        server_header,
+        via,
+        user,
+        group,
+        core_dumps,
+    } = gateway;
     json!({
         "workers": workers.map_or(json!("auto"), |count| json!(count)),
         "drain_timeout": duration(*drain_timeout),
@@ -74,6 +84,9 @@ fn view_gateway(gateway: &Gateway) -> Value {
         "forwarded_header": forwarded_header,
         "server_header": server_header,
         "via": via,
+        "user": user,
+        "group": group,
+        "core_dumps": core_dumps,
     })
 }
 
@@ -468,7 +481,7 @@ mod tests {
                 trusted_hops: 0,
                 forwarded_header: false,
                 server_header: Some("gateway".into()),
-                via: None,
+                ..Gateway::default()
             },
             admin: Some(Admin { address: ([127, 0, 0, 1], 9901).into() }),
             access_log: Some(AccessLog { target: LogTarget::Stdout, format: LogFormat::Json }),

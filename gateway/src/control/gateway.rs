@@ -22,6 +22,7 @@ use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
+use super::privileges::{self, Privileges};
 use super::shared::{Shared, State, ban};
 use super::{drop_log, resolve, services};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
@@ -56,6 +57,8 @@ pub enum ReloadError {
     Bind(String),
     /// The access log cannot be opened.
     Log(String),
+    /// The process cannot become who it should be, or give up what it should.
+    Privileges(String),
     /// A certificate or name turned out unusable.
     Build(BuildError),
     /// The XDP program cannot be attached as asked.
@@ -68,7 +71,7 @@ impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReloadError::Config(report) => report.fmt(f),
-            ReloadError::Bind(text) | ReloadError::Log(text) => f.write_str(text),
+            ReloadError::Bind(text) | ReloadError::Log(text) | ReloadError::Privileges(text) => f.write_str(text),
             ReloadError::Build(error) => error.fmt(f),
             ReloadError::Xdp(error) => error.fmt(f),
             ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
@@ -169,9 +172,13 @@ impl Gateway {
     pub async fn start(
         path: PathBuf,
         files: Box<dyn Files>,
+        privileges: Privileges,
         give_back: fn(),
     ) -> Result<(Gateway, Report), ReloadError> {
         let loaded = config::load(&path, &*files, SystemTime::now()).map_err(ReloadError::Config)?;
+        if privileges == Privileges::GiveUp {
+            privileges::give_up(&loaded.config.gateway).map_err(ReloadError::Privileges)?;
+        }
         let probe = net::probe().map_err(|error| ReloadError::Bind(error.to_string()))?;
         let cores = net::cores();
         let count = loaded.config.gateway.workers.map_or(cores.len(), |count| count as usize).max(1);
@@ -399,10 +406,15 @@ impl Gateway {
     }
 
     fn warn_of_what_needs_a_restart(&self, config: &Config) {
-        if let Some(current) = &self.current
-            && current.config.gateway.workers != config.gateway.workers
-        {
+        let Some(current) = &self.current else { return };
+        let (old, new) = (&current.config.gateway, &config.gateway);
+        if old.workers != new.workers {
             log::warn!("gateway.workers: the number of workers changes with the next start, not with a reload");
+        }
+        if (&old.user, &old.group, old.core_dumps) != (&new.user, &new.group, new.core_dumps) {
+            log::warn!(
+                "gateway.user, group, core_dumps: who the process is changes with the next start, not with a reload"
+            );
         }
     }
 

@@ -15,6 +15,7 @@ pub mod log_writer;
 pub mod notify;
 pub mod outliers;
 mod overload;
+pub mod privileges;
 pub mod resolve;
 pub mod run;
 pub mod services;

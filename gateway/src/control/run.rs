@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
+use super::privileges::Privileges;
 use super::watch::FileWatch;
 use super::{config_view, endpoints_view, notify, overload, resolve};
 use crate::config::Files;
@@ -32,6 +33,7 @@ const CHECK: Duration = Duration::from_secs(1);
 pub fn run(
     path: PathBuf,
     files: Box<dyn Files>,
+    privileges: Privileges,
     give_back: fn(),
     at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
 ) -> Result<(), ReloadError> {
@@ -42,7 +44,7 @@ pub fn run(
     let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 2).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
-        let (gateway, warnings) = Gateway::start(path, files, give_back).await?;
+        let (gateway, warnings) = Gateway::start(path, files, privileges, give_back).await?;
         if !warnings.diagnostics.is_empty() {
             log::warn!("{warnings}");
         }

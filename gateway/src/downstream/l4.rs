@@ -116,7 +116,7 @@ async fn attempt(
     let in_flight = view.begin_connection(endpoint);
     let deadline = worker.timers.deadline();
     deadline.set(settings.connect_timeout);
-    match upstream::dial_relay(view, endpoint, header, &deadline).await {
+    match upstream::dial_relay(settings, endpoint, header, stats, &deadline).await {
         Ok((reader, writer)) => {
             stats.connections_created.inc();
             session.upstream_local = writer.local_addr().ok();

@@ -101,6 +101,8 @@ families! {
         "Upstream connections open now, idle ones among them."
     CLUSTER_CONNECT_FAILURES = Counter "gateway_cluster_connect_failures_total" ["cluster"]
         "Upstream connections that could not be made, timeouts among them."
+    CLUSTER_HANDSHAKES = Counter "gateway_cluster_tls_handshakes_total" ["cluster", "kind"]
+        "Upstream TLS handshakes that ended well: full, or resumed from a session."
     CLUSTER_TIMEOUTS = Counter "gateway_cluster_timeouts_total" ["cluster"]
         "Requests that ran into the timeout of their route."
     CLUSTER_OVERFLOW = Counter "gateway_cluster_pool_overflow_total" ["cluster"]

@@ -254,6 +254,12 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.sums(&names::CLUSTER_REUSED, &all, |shard| &shard.connections_reused);
     page.levels(&names::CLUSTER_CONNECTIONS_ACTIVE, &all, |shard| &shard.connections_active);
     page.sums(&names::CLUSTER_CONNECT_FAILURES, &all, |shard| &shard.connect_failures);
+    page.family(&names::CLUSTER_HANDSHAKES, |family| {
+        for (name, stats) in &all {
+            family.sample(&[name, "full"], stats.sum(|shard| &shard.handshakes_full));
+            family.sample(&[name, "resumed"], stats.sum(|shard| &shard.handshakes_resumed));
+        }
+    });
     page.sums(&names::CLUSTER_TIMEOUTS, &all, |shard| &shard.timeouts);
     page.sums(&names::CLUSTER_OVERFLOW, &all, |shard| &shard.pool_overflow);
     page.sums(&names::CLUSTER_RETRIES, &all, |shard| &shard.retries);

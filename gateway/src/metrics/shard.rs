@@ -443,6 +443,10 @@ pub struct ClusterShard {
     pub connections_active: Gauge,
     /// Connections that could not be made, timeouts among them.
     pub connect_failures: Counter,
+    /// TLS handshakes in which the endpoint has shown who it is.
+    pub handshakes_full: Counter,
+    /// Those that took up a session.
+    pub handshakes_resumed: Counter,
     /// Requests in progress.
     pub requests_active: Gauge,
     /// Those of them that wait for a connection to become free.

@@ -32,7 +32,7 @@ use crate::route::{L4Table, Table};
 
 pub use breakers::BreakerView;
 pub use build::{BuildError, Builder, Resolved};
-pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
+pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointTls, EndpointView};
 pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};

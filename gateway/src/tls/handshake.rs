@@ -27,6 +27,8 @@ pub struct TlsInfo {
     pub version: &'static str,
     /// The protocol that was settled, such as `h2`; `None` when neither side cared.
     pub alpn: Option<Box<[u8]>>,
+    /// Whether it took up a session.
+    pub is_resumed: bool,
     /// What the client has shown, where it was asked for a certificate.
     pub client: Option<Box<ClientCert>>,
     /// The terms that the client has fulfilled; `None` towards origins. Others, when a reload has changed them and it
@@ -216,7 +218,13 @@ fn own_alert(error: &HandshakeError, tls: &Connection) -> Option<AlertDescriptio
 }
 
 fn info(server_name: Option<String>, tls: &Connection) -> TlsInfo {
-    TlsInfo { server_name, version: version(tls), alpn: tls.alpn_protocol().map(Box::from), ..TlsInfo::default() }
+    TlsInfo {
+        server_name,
+        version: version(tls),
+        alpn: tls.alpn_protocol().map(Box::from),
+        is_resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+        ..TlsInfo::default()
+    }
 }
 
 fn version(tls: &Connection) -> &'static str {

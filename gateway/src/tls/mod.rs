@@ -4,9 +4,11 @@ mod adapter;
 mod failure;
 mod handshake;
 mod record;
+mod refusal;
 mod stream;
 
 pub use adapter::Stream;
 pub use failure::{HandshakeError, HandshakeFailure};
 pub use handshake::{TLS13, TlsInfo, accept, connect};
+pub use refusal::refusal;
 pub use stream::{Reader, Writer};

@@ -1,5 +1,6 @@
 //! A TLS client that shows what was negotiated, and a server for origins.
 
+mod server;
 mod session;
 
 use std::io::{self, Read, Write};
@@ -23,6 +24,7 @@ use crate::conn::Conn;
 use crate::stream::{self, Stream};
 use crate::wait::DEADLINE;
 
+pub use server::{Shaken, TlsServer};
 pub use session::Session;
 
 /// A client's settings, and the tickets it has been given: connections of one `TlsClient` resume each other's sessions.
@@ -161,38 +163,6 @@ impl TlsClient {
             group: tls.negotiated_key_exchange_group().map(|group| group.name()),
         };
         Ok((Conn::new(Stream::Tls(Arc::new(Session::new(tls.into(), tcp))), 0), handshake))
-    }
-}
-
-/// A server's settings.
-#[derive(Clone, Debug)]
-pub struct TlsServer(Arc<ServerConfig>);
-
-impl TlsServer {
-    /// One that shows `leaf` to whoever asks, and takes the first of `alpn` that a client offers.
-    pub fn new(leaf: &Leaf, alpn: &[&str]) -> TlsServer {
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a private key");
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(ALL_VERSIONS)
-            .expect("versions the provider has")
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der.clone()], key)
-            .expect("a certificate and its key");
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsServer(Arc::new(config))
-    }
-
-    /// Shakes hands with the client behind `tcp`.
-    pub fn accept(&self, mut tcp: TcpStream) -> io::Result<Stream> {
-        let mut tls = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
-        while tls.is_handshaking() {
-            tls.complete_io(&mut tcp)?;
-        }
-        // The tickets.
-        while tls.wants_write() {
-            tls.write_tls(&mut tcp)?;
-        }
-        Ok(Stream::Tls(Arc::new(Session::new(tls.into(), tcp))))
     }
 }
 

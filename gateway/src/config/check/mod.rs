@@ -8,6 +8,7 @@ mod alerts;
 mod balance;
 mod certificate;
 mod cluster;
+mod cluster_tls;
 mod coverage;
 mod destination;
 mod filter;
@@ -62,7 +63,8 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let mut filters = filter::Taken::default();
     let listeners =
         each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, known.now, loader));
-    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
+    let trust = cluster_tls::Surroundings { names: &names, certificates: certificates.as_deref(), now: known.now };
+    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, &trust, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
     let host_spans: Vec<_> = raw.route.iter().map(|route| host_spans(&route.value)).collect();
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
@@ -147,7 +149,7 @@ impl Tables {
     }
 
     fn warn_unused(&self, diagnostics: &mut Diagnostics) {
-        self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
+        self.certificates.warn_unused(|_| "no listener or cluster uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
@@ -175,6 +177,10 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
         let help = "`trusted_proxies` says whose `X-Forwarded-For` counts";
         diagnostics.warning(hops.span, "not used: no proxy is trusted").help(help);
     }
+    if let (None, Some(group)) = (&raw.user, &raw.group) {
+        let help = "say in `user` who the process becomes";
+        diagnostics.error(group.span, "`group` needs `user`").help(help);
+    }
     Gateway {
         workers: raw.workers.and_then(|workers| workers.value.0),
         drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |timeout| timeout.value.0),
@@ -186,6 +192,9 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
             None => default.server_header,
         },
         via: raw.via.map(|name| name.value.0),
+        user: raw.user.map(|name| name.value.0),
+        group: raw.group.map(|name| name.value.0),
+        core_dumps: raw.core_dumps.map_or(default.core_dumps, |on| on.value),
     }
 }
 

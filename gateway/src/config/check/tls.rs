@@ -181,8 +181,8 @@ fn check_client_auth(raw: At<raw::ClientAuth>, now: SystemTime, loader: &mut Loa
     }))
 }
 
-/// A file of authorities. Each must parse: a trust store with a hole in it fails later, and only for some clients.
-fn authorities(path: &At<FilePath>, loader: &mut Loader<'_>) -> Option<Arc<[u8]>> {
+/// A file of authorities. Each must parse: a trust store with a hole in it fails later, and only for some peers.
+pub(super) fn authorities(path: &At<FilePath>, loader: &mut Loader<'_>) -> Option<Arc<[u8]>> {
     let pem = loader.bytes(path)?;
     let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let is_good = |der: &CertificateDer<'_>| x509_parser::parse_x509_certificate(der).is_ok();
@@ -196,7 +196,11 @@ fn authorities(path: &At<FilePath>, loader: &mut Loader<'_>) -> Option<Arc<[u8]>
 }
 
 /// The lists in a file, in DER.
-fn revocation_lists(path: &At<FilePath>, now: SystemTime, loader: &mut Loader<'_>) -> Option<Vec<Arc<[u8]>>> {
+pub(super) fn revocation_lists(
+    path: &At<FilePath>,
+    now: SystemTime,
+    loader: &mut Loader<'_>,
+) -> Option<Vec<Arc<[u8]>>> {
     let bytes = loader.bytes(path)?;
     let lists: Vec<Arc<[u8]>> = match parse_x509_crl(&bytes) {
         Ok(_) => vec![bytes],
@@ -218,7 +222,8 @@ fn revocation_lists(path: &At<FilePath>, now: SystemTime, loader: &mut Loader<'_
             Some(next) if next.timestamp() >= now => {}
             Some(next) => {
                 let date = next.to_datetime().date();
-                let message = format!("{} has expired on {date}: no client it is about gets in", path.value.0);
+                let message =
+                    format!("{} has expired on {date}: no certificate that it is about is accepted", path.value.0);
                 loader.diagnostics.warning(path.span, message);
             }
             None => {

@@ -1,6 +1,6 @@
 //! Every certificate that the configuration brings with it: what it says, where it is used, until when it is good.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use x509_parser::prelude::parse_x509_certificate;
 
 use crate::config::Refused;
-use crate::config::model::{Certificate, CertificateId, CertificateInfo, CertificateSource, Config};
+use crate::config::model::{
+    Certificate, CertificateId, CertificateInfo, CertificateSource, Cluster, Config, UpstreamTls,
+};
 use crate::metrics::render::{CertificateCounts, CertificateEnd};
 
 /// Seconds of a day.
@@ -199,7 +201,19 @@ fn bindings(config: &Config) -> Vec<Vec<Binding>> {
             bound[id.index()].push(Binding::Listener { name, default: Some(id) == default });
         }
     }
+    let names = config.certificates.iter().enumerate().map(|(at, certificate)| (&certificate.name, at));
+    let by_name: HashMap<&String, usize> = names.collect();
+    for cluster in &config.clusters {
+        let shown: BTreeSet<usize> =
+            origin_tls(cluster).filter_map(|tls| by_name.get(tls.certificate.as_ref()?).copied()).collect();
+        shown.into_iter().for_each(|at| bound[at].push(Binding::Cluster(cluster.name.clone())));
+    }
     bound
+}
+
+/// How its endpoints are spoken to, by requests and by health checks.
+fn origin_tls(cluster: &Cluster) -> impl Iterator<Item = &UpstreamTls> {
+    cluster.tls.iter().chain(cluster.health_check.iter().filter_map(|check| check.tls.as_ref()))
 }
 
 /// The authorities that are files, each once for all who trust it.
@@ -230,12 +244,12 @@ fn authorities(config: &Config) -> Vec<Item> {
 
 /// Files of authorities, and who trusts them.
 fn trusted(config: &Config) -> impl Iterator<Item = (&[u8], Binding)> {
-    let clusters = config
-        .clusters
-        .iter()
-        .filter_map(|cluster| Some((cluster.tls.as_ref()?.ca_pem.as_deref()?, Binding::Cluster(cluster.name.clone()))));
+    let clusters = config.clusters.iter().flat_map(|cluster| {
+        let files = origin_tls(cluster).filter_map(|tls| tls.ca_pem.as_deref());
+        files.map(|pem| (pem, Binding::Cluster(cluster.name.clone())))
+    });
     let listeners = config.listeners.iter().flat_map(|listener| {
-        let terms = listener.tls.iter().flat_map(ListenerTls::all_terms);
+        let terms = listener.tls.iter().flat_map(|tls| tls.hosts.iter().map(|host| &host.terms).chain([&tls.terms]));
         let files = terms.filter_map(|terms| Some(&*terms.client_auth.as_ref()?.ca_pem));
         files.map(|pem| (pem, Binding::Clients(listener.name.clone())))
     });

@@ -25,7 +25,11 @@ fn view_tls_host(TlsHost { hosts, terms }: &TlsHost) -> Value {
 }
 
 fn min_version(TlsTerms { min_version, client_auth: _ }: &TlsTerms) -> &'static str {
-    match min_version {
+    view_tls_version(*min_version)
+}
+
+pub(super) fn view_tls_version(version: TlsVersion) -> &'static str {
+    match version {
         TlsVersion::Tls12 => "1.2",
         TlsVersion::Tls13 => "1.3",
     }

@@ -18,7 +18,7 @@ use rustls::server::ProducesTickets;
 use super::BuildError;
 use crate::config::model::HttpVersions;
 
-pub(super) use client::{check, client};
+pub(super) use client::{check, client, of_endpoint};
 pub(super) use server::server;
 pub use server::{AdmittedBy, ServerTls, Shaken, Terms};
 

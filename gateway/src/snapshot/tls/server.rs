@@ -230,7 +230,8 @@ fn group(exchange: KeyExchange) -> &'static dyn SupportedKxGroup {
     }
 }
 
-fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+/// What is spoken from `floor` on.
+pub(super) fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     static FROM_12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
     static FROM_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
     match floor {
