@@ -142,13 +142,15 @@ fn certs_shows_what_there_is_and_metrics_when_it_ends() {
     let until = in_days(45);
     store.issue_until("site", &["site.test", "www.site.test"], until);
     let key = store.issue("second", &["*.second.test"]);
+    let ca = store.path().join("ca.pem").display().to_string();
+    let clients = format!("client_auth = {{ mode = 'optional', ca = '{ca}' }}");
     let config = site(&store)
         .certificate("second", store.path())
-        .listener("other", "tls = { certificates = ['second', 'site'] }")
+        .listener("other", &format!("tls = {{ certificates = ['second', 'site'], {clients} }}"))
         .cluster(
             "api",
             &["127.0.0.1:1".parse().expect("an address")],
-            &format!("tls = {{ ca = '{}/ca.pem' }}", store.path().display()),
+            &format!("tls = {{ ca = '{ca}', certificate = 'second' }}"),
         )
         .route("api", "match = { path = '/api' }\ncluster = 'api'");
     let gateway = Gateway::start(&config);
@@ -186,13 +188,14 @@ fn certs_shows_what_there_is_and_metrics_when_it_ends() {
     ] {
         assert!(rows[1].starts_with("site ") && rows[1].contains(part), "{part}:\n{out}");
     }
-    assert!(out.contains("cluster api") && out.contains("authority"), "{out}");
+    let authority = rows.iter().find(|row| row.starts_with("CN=Test authority ")).expect("the authority's row");
+    assert!(authority.contains(" authority ") && authority.contains("cluster api, clients of other"), "{out}");
     assert!(!out.contains("PRIVATE"), "{out}");
 
     let json: Value = serde_json::from_str(&certs(&["--admin", &admin, "--json"])).expect("JSON");
     assert_eq!(json["certificates"][0]["dns_names"], json!(["site.test", "www.site.test"]));
     let second = json["certificates"].as_array().unwrap().iter().find(|of| of["name"] == "second").expect("it");
-    assert_eq!(second["bound"], json!([{ "listener": "other", "default": true }]));
+    assert_eq!(second["bound"], json!([{ "listener": "other", "default": true }, { "cluster": "api" }]));
     let digest = second["fingerprint_sha256"].as_str().expect("a digest");
     assert_eq!(digest, sha256(&key.der), "of the certificate's DER form");
     let unasked: Value =
