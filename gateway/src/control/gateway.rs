@@ -375,7 +375,6 @@ impl Gateway {
         let generation = snapshot.generation;
         self.shared.bans.set_trusted(&bans::trusted(&snapshot.config));
         self.commit(snapshot, resolved, prepared, log).await?;
-        self.shared.follow_certificates();
         if !matches!(admin_socket, AdminSocket::Unchanged) {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }
@@ -612,6 +611,7 @@ impl Gateway {
         }
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
         self.shared.lock().current = Some(snapshot.clone());
+        self.shared.follow_certificates();
         self.current = Some(snapshot);
         self.resolved = resolved;
         Ok(())
