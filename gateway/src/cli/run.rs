@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::control::privileges::Privileges;
 use crate::control::run;
 use crate::control::source::DiskFiles;
 
@@ -23,7 +24,7 @@ pub struct Options {
 /// Runs until a signal ends it. Exit code 1: it could not start, or a worker died. `give_back`: see [`run::run`].
 pub fn run(options: Options, give_back: fn()) -> ExitCode {
     let result = match options.config {
-        Some(config) => run::run(config, Box::new(DiskFiles), give_back, |_| {}),
+        Some(config) => run::run(config, Box::new(DiskFiles), Privileges::GiveUp, give_back, |_| {}),
         None => demo::run(give_back),
     };
     match result {

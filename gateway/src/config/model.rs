@@ -3,8 +3,10 @@
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
+mod alerts;
 mod balance;
 mod breaker;
+mod certificate;
 mod cluster;
 mod filter;
 mod global_limit;
@@ -15,10 +17,10 @@ mod mirror;
 mod outlier;
 mod overload;
 mod retry;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -26,8 +28,10 @@ use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
+pub use alerts::*;
 pub use balance::*;
 pub use breaker::*;
+pub use certificate::*;
 pub use cluster::*;
 pub use filter::*;
 pub use global_limit::*;
@@ -38,6 +42,7 @@ pub use mirror::*;
 pub use outlier::*;
 pub use overload::*;
 pub use retry::*;
+pub use tls::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +63,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// Certificates; a [`CertificateId`] is an index into this.
     pub certificates: Vec<Certificate>,
+    /// Who is told when one of them ends.
+    pub certificate_alerts: CertificateAlerts,
     /// Listeners; a [`ListenerId`] is an index into this.
     pub listeners: Vec<Listener>,
     /// Clusters; a [`ClusterId`] is an index into this.
@@ -118,6 +125,12 @@ pub struct Gateway {
     pub server_header: Option<String>,
     /// `via`: the pseudonym added to `via` in both directions; `None` (the default, as in Envoy) adds none.
     pub via: Option<String>,
+    /// `user` that the process becomes after it has read its configuration, by name or number; `None` stays who it is.
+    pub user: Option<String>,
+    /// `group`, likewise; `None` takes the user's own. Only with `user`.
+    pub group: Option<String>,
+    /// `core_dumps`: whether its memory may be written to a file when it crashes. Default no.
+    pub core_dumps: bool,
 }
 
 impl Default for Gateway {
@@ -130,6 +143,9 @@ impl Default for Gateway {
             forwarded_header: false,
             server_header: Some("gateway".into()),
             via: None,
+            user: None,
+            group: None,
+            core_dumps: false,
         }
     }
 }
@@ -175,27 +191,6 @@ pub enum LogFormat {
     Format(String),
 }
 
-/// `[[certificate]]`: the bytes of both files, so that a changed file makes a changed configuration.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// `name`
-    pub name: String,
-    /// `chain`: the PEM file's bytes.
-    pub chain_pem: Arc<[u8]>,
-    /// `key`: the PEM file's bytes. Never printed.
-    pub key_pem: Arc<[u8]>,
-    /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
-    pub hosts: Vec<String>,
-    /// `http`: the HTTP versions these hosts are offered, of those the listener speaks. Default all.
-    pub http: HttpVersions,
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").field("name", &self.name).field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
-
 /// `[[listener]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -215,6 +210,10 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// `tls`
     pub tls: Option<ListenerTls>,
+    /// `forward_client_cert`
+    pub forward_client_cert: ForwardClientCert,
+    /// `forward_client_cert_details`
+    pub client_cert_details: ClientCertDetails,
     /// `limits`
     pub limits: ListenerLimits,
     /// `path_normalisation`
@@ -281,26 +280,6 @@ pub enum ProxyProtocol {
     Accept,
     /// `"require"`: every connection begins with one.
     Require,
-}
-
-/// `tls` of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// `certificates`; the first one is the default for clients whose SNI matches none.
-    pub certificates: Vec<CertificateId>,
-    /// `min_version`
-    pub min_version: TlsVersion,
-    /// `strict_sni`: refuse a handshake whose SNI matches no certificate, in place of the default one. Default off.
-    pub strict_sni: bool,
-}
-
-/// A TLS protocol version the gateway speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2, the default floor.
-    Tls12,
-    /// TLS 1.3
-    Tls13,
 }
 
 /// `limits` of a listener: what one client, or all together, may take.

@@ -5,8 +5,10 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod alerts;
 mod balance;
 mod breaker;
+mod cluster_tls;
 mod filter;
 mod global_limit;
 mod health;
@@ -15,9 +17,12 @@ mod limits;
 mod outlier;
 mod overload;
 mod route;
+mod tls;
 
+pub use alerts::CertificateAlerts;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
+pub use cluster_tls::ClusterTls;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};
@@ -29,13 +34,14 @@ pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
     WebSocket, WeightedCluster,
 };
+pub use tls::{ClientAuth, ListenerTls, TlsHost};
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
-use super::model::{Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol};
+use super::model::{Balance, EncodedSlashes, ForwardClientCert, ListenerProtocol, ProxyProtocol, UpstreamProtocol};
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
-    Address, AddressOrOff, Cidr, Count, Duration, FilePath, HeaderValue, Host, HostName, HttpVersion, Name,
+    Address, AddressOrOff, Cidr, ClientCertDetail, Count, Duration, FilePath, HeaderValue, Host, HttpVersion, Name,
     PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
 };
 
@@ -67,6 +73,9 @@ pub struct File {
     /// A certificate with its private key.
     #[schemars(default)]
     pub certificate: List<Certificate>,
+    /// Who is told when a certificate is about to expire, has expired, or was refused. There are lines in the log without
+    /// this table too.
+    pub certificate_alerts: Optional<CertificateAlerts>,
     /// An address to listen on.
     #[schemars(default)]
     pub listener: List<Listener>,
@@ -114,6 +123,18 @@ pub struct Gateway {
     /// The pseudonym added to the `via` header in both directions (RFC 9110 section 7.6.3). Without it none is added.
     #[schemars(extend("examples" = ["edge-1"]))]
     pub via: Optional<Pseudonym>,
+    /// The user that the process becomes once it has read its configuration: a name, or a number. It has to be started as
+    /// root for that. Without it, it stays who it is. Either way it keeps few capabilities, and its workers none; see
+    /// docs/tls.md.
+    #[schemars(extend("examples" = ["gateway"]))]
+    pub user: Optional<Name>,
+    /// The group, likewise; `user` has to be given too. Without it, the user's own.
+    #[schemars(extend("examples" = ["gateway"]))]
+    pub group: Optional<Name>,
+    /// Whether the kernel may write the memory of a process that crashes to a file, and lets other processes of the same
+    /// user look into it. Private keys are in it.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub core_dumps: Optional<bool>,
 }
 }
 
@@ -139,18 +160,30 @@ pub struct AccessLog {
 }
 
 table! { "[[certificate]]"
-/// A certificate with its private key.
+/// A certificate with its private key: from a pair of files, each pair of a directory, or obtained by ACME. The files are
+/// watched: a new pair is there for the next handshake, and a bad one is refused while the old one stays.
 pub struct Certificate {
     /// What listeners call it.
     #[schemars(extend("examples" = ["example"]))]
     pub name: Required<Name>,
     /// PEM file with the certificate, then the intermediate ones.
     #[schemars(extend("examples" = ["certs/example.pem"]))]
-    pub chain: Required<FilePath>,
+    pub chain: Optional<Given<FilePath>>,
     /// PEM file with the private key.
     #[schemars(extend("examples" = ["certs/example.key"]))]
-    pub key: Required<FilePath>,
-    /// Server names to use it for; the certificate must cover them. Without this, all that it covers.
+    pub key: Optional<Given<FilePath>>,
+    /// DER file with what the authority says about the certificate's not being revoked (OCSP, RFC 6960), for clients that
+    /// ask for it. One that has expired, or is about another certificate, is not shown.
+    #[schemars(extend("examples" = ["certs/example.ocsp"]))]
+    pub ocsp: Optional<FilePath>,
+    /// In place of `chain` and `key`: a directory, in which every `NAME.crt` or `NAME.pem` with a `NAME.key`, and perhaps a
+    /// `NAME.ocsp`, is a certificate. Pairs may come and go; one that is bad is left out.
+    #[schemars(extend("examples" = ["certs/customers"]))]
+    pub directory: Optional<Given<FilePath>>,
+    /// In place of `chain` and `key`: the `[[acme]]` table by which it is obtained, for the `hosts`.
+    #[schemars(extend("examples" = ["letsencrypt"]))]
+    pub acme: Optional<Given<Name>>,
+    /// Server names to use it for; the certificate must cover them. Without this, all that it covers. Not for a `directory`.
     #[schemars(extend("examples" = [["example.com", "*.example.com"]]))]
     pub hosts: Optional<List<Host>>,
     /// The HTTP versions that clients of these hosts are offered, of those the listener speaks.
@@ -185,6 +218,13 @@ pub struct Listener {
     pub trusted_proxies: Optional<List<Cidr>>,
     /// Makes it a TLS listener. With `protocol = "tcp"`, what is in the TLS is relayed.
     pub tls: Optional<ListenerTls>,
+    /// What the origin is told by `x-forwarded-client-cert`: nothing; what the gateway knows of the client's certificate;
+    /// what the client sent, if it has shown a certificate; both; or what the client sent, whoever it is.
+    #[schemars(extend("default" = "sanitize", "examples" = ["sanitize_set"]))]
+    pub forward_client_cert: Optional<ForwardClientCert>,
+    /// What the gateway tells of the client's certificate, besides its SHA-256.
+    #[schemars(extend("default" = [], "examples" = [["subject", "uri", "dns"]]))]
+    pub forward_client_cert_details: Optional<List<ClientCertDetail>>,
     /// What one client, or all together, may take. Those about requests are for `http` only.
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
@@ -206,22 +246,6 @@ pub struct Http2 {
     /// The same for all requests of a connection; not less than `stream_window`.
     #[schemars(extend("default" = "1MiB", "examples" = ["4MiB"]))]
     pub connection_window: Optional<Size>,
-}
-}
-
-table! { "`tls` of [[listener]]"
-/// TLS towards clients.
-pub struct ListenerTls {
-    /// Names of `[[certificate]]` tables. The server name the client asks for chooses; the first one is for clients
-    /// that ask for none of them.
-    #[schemars(extend("examples" = [["example"]]))]
-    pub certificates: Required<List<Name>>,
-    /// The oldest TLS version that is accepted.
-    #[schemars(extend("default" = "1.2", "examples" = ["1.3"]))]
-    pub min_version: Optional<TlsVersion>,
-    /// Refuse clients that ask for a name no certificate covers, rather than showing them the first certificate.
-    #[schemars(extend("default" = false, "examples" = [true]))]
-    pub strict_sni: Optional<bool>,
 }
 }
 
@@ -416,18 +440,3 @@ impl Decode for Endpoint {
 }
 
 either_schema!(Endpoint, Upstream, EndpointTable);
-
-table! { "`tls` of [[cluster]]"
-/// TLS towards endpoints.
-pub struct ClusterTls {
-    /// The server name to ask for and to verify. Without it, the endpoint's name or address.
-    #[schemars(extend("examples" = ["api.internal"]))]
-    pub server_name: Optional<HostName>,
-    /// PEM file with the authorities to trust. Without it, the system's.
-    #[schemars(extend("examples" = ["certs/internal-ca.pem"]))]
-    pub ca: Optional<FilePath>,
-    /// Whether the endpoint's certificate is verified.
-    #[schemars(extend("default" = true, "examples" = [false]))]
-    pub verify: Optional<bool>,
-}
-}

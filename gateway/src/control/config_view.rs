@@ -3,6 +3,7 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
+mod alerts;
 mod balance;
 mod breaker;
 mod filter;
@@ -12,6 +13,7 @@ mod limits;
 mod outlier;
 mod overload;
 mod retry;
+mod tls;
 
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +38,7 @@ pub fn view(config: &Config) -> Value {
         access,
         vips,
         certificates,
+        certificate_alerts,
         listeners,
         clusters,
         limits,
@@ -51,6 +54,7 @@ pub fn view(config: &Config) -> Value {
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
         "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
         "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
+        "certificate_alerts": alerts::view_alerts(certificate_alerts),
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
         "limits": limits.iter().map(limits::view).collect::<Vec<_>>(),
@@ -60,8 +64,18 @@ pub fn view(config: &Config) -> Value {
 }
 
 fn view_gateway(gateway: &Gateway) -> Value {
-    let Gateway { workers, drain_timeout, trusted_proxies, trusted_hops, forwarded_header, server_header, via } =
-        gateway;
+    let Gateway {
+        workers,
+        drain_timeout,
+        trusted_proxies,
+        trusted_hops,
+        forwarded_header,
+        server_header,
+        via,
+        user,
+        group,
+        core_dumps,
+    } = gateway;
     json!({
         "workers": workers.map_or(json!("auto"), |count| json!(count)),
         "drain_timeout": duration(*drain_timeout),
@@ -70,6 +84,9 @@ fn view_gateway(gateway: &Gateway) -> Value {
         "forwarded_header": forwarded_header,
         "server_header": server_header,
         "via": via,
+        "user": user,
+        "group": group,
+        "core_dumps": core_dumps,
     })
 }
 
@@ -108,13 +125,34 @@ fn view_access(rule: &AccessRule) -> Value {
     })
 }
 
-fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http }: &Certificate) -> Value {
-    json!({ "name": name, "hosts": hosts, "http": view_http_versions(*http) })
+fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certificate) -> Value {
+    let mut view = json!({ "name": name, "hosts": hosts, "http": view_http_versions(*http) });
+    match source {
+        CertificateSource::Files(files) | CertificateSource::Directory(files) => {
+            view["chain"] = files.chain.to_string_lossy().into();
+            view["ocsp"] = files.ocsp.as_ref().map(|path| path.to_string_lossy()).into();
+        }
+        CertificateSource::Acme(by) => view["acme"] = by.as_str().into(),
+    }
+    view
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
-    let Listener { name, address, protocol, http, http2, proxy_protocol, trusted_proxies, tls, limits, path, filters } =
-        listener;
+    let Listener {
+        name,
+        address,
+        protocol,
+        http,
+        http2,
+        proxy_protocol,
+        trusted_proxies,
+        tls,
+        forward_client_cert,
+        client_cert_details,
+        limits,
+        path,
+        filters,
+    } = listener;
     let protocol = match protocol {
         ListenerProtocol::Http => "http",
         ListenerProtocol::Tcp => "tcp",
@@ -134,7 +172,9 @@ fn view_listener(listener: &Listener, config: &Config) -> Value {
         "http2": view_http2(http2),
         "proxy_protocol": proxy_protocol,
         "trusted_proxies": trusted_proxies,
-        "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
+        "tls": tls.as_ref().map(|tls| tls::view_listener_tls(tls, config)),
+        "forward_client_cert": tls::forward_client_cert(*forward_client_cert),
+        "forward_client_cert_details": tls::client_cert_details(*client_cert_details),
         "limits": view_limits(limits),
         "path_normalisation": view_path_policy(path),
         "filters": filters.iter().map(|each| filter::view(each, config)).collect::<Vec<_>>(),
@@ -151,15 +191,6 @@ fn view_http2(Http2 { max_concurrent_streams, stream_window, connection_window }
         "stream_window": stream_window,
         "connection_window": connection_window,
     })
-}
-
-fn view_listener_tls(ListenerTls { certificates, min_version, strict_sni }: &ListenerTls, config: &Config) -> Value {
-    let min_version = match min_version {
-        TlsVersion::Tls12 => "1.2",
-        TlsVersion::Tls13 => "1.3",
-    };
-    let names: Vec<_> = certificates.iter().map(|id| &config.certificates[id.index()].name).collect();
-    json!({ "certificates": names, "min_version": min_version, "strict_sni": strict_sni })
 }
 
 fn view_limits(limits: &ListenerLimits) -> Value {
@@ -428,8 +459,17 @@ fn duration_or_none(limit: Option<Duration>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::proto::cookie::Cookie;
+
+    fn pair() -> Arc<Pair> {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap();
+        let pair = Pair::of(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes(), None);
+        Arc::new(pair.unwrap())
+    }
 
     fn config() -> Config {
         let name = |text: &str| HeaderName::new(text).unwrap();
@@ -441,7 +481,7 @@ mod tests {
                 trusted_hops: 0,
                 forwarded_header: false,
                 server_header: Some("gateway".into()),
-                via: None,
+                ..Gateway::default()
             },
             admin: Some(Admin { address: ([127, 0, 0, 1], 9901).into() }),
             access_log: Some(AccessLog { target: LogTarget::Stdout, format: LogFormat::Json }),
@@ -451,11 +491,25 @@ mod tests {
             access: vec![],
             certificates: vec![Certificate {
                 name: "example".into(),
-                chain_pem: (*b"PUBLIC CHAIN").into(),
-                key_pem: (*b"PRIVATE KEY").into(),
+                source: CertificateSource::Files(PairFiles {
+                    chain: "certs/example.pem".into(),
+                    key: "certs/example.key".into(),
+                    ocsp: None,
+                }),
+                pair: Some(pair()),
                 hosts: vec!["example.com".into()],
                 http: HttpVersions::default(),
             }],
+            certificate_alerts: CertificateAlerts {
+                days: vec![30],
+                webhook: Some(Webhook {
+                    is_tls: true,
+                    host: "ops.test".into(),
+                    port: 443,
+                    path: "/hunter2".into(),
+                    ca_pem: None,
+                }),
+            },
             listeners: vec![Listener {
                 name: "web".into(),
                 address: ([0, 0, 0, 0], 443).into(),
@@ -466,9 +520,23 @@ mod tests {
                 trusted_proxies: vec![],
                 tls: Some(ListenerTls {
                     certificates: vec![CertificateId(0)],
-                    min_version: TlsVersion::Tls12,
                     strict_sni: false,
+                    cipher_suites: vec![CipherSuite(0x1301)],
+                    key_exchange: vec![KeyExchange::X25519],
+                    terms: TlsTerms {
+                        min_version: TlsVersion::Tls12,
+                        client_auth: Some(ClientAuth {
+                            is_required: true,
+                            ca_pem: (*b"CLIENTS CA").into(),
+                            crls: vec![],
+                            names: vec![SanMatch::DnsLabel(".example.com".into())],
+                            spki_sha256: vec![[1; 32]],
+                        }),
+                    },
+                    hosts: vec![],
                 }),
+                forward_client_cert: ForwardClientCert::SanitizeSet,
+                client_cert_details: ClientCertDetails { subject: true, ..ClientCertDetails::default() },
                 limits: ListenerLimits::default(),
                 path: PathPolicy::default(),
                 filters: vec![],

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use crate::config::Refused;
 use crate::config::model::{Cluster, LimitSet};
 use crate::metrics::render::{EndpointHealth, FlowTableCounts, LimitSetCounts, VipCounts, VipEndpointCounts};
 use crate::net::{now_ms, now_ns};
@@ -23,6 +24,13 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
             .collect::<Vec<_>>()
     };
     snapshot.config.clusters.iter().zip(&snapshot.clusters).flat_map(of_cluster).collect()
+}
+
+/// The first reason of each certificate.
+pub fn refused(refused: &[Refused]) -> Vec<(String, &'static str)> {
+    let mut reasons: Vec<_> = refused.iter().map(|it| (it.certificate.clone(), it.refusal.label())).collect();
+    reasons.dedup_by(|later, first| later.0 == first.0);
+    reasons
 }
 
 pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {

@@ -17,14 +17,16 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::certificates::Certificates;
 use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
+use super::privileges::{self, Privileges};
 use super::shared::{Shared, State, ban};
 use super::{drop_log, resolve, services};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
-use crate::config::{self, Files, Loaded, Report};
+use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
@@ -55,6 +57,8 @@ pub enum ReloadError {
     Bind(String),
     /// The access log cannot be opened.
     Log(String),
+    /// The process cannot become who it should be, or give up what it should.
+    Privileges(String),
     /// A certificate or name turned out unusable.
     Build(BuildError),
     /// The XDP program cannot be attached as asked.
@@ -67,7 +71,7 @@ impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReloadError::Config(report) => report.fmt(f),
-            ReloadError::Bind(text) | ReloadError::Log(text) => f.write_str(text),
+            ReloadError::Bind(text) | ReloadError::Log(text) | ReloadError::Privileges(text) => f.write_str(text),
             ReloadError::Build(error) => error.fmt(f),
             ReloadError::Xdp(error) => error.fmt(f),
             ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
@@ -147,6 +151,10 @@ pub struct Gateway {
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
+    /// What the `acme` certificates are.
+    issued: Issued,
+    /// When certificates are to be looked at again, in seconds of Unix time.
+    again_at: Option<i64>,
     checks: Checks,
     outliers: Outliers,
     exchanges: Exchanges,
@@ -164,9 +172,13 @@ impl Gateway {
     pub async fn start(
         path: PathBuf,
         files: Box<dyn Files>,
+        privileges: Privileges,
         give_back: fn(),
     ) -> Result<(Gateway, Report), ReloadError> {
         let loaded = config::load(&path, &*files, SystemTime::now()).map_err(ReloadError::Config)?;
+        if privileges == Privileges::GiveUp {
+            privileges::give_up(&loaded.config.gateway).map_err(ReloadError::Privileges)?;
+        }
         let probe = net::probe().map_err(|error| ReloadError::Bind(error.to_string()))?;
         let cores = net::cores();
         let count = loaded.config.gateway.workers.map_or(cores.len(), |count| count as usize).max(1);
@@ -182,8 +194,14 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
-        let state =
-            State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
+        let state = State {
+            current: None,
+            xdp: None,
+            refused: Vec::new(),
+            reloads_ok: 0,
+            reloads_failed: 0,
+            last_reload: SystemTime::UNIX_EPOCH,
+        };
         let mut gateway = Gateway {
             path,
             files,
@@ -194,13 +212,22 @@ impl Gateway {
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
+            issued: Issued::new(),
+            again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
             exchanges: Exchanges::default(),
             in_doubt: false,
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, bans, pressure, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared {
+                registry,
+                bans,
+                pressure,
+                certificates: Mutex::new(Certificates::new(hostname)),
+                state: Mutex::new(state),
+                log_errors: Arc::default(),
+            }),
             reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
@@ -252,7 +279,9 @@ impl Gateway {
 
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let result = match config::load(&self.path, &*self.files, SystemTime::now()) {
+        let running = self.current.as_ref().map(|current| &current.config);
+        let known = Known { now: SystemTime::now(), running, issued: &self.issued };
+        let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
         };
@@ -305,6 +334,12 @@ impl Gateway {
         }
     }
 
+    /// Whether certificates have to be looked at again, although no file has changed.
+    pub fn certificates_are_due(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        self.again_at.is_some_and(|at| at <= now)
+    }
+
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
     pub fn lacks_route(&self) -> bool {
         self.shared.lock().xdp.as_ref().is_some_and(Xdp::lacks_route)
@@ -319,17 +354,19 @@ impl Gateway {
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { config, warnings, files } = loaded;
+        let Loaded { config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
+        self.again_at = again_at;
+        self.tell_refused(refused);
         if let Some(current) = &self.current
             && current.config == config
             && !self.in_doubt
         {
+            self.shared.follow_certificates();
             return Ok(Reloaded { generation: current.generation, changed: false, warnings });
         }
         self.warn_of_what_needs_a_restart(&config);
-        let names = resolve::names(&config);
-        let resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
+        let resolved = self.resolve(&config).await;
         let snapshot = self.build(config, &resolved)?;
         let prepared = self.prepare(&snapshot.config)?;
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
@@ -344,15 +381,39 @@ impl Gateway {
         Ok(Reloaded { generation, changed: true, warnings })
     }
 
+    /// The addresses of the endpoints. What changes nothing about them, such as a renewed certificate, does not wait for a
+    /// resolver: names are looked up again in their time.
+    async fn resolve(&self, config: &Config) -> Resolved {
+        match &self.current {
+            Some(current) if current.config.clusters == config.clusters => self.resolved.clone(),
+            _ => resolve::all(&resolve::names(config), &self.resolved, RESOLVE_AT_START).await,
+        }
+    }
+
+    /// Raises an alert for every pair that is refused and was not before.
+    fn tell_refused(&self, refused: Vec<Refused>) {
+        let before = std::mem::replace(&mut self.shared.lock().refused, refused.clone());
+        for pair in refused.iter().filter(|pair| !before.contains(pair)) {
+            let Refused { certificate, message, kept, .. } = pair;
+            let instead = if *kept { "the pair it had is used" } else { "it is left out" };
+            log::error!("certificate \"{certificate}\": a new pair is refused, {instead}: {message}");
+        }
+    }
+
     fn build(&mut self, config: Config, resolved: &Resolved) -> Result<Snapshot, ReloadError> {
         self.builder.build(config, resolved, self.current.as_deref()).map_err(ReloadError::Build)
     }
 
     fn warn_of_what_needs_a_restart(&self, config: &Config) {
-        if let Some(current) = &self.current
-            && current.config.gateway.workers != config.gateway.workers
-        {
+        let Some(current) = &self.current else { return };
+        let (old, new) = (&current.config.gateway, &config.gateway);
+        if old.workers != new.workers {
             log::warn!("gateway.workers: the number of workers changes with the next start, not with a reload");
+        }
+        if (&old.user, &old.group, old.core_dumps) != (&new.user, &new.group, new.core_dumps) {
+            log::warn!(
+                "gateway.user, group, core_dumps: who the process is changes with the next start, not with a reload"
+            );
         }
     }
 
@@ -550,6 +611,7 @@ impl Gateway {
         }
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
         self.shared.lock().current = Some(snapshot.clone());
+        self.shared.follow_certificates();
         self.current = Some(snapshot);
         self.resolved = resolved;
         Ok(())

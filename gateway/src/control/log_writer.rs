@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::config::model::{LogFormat, LogTarget};
 use crate::metrics::access_log::queue::{self, Message};
 use crate::metrics::access_log::{Format, FormatError, LineFormat};
+use crate::worker::give_up_capabilities;
 
 /// The control thread's handle. Dropping it lets the thread write what is queued and end once the last sink is gone,
 /// which is what a reload with another target wants.
@@ -34,6 +35,9 @@ impl LogWriter {
         let (end, ended) = sync_channel(1);
         let writing = Writing { output, errors, reopen: reopen.clone(), failing: false, mid_line: false };
         thread::Builder::new().name("access-log".into()).spawn(move || {
+            if let Err(error) = give_up_capabilities() {
+                log::error!("access log: cannot give up its capabilities: {error}");
+            }
             writing.run(&inbox);
             let _ = end.send(());
         })?;

@@ -2,6 +2,7 @@
 //! answers the admin endpoint and speaks with the service manager.
 
 pub mod admin;
+pub mod certificates;
 pub mod config_view;
 mod counts;
 mod drop_log;
@@ -14,6 +15,7 @@ pub mod log_writer;
 pub mod notify;
 pub mod outliers;
 mod overload;
+pub mod privileges;
 pub mod resolve;
 pub mod run;
 pub mod services;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
+use super::privileges::Privileges;
 use super::watch::FileWatch;
 use super::{config_view, endpoints_view, notify, overload, resolve};
 use crate::config::Files;
@@ -32,16 +33,18 @@ const CHECK: Duration = Duration::from_secs(1);
 pub fn run(
     path: PathBuf,
     files: Box<dyn Files>,
+    privileges: Privileges,
     give_back: fn(),
     at_ready: impl FnOnce(&[(String, std::net::SocketAddr)]),
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // Only lookups block, of which each holds a permit, and one making of access lists: none ever waits for a thread.
-    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 1).build();
+    // Only lookups block, of which each holds a permit, one making of access lists, and one reading of the system's
+    // authorities: none ever waits for a thread.
+    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 2).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
-        let (gateway, warnings) = Gateway::start(path, files, give_back).await?;
+        let (gateway, warnings) = Gateway::start(path, files, privileges, give_back).await?;
         if !warnings.diagnostics.is_empty() {
             log::warn!("{warnings}");
         }
@@ -134,6 +137,9 @@ impl Control {
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
+                    if self.gateway.certificates_are_due() {
+                        let _ = self.reload("certificates have come of age").await;
+                    }
                     if self.sharing_failed || self.gateway.lacks_route() {
                         self.share_anew();
                     }
@@ -225,7 +231,7 @@ impl Control {
     }
 
     fn admin_state(&self) -> AdminState {
-        let [metrics, config, endpoints, pressure] = std::array::from_fn(|_| self.gateway.shared());
+        let [metrics, config, endpoints, certificates, pressure] = std::array::from_fn(|_| self.gateway.shared());
         AdminState {
             readiness: self.readiness.subscribe(),
             metrics: Arc::new(move || {
@@ -241,6 +247,7 @@ impl Control {
                 Some(current) => format!("{:#}\n", endpoints_view::view(&current)),
                 None => String::new(),
             }),
+            certificates: Arc::new(move || certificates.certificates()),
             overload: Arc::new(move || overload::view(&pressure.pressure)),
             reload: self.reload.clone(),
             sources: Arc::new(self.gateway.shared()),

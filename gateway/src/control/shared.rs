@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
 use super::admin::Sources;
+use super::certificates::Certificates;
 use super::counts;
+use crate::config::Refused;
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
 use crate::metrics::render::Extra;
@@ -24,6 +26,7 @@ pub struct Shared {
     pub bans: Arc<Bans>,
     /// What weighs on the process.
     pub pressure: Arc<Pressure>,
+    pub(super) certificates: Mutex<Certificates>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -32,6 +35,8 @@ pub struct Shared {
 pub(super) struct State {
     pub current: Option<Arc<Snapshot>>,
     pub xdp: Option<Xdp>,
+    /// Pairs of certificates that are not used, as the last look at the files found them.
+    pub refused: Vec<Refused>,
     pub reloads_ok: u64,
     pub reloads_failed: u64,
     pub last_reload: SystemTime,
@@ -48,6 +53,7 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
+            certificates_refused: counts::refused(&state.refused),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),
@@ -61,6 +67,7 @@ impl Shared {
             limit_sets: state.current.as_deref().map(counts::limit_sets).unwrap_or_default(),
             overload: super::overload::counts(&self.pressure),
             faults_active: state.current.as_deref().map(counts::faults_active).unwrap_or_default(),
+            certificates: lock(&self.certificates).counts(SystemTime::now()),
             rate_limit_keys: state.current.as_deref().map(counts::rate_limit_keys).unwrap_or_default(),
         }
     }
@@ -68,6 +75,7 @@ impl Shared {
     /// Ends what is over, of bans and of access rules, and tells XDP.
     pub fn keep_time(&self) {
         self.bans.expire(SystemTime::now());
+        lock(&self.certificates).keep_time(SystemTime::now());
         let mut state = self.lock();
         let State { current, xdp: Some(xdp), .. } = &mut *state else { return };
         if let Some(current) = current
@@ -76,6 +84,19 @@ impl Shared {
             log::warn!("{error}");
         }
         ban(xdp, &self.bans);
+    }
+
+    /// Looks at the certificates of the generation that runs, and tells who has to know.
+    pub fn follow_certificates(&self) {
+        let state = self.lock();
+        if let Some(current) = &state.current {
+            lock(&self.certificates).follow(&current.config, &state.refused, SystemTime::now());
+        }
+    }
+
+    /// Every certificate, as JSON.
+    pub fn certificates(&self) -> String {
+        lock(&self.certificates).view(SystemTime::now())
     }
 
     /// Tells XDP of bans that have come or gone.
@@ -115,9 +136,13 @@ impl Shared {
         self.lock().current.clone()
     }
 
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sources for Arc<Shared> {

@@ -59,6 +59,8 @@ families! {
         "Downstream connections closed before they were served, and datagrams dropped, by reason."
     LISTENER_HANDSHAKES = Counter "gateway_listener_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes, by result."
+    LISTENER_HANDSHAKE_FAILURES = Counter "gateway_listener_tls_handshake_failures_total" ["listener", "reason"]
+        "TLS handshakes that failed, by reason."
     LISTENER_RECEIVED = Counter "gateway_listener_received_bytes_total" ["listener"]
         "Bytes of request bodies, relayed connections and datagrams received."
     LISTENER_SENT = Counter "gateway_listener_sent_bytes_total" ["listener"]
@@ -99,6 +101,8 @@ families! {
         "Upstream connections open now, idle ones among them."
     CLUSTER_CONNECT_FAILURES = Counter "gateway_cluster_connect_failures_total" ["cluster"]
         "Upstream connections that could not be made, timeouts among them."
+    CLUSTER_HANDSHAKES = Counter "gateway_cluster_tls_handshakes_total" ["cluster", "kind"]
+        "Upstream TLS handshakes that ended well: full, or resumed from a session."
     CLUSTER_TIMEOUTS = Counter "gateway_cluster_timeouts_total" ["cluster"]
         "Requests that ran into the timeout of their route."
     CLUSTER_OVERFLOW = Counter "gateway_cluster_pool_overflow_total" ["cluster"]
@@ -203,12 +207,20 @@ families! {
         "The share of ordinary requests and new connections that a worker refuses because of its delay."
     OVERLOAD_SHED = Counter "gateway_overload_requests_shed_total" ["reason"]
         "Requests answered with 503 and flag OM, for want of memory or because of delay."
+    CERTIFICATE_NOT_AFTER = Gauge "gateway_certificate_not_after_seconds" ["kind", "name", "domain"]
+        "When a certificate, or one of its chain, expires, in seconds of Unix time."
+    CERTIFICATES = Gauge "gateway_certificates" ["state"]
+        "Certificates with a key, by state: ok, expired, not_yet_valid, not_obtained, or refused because of its files."
+    CERTIFICATE_ALERT_POSTS = Counter "gateway_certificate_alert_posts_total" ["result"]
+        "Posts to the webhook of certificate alerts: ok, or failed when it was given up."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []
         "Generation of the running configuration; 1 is the one the process started with."
     CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]
         "Reloads, by result."
     CONFIG_LAST_RELOAD = Gauge "gateway_config_last_reload_timestamp_seconds" []
         "When the running configuration was put into force."
+    CERTIFICATE_REFUSED = Gauge "gateway_certificate_refused" ["certificate", "reason"]
+        "1 for a certificate whose newest pair is not used; the one it had is, if it had one."
     BUILD_INFO = Gauge "gateway_build_info" ["version"]
         "1; the version is in the label."
 }

@@ -7,8 +7,8 @@ use super::flags::ResponseFlag;
 use super::names::{self, Family};
 use super::registry::Registry;
 use super::shard::{
-    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, Refusal, RouteShard,
-    Sharded,
+    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, HandshakeFailure, Refusal,
+    RouteShard, Sharded,
 };
 
 /// The `Content-Type` of [`render`]'s output.
@@ -27,6 +27,8 @@ pub struct Extra {
     pub reloads_failed: u64,
     /// When the running configuration was put into force, in seconds since 1970.
     pub last_reload_unix_s: u64,
+    /// Certificates whose newest pair is not used, and why.
+    pub certificates_refused: Vec<(String, &'static str)>,
     /// Failed writes of the access log.
     pub log_write_errors: u64,
     /// Whether each endpoint takes requests.
@@ -55,6 +57,33 @@ pub struct Extra {
     pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
     pub faults_active: Vec<(String, u32)>,
+    /// Certificates, and what became of alerts about them.
+    pub certificates: CertificateCounts,
+}
+
+/// Certificates, and what became of alerts about them.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateCounts {
+    /// When each ends. No two have the same kind and name.
+    pub ends: Vec<CertificateEnd>,
+    /// How many of those with a key are in each state.
+    pub states: Vec<(&'static str, usize)>,
+    /// Posts to the webhook that were taken, and those that were given up.
+    pub posts: [u64; 2],
+}
+
+/// When a certificate ends.
+#[derive(Clone, Debug)]
+pub struct CertificateEnd {
+    /// What it is for.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// A name it is good for. It is one, however many there are: a certificate is one series, and stays it when it is
+    /// renewed.
+    pub domain: String,
+    /// In seconds of Unix time.
+    pub not_after_s: i64,
 }
 
 /// What weighs on the process, and what is refused for that.
@@ -163,7 +192,15 @@ fn listeners(registry: &Registry, page: &mut Page<'_>) {
     page.family(&names::LISTENER_HANDSHAKES, |family| {
         for (name, stats) in &all {
             family.sample(&[name, "ok"], stats.sum(|shard| &shard.handshakes_ok));
-            family.sample(&[name, "failed"], stats.sum(|shard| &shard.handshakes_failed));
+            let failed = |failure| stats.sum(|shard| shard.handshakes_failed.of(failure));
+            family.sample(&[name, "failed"], HandshakeFailure::ALL.into_iter().map(failed).sum::<u64>());
+        }
+    });
+    page.family(&names::LISTENER_HANDSHAKE_FAILURES, |family| {
+        for (name, stats) in &all {
+            for failure in HandshakeFailure::ALL {
+                family.sample(&[name, failure.as_str()], stats.sum(|shard| shard.handshakes_failed.of(failure)));
+            }
         }
     });
     page.sums(&names::LISTENER_RECEIVED, &all, |shard| &shard.bytes_received);
@@ -217,6 +254,12 @@ fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.sums(&names::CLUSTER_REUSED, &all, |shard| &shard.connections_reused);
     page.levels(&names::CLUSTER_CONNECTIONS_ACTIVE, &all, |shard| &shard.connections_active);
     page.sums(&names::CLUSTER_CONNECT_FAILURES, &all, |shard| &shard.connect_failures);
+    page.family(&names::CLUSTER_HANDSHAKES, |family| {
+        for (name, stats) in &all {
+            family.sample(&[name, "full"], stats.sum(|shard| &shard.handshakes_full));
+            family.sample(&[name, "resumed"], stats.sum(|shard| &shard.handshakes_resumed));
+        }
+    });
     page.sums(&names::CLUSTER_TIMEOUTS, &all, |shard| &shard.timeouts);
     page.sums(&names::CLUSTER_OVERFLOW, &all, |shard| &shard.pool_overflow);
     page.sums(&names::CLUSTER_RETRIES, &all, |shard| &shard.retries);
@@ -385,13 +428,29 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.value(&names::LOG_WRITE_ERRORS, extra.log_write_errors);
     kernel(extra, page);
     overload(&extra.overload, page);
+    certificates(&extra.certificates, page);
     page.value(&names::CONFIG_GENERATION, extra.generation);
     page.family(&names::CONFIG_RELOADS, |family| {
         family.sample(&["ok"], extra.reloads_ok);
         family.sample(&["failed"], extra.reloads_failed);
     });
     page.value(&names::CONFIG_LAST_RELOAD, extra.last_reload_unix_s);
+    page.family(&names::CERTIFICATE_REFUSED, |family| {
+        extra.certificates_refused.iter().for_each(|(name, reason)| family.sample(&[name, reason], 1));
+    });
     page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
+}
+
+fn certificates(counts: &CertificateCounts, page: &mut Page<'_>) {
+    page.family(&names::CERTIFICATE_NOT_AFTER, |family| {
+        counts.ends.iter().for_each(|end| family.sample(&[end.kind, &end.name, &end.domain], end.not_after_s));
+    });
+    page.family(&names::CERTIFICATES, |family| {
+        counts.states.iter().for_each(|(state, count)| family.sample(&[state], count));
+    });
+    page.family(&names::CERTIFICATE_ALERT_POSTS, |family| {
+        ["ok", "failed"].iter().zip(counts.posts).for_each(|(result, posts)| family.sample(&[result], posts));
+    });
 }
 
 fn overload(counts: &OverloadCounts, page: &mut Page<'_>) {

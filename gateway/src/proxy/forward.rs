@@ -155,7 +155,10 @@ async fn at_endpoint(
         Some(_) => Box::pin(upgrade::attempt(request, downstream, &mut connection, target)).await,
     };
     let stats = target.view.stats.shard(request.worker.worker);
-    let tried = tried.map_err(|error| Failed { error, reused: connection.is_reused(), in_queue: false })?;
+    let tried = tried.map_err(|error| {
+        request.note_failure(&error);
+        Failed { error, reused: connection.is_reused(), in_queue: false }
+    })?;
     stats.requests.count(request.exchange.response.status);
     if let Tried::Answered { ending, uploaded } = tried {
         let uploaded = uploaded && ending != Ending::Abort;
@@ -214,10 +217,9 @@ async fn connection(
             }
             error => error,
         };
-        if let UpstreamError::Connect(text) = &error {
-            request.exchange.upstream_failure = Some(text.clone());
-        }
-        Failed { error: error.into(), reused: false, in_queue }
+        let error = error.into();
+        request.note_failure(&error);
+        Failed { error, reused: false, in_queue }
     })
 }
 
@@ -393,6 +395,13 @@ impl<'a> Request<'a> {
         match self.exchange.grpc_deadline {
             Some(due) if due <= now_ms() => ProxyError::GrpcDeadline,
             _ => UpstreamError::TimedOut(Passed::End).into(),
+        }
+    }
+
+    /// Remembers why there is no connection, for the access log.
+    fn note_failure(&mut self, error: &ProxyError) {
+        if let ProxyError::Upstream(UpstreamError::Connect(why)) = error {
+            self.exchange.upstream_failure = Some(why.clone());
         }
     }
 

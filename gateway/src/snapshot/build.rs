@@ -9,7 +9,7 @@ use aws_lc_rs::hmac;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::cluster::{Affinity, CheckTls, SubsetView};
+use super::cluster::{Affinity, CheckTls, EndpointTls, SubsetView};
 use super::filters::FilterBuilder;
 use super::subset::Subsets;
 use super::tls::{self, Secrets, ServerTls};
@@ -17,8 +17,8 @@ use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView
 use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
-    AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels, Listener,
-    ListenerId, ListenerProtocol, Priority, Subset, UpstreamTls,
+    AffinityCookie, Balance, Certificate, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels,
+    Listener, ListenerId, ListenerProtocol, ListenerTls, Pair, Priority, Subset, UpstreamTls,
 };
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
@@ -79,12 +79,13 @@ impl Builder {
             .map(|(cluster, view)| (cluster.name.as_str(), (cluster, view)))
             .collect();
         let subsets = Subsets::of(&config);
+        let shown = Shown { now: pairs(&config), before: previous.map(|it| pairs(&it.config)).unwrap_or_default() };
         let clusters = (0..)
             .map(ClusterId)
             .zip(&config.clusters)
             .map(|(id, cluster)| {
                 let asked = subsets.distinct.iter().map(|(subset, of)| of.contains(&id).then_some(subset)).collect();
-                self.cluster(cluster, asked, resolved, before.get(cluster.name.as_str()).copied())
+                self.cluster(cluster, asked, resolved, &shown, before.get(cluster.name.as_str()).copied())
             })
             .collect::<Result<_, _>>()?;
         let route_filters = config.routes.iter().map(|route| filters.build(&route.filters)).collect();
@@ -148,10 +149,14 @@ impl Builder {
     ) -> Result<Option<ServerTls>, BuildError> {
         let Some(wanted) = &listener.tls else { return Ok(None) };
         if let Some((previous, old, view)) = before {
-            let same = old.tls.as_ref() == Some(wanted)
+            let same_terms = |old: &ListenerTls| {
+                // Where certificates stand in their list makes no difference, only what they are.
+                let terms = |tls: &ListenerTls| ListenerTls { certificates: Vec::new(), ..tls.clone() };
+                terms(old) == terms(wanted) && shown(&previous.config, old).eq(shown(config, wanted))
+            };
+            if old.tls.as_ref().is_some_and(same_terms)
                 && (old.protocol, old.http) == (listener.protocol, listener.http)
-                && previous.config.certificates == config.certificates;
-            if same {
+            {
                 return Ok(view.tls.clone());
             }
         }
@@ -164,6 +169,7 @@ impl Builder {
         cluster: &Cluster,
         subsets: Vec<Option<&Subset>>,
         resolved: &Resolved,
+        shown: &Shown<'_>,
         before: Option<(&Cluster, &ClusterView)>,
     ) -> Result<ClusterView, BuildError> {
         let same_speech = |old: &Cluster| {
@@ -182,17 +188,26 @@ impl Builder {
         let known: HashMap<_, _> = before
             .into_iter()
             .flat_map(|view| &view.endpoints)
-            .map(|old| ((old.address, old.server_name.clone()), old.id))
+            .map(|old| ((old.address, old.tls.as_ref().map(|tls| &tls.name)), old))
             .collect();
-        let tls = self.client_tls(cluster, before)?;
+        let tls = self.client_tls(cluster, shown, before)?;
+        let is_same_tls = before.is_some_and(|old| old.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr));
         let mut endpoints = Vec::new();
         let mut places = Vec::new();
         for (configured, endpoint) in cluster.endpoints.iter().enumerate() {
             for address in addresses(&endpoint.address, resolved) {
                 let server_name =
                     cluster.tls.as_ref().map(|tls| server_name(cluster, tls, endpoint, address)).transpose()?;
-                let key = (address, server_name.clone());
-                let id = known.get(&key).copied().unwrap_or_else(|| self.new_endpoint());
+                let old = known.get(&(address, server_name.as_ref())).copied();
+                let id = old.map_or_else(|| self.new_endpoint(), |old| old.id);
+                let endpoint_tls = || {
+                    let (wanted, base) = (cluster.tls.as_ref()?, tls.as_ref()?);
+                    Some(EndpointTls { config: tls::of_endpoint(base, wanted), name: server_name? })
+                };
+                let tls = match old.filter(|_| is_same_tls) {
+                    Some(old) => old.tls.clone(),
+                    None => endpoint_tls(),
+                };
                 let new = || (Arc::new(Health::new(flips.clone())), Arc::default(), Arc::default());
                 let (health, load, answers) = states.entry(address).or_insert_with(new).clone();
                 let name = cluster.affinity_cookie.as_ref().map_or(0, |cookie| cookie_name(cluster, cookie, address));
@@ -200,7 +215,7 @@ impl Builder {
                 endpoints.push(EndpointView {
                     id,
                     address,
-                    server_name,
+                    tls,
                     configured,
                     drain: endpoint.drain,
                     health,
@@ -210,7 +225,7 @@ impl Builder {
                 });
             }
         }
-        let check_tls = self.check_tls(cluster, &endpoints, check_before)?;
+        let check_tls = self.check_tls(cluster, &endpoints, shown, check_before)?;
         let tiers = |places: Vec<Place>| {
             let workers = self.registry.workers();
             Tiers::build(cluster.balance, cluster.panic_threshold, places, workers, compiled.iter().copied())
@@ -243,15 +258,21 @@ impl Builder {
         })
     }
 
+    /// What the settings of each endpoint are made of; that of the previous generation where it is the same.
     fn client_tls(
         &self,
         cluster: &Cluster,
+        shown: &Shown<'_>,
         before: Option<&ClusterView>,
     ) -> Result<Option<Arc<ClientConfig>>, BuildError> {
         let Some(wanted) = &cluster.tls else { return Ok(None) };
-        match before.and_then(|view| view.tls.clone()) {
+        match before.filter(|_| shown.is_same(wanted)).and_then(|view| view.tls.clone()) {
             Some(same) => Ok(Some(same)),
-            None => tls::client(wanted, cluster.protocol, &self.secrets).map(Some),
+            None => {
+                let made = tls::client(wanted, cluster.protocol, shown.pair(wanted), &self.secrets)
+                    .map_err(|error| BuildError(format!("cluster \"{}\": {error}", cluster.name)))?;
+                Ok(Some(Arc::new(made)))
+            }
         }
     }
 
@@ -260,15 +281,16 @@ impl Builder {
         &self,
         cluster: &Cluster,
         endpoints: &[EndpointView],
+        shown: &Shown<'_>,
         before: Option<(&Cluster, &ClusterView)>,
     ) -> Result<Option<CheckTls>, BuildError> {
         let Some(check) = &cluster.health_check else { return Ok(None) };
         let Some(wanted) = &check.tls else { return Ok(None) };
-        let same = |old: &HealthCheck| (&old.tls, &old.probe) == (&check.tls, &check.probe);
+        let same = |old: &HealthCheck| (&old.tls, &old.probe) == (&check.tls, &check.probe) && shown.is_same(wanted);
         let before = before.filter(|(old, _)| old.health_check.as_ref().is_some_and(same));
         let config = match before.and_then(|(_, view)| view.check_tls.as_ref()) {
             Some(old) => old.config.clone(),
-            None => tls::check(wanted, &check.probe, &self.secrets)?,
+            None => tls::check(wanted, &check.probe, shown.pair(wanted), &self.secrets)?,
         };
         let name =
             |view: &EndpointView| server_name(cluster, wanted, &cluster.endpoints[view.configured], view.address);
@@ -280,6 +302,40 @@ impl Builder {
         self.next_endpoint += 1;
         EndpointId(self.next_endpoint)
     }
+}
+
+/// The pairs that endpoints may be shown, by the certificate's name.
+struct Shown<'a> {
+    now: HashMap<&'a str, &'a Arc<Pair>>,
+    before: HashMap<&'a str, &'a Arc<Pair>>,
+}
+
+/// Those of one generation; empty where no cluster shows any. One that has not been obtained yet has none.
+fn pairs(config: &Config) -> HashMap<&str, &Arc<Pair>> {
+    let checks = config.clusters.iter().filter_map(|cluster| cluster.health_check.as_ref()?.tls.as_ref());
+    let mut settings = config.clusters.iter().filter_map(|cluster| cluster.tls.as_ref()).chain(checks);
+    if settings.all(|tls| tls.certificate.is_none()) {
+        return HashMap::new();
+    }
+    let obtained = config.certificates.iter().filter_map(|it| Some((it.name.as_str(), it.pair.as_ref()?)));
+    obtained.collect()
+}
+
+impl Shown<'_> {
+    fn pair(&self, tls: &UpstreamTls) -> Option<&Pair> {
+        Some(self.now.get(tls.certificate.as_deref()?)?)
+    }
+
+    /// Whether it is the pair of the generation before.
+    fn is_same(&self, tls: &UpstreamTls) -> bool {
+        let name = tls.certificate.as_deref().unwrap_or_default();
+        self.now.get(name) == self.before.get(name)
+    }
+}
+
+/// The certificates of a listener.
+fn shown<'a>(config: &'a Config, tls: &'a ListenerTls) -> impl Iterator<Item = &'a Certificate> {
+    tls.certificates.iter().map(|id| &config.certificates[id.index()])
 }
 
 /// The listener's; without those, the gateway's.

@@ -17,8 +17,8 @@ use crate::metrics::registry::ClusterStats;
 pub struct ClusterView {
     /// Every address there is now; names are resolved.
     pub endpoints: Vec<EndpointView>,
-    /// How to speak TLS to them; `None` is cleartext.
-    pub tls: Option<Arc<ClientConfig>>,
+    /// What the settings of each are made of.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     /// How its health checks speak TLS to them; `None` is cleartext.
     pub check_tls: Option<CheckTls>,
     /// Its counters.
@@ -78,6 +78,15 @@ pub struct Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub u64);
 
+/// TLS to an endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointTls {
+    /// The settings, with its sessions: all workers have them together, which takes a lock for each handshake.
+    pub config: Arc<ClientConfig>,
+    /// The server name to ask for, which is what its certificate must be for unless the cluster has `names`.
+    pub name: ServerName<'static>,
+}
+
 /// An endpoint, resolved.
 #[derive(Clone, Debug)]
 pub struct EndpointView {
@@ -85,8 +94,8 @@ pub struct EndpointView {
     pub id: EndpointId,
     /// Where it is.
     pub address: SocketAddr,
-    /// Its name in the certificate, where the cluster speaks TLS.
-    pub server_name: Option<ServerName<'static>>,
+    /// How to speak TLS to it; `None` is cleartext.
+    pub tls: Option<EndpointTls>,
     /// Which of the cluster's endpoints in the configuration it is an address of.
     pub configured: usize,
     /// It gets nothing new.

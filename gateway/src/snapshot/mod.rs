@@ -32,7 +32,7 @@ use crate::route::{L4Table, Table};
 
 pub use breakers::BreakerView;
 pub use build::{BuildError, Builder, Resolved};
-pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
+pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointTls, EndpointView};
 pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
 pub use in_flight::{InFlight, Load};
@@ -40,7 +40,7 @@ pub use limits::LimitsView;
 pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
-pub use tls::ServerTls;
+pub use tls::{AdmittedBy, ServerTls, Shaken, Terms};
 
 /// One generation.
 pub struct Snapshot {

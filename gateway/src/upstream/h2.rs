@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -90,6 +91,7 @@ pub(super) async fn connect(
     });
     let (sender, mut connection) = shaken.await?;
     let (closed, end) = (Rc::new(Cell::new(false)), Rc::new(timers.deadline()));
+    let refused = Rc::new(RefCell::new(None));
     let pings = connection.ping_pong().expect("nobody has taken it before");
     let mut shared = Shared {
         sender,
@@ -105,6 +107,7 @@ pub(super) async fn connect(
         slots: slot.slots().clone(),
         end: end.clone(),
     };
+    let refusal = refused.clone();
     crate::net::spawn(async move {
         let (until, mut connection) = (Until::only(&end), pin!(connection));
         let ended = std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
@@ -114,11 +117,17 @@ pub(super) async fn connect(
         });
         if let Err(error) = ended.await {
             log::debug!("HTTP/2 connection to an origin: {error}");
+            // Before `connection` is dropped, which those who wait for its settings are woken by.
+            *refusal.borrow_mut() =
+                error.get_io().filter(|error| error.kind() == io::ErrorKind::InvalidData).map(ToString::to_string);
         }
         closed.set(true);
         drop(slot);
     });
-    settle(shared.pings.get_mut(), &until).await?;
+    settle(shared.pings.get_mut(), &until).await.map_err(|error| match refused.take() {
+        Some(why) => UpstreamError::Connect(format!("TLS error: {why}")),
+        None => error,
+    })?;
     Ok(Rc::new(shared))
 }
 

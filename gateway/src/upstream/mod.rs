@@ -17,13 +17,14 @@ use crate::http2;
 use crate::net::{Passed, Until};
 use crate::proto::head::{Method, RequestHead, ResponseHead};
 use crate::proto::websocket;
+use crate::tls;
 
 /// What went wrong on the origin's side.
 #[derive(Clone, Debug)]
 pub enum UpstreamError {
     /// The worker has as many connections to the endpoint as it may, and too many wait for one, or this one did in vain.
     Overflow,
-    /// No connection: refused, unreachable, or the TLS handshake failed.
+    /// No connection: refused, unreachable, or the TLS handshake failed, which the endpoint may say late.
     Connect(String),
     /// No connection within `connect_timeout`.
     ConnectTimeout,
@@ -61,7 +62,10 @@ impl UpstreamError {
     pub fn of_io(error: &io::Error, answered: bool, passed: Option<Passed>) -> UpstreamError {
         match (error.kind(), passed) {
             (io::ErrorKind::TimedOut, Some(passed)) => UpstreamError::TimedOut(passed),
-            (io::ErrorKind::InvalidData, _) => UpstreamError::Protocol("upstream_tls_error"),
+            (io::ErrorKind::InvalidData, _) => match tls::refusal(error).filter(|_| !answered) {
+                Some(why) => UpstreamError::Connect(format!("TLS error: {why}")),
+                None => UpstreamError::Protocol("upstream_tls_error"),
+            },
             _ => UpstreamError::Closed { answered },
         }
     }

@@ -24,7 +24,7 @@ use super::slots::{Slot, Slots};
 use super::{Connection, UpstreamError, h1, h2};
 use crate::config::model::{Cluster, ClusterId, UpstreamProtocol};
 use crate::metrics::registry::ClusterStats;
-use crate::metrics::shard::Held;
+use crate::metrics::shard::{ClusterShard, Held};
 use crate::net::{self, Deadline, Timers, Until};
 use crate::proto::head::Scheme;
 use crate::snapshot::{ClusterView, EndpointId, EndpointView, Generation};
@@ -120,6 +120,10 @@ impl Wanted<'_> {
 
     fn view(&self) -> &ClusterView {
         self.snapshot.cluster(self.cluster)
+    }
+
+    fn stats(&self) -> &ClusterShard {
+        self.view().stats.shard(self.worker)
     }
 
     fn slot(&self, slots: &Pools) -> Option<Slot> {
@@ -433,7 +437,7 @@ async fn establish(pools: Pools, owned: Owned, slot: Slot, connecting: Rc<Connec
 }
 
 async fn dial_h1(wanted: &Wanted<'_>, slot: Slot) -> Result<Connection, UpstreamError> {
-    let dialled = super::dial(wanted.view(), wanted.endpoint, wanted.preamble, wanted.deadline).await;
+    let dialled = super::dial(wanted.endpoint, wanted.preamble, wanted.stats(), wanted.deadline).await;
     let (reader, writer, _) = count(wanted, dialled)?;
     Ok(Connection::H1(Box::new(h1::Connection::new(reader, writer, slot))))
 }
@@ -447,7 +451,7 @@ async fn make(owned: &Owned, slot: Slot) -> Result<Made, UpstreamError> {
     let wanted = owned.wanted();
     let settings = wanted.settings();
     wanted.begin_wait();
-    let dialled = super::dial(wanted.view(), wanted.endpoint, wanted.preamble, wanted.deadline).await;
+    let dialled = super::dial(wanted.endpoint, wanted.preamble, wanted.stats(), wanted.deadline).await;
     let (reader, writer, info) = count(&wanted, dialled)?;
     let settled = info.as_ref().and_then(|info| info.alpn.as_deref());
     match (settings.protocol, settled) {
@@ -466,7 +470,7 @@ async fn make(owned: &Owned, slot: Slot) -> Result<Made, UpstreamError> {
 
 /// Counts what became of an attempt to connect.
 fn count<T>(wanted: &Wanted<'_>, dialled: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
-    let stats = wanted.view().stats.shard(wanted.worker);
+    let stats = wanted.stats();
     match dialled {
         Ok(_) => stats.connections_created.inc(),
         Err(_) => stats.connect_failures.inc(),

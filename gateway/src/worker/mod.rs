@@ -2,6 +2,7 @@
 
 mod accept;
 mod beat;
+mod rights;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ use crate::proxy::{Generation, ListenerCx, WorkerCx};
 use crate::snapshot::Snapshot;
 
 use accept::Acceptor;
+
+pub use rights::give_up_capabilities;
 
 /// Messages a worker has not looked at yet. Control sends one at a time and waits for the answer.
 const MAILBOX: usize = 4;
@@ -66,6 +69,9 @@ pub fn spawn(
 ) -> std::io::Result<Handle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        if let Err(error) = give_up_capabilities() {
+            log::error!("worker {number}: cannot give up its capabilities: {error}");
+        }
         if let Some(Err(error)) = core.map(net::pin_to_core) {
             log::warn!("worker {number}: cannot be pinned to core {core:?}: {error}");
         }

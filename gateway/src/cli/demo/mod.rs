@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use crate::control::gateway::ReloadError;
+use crate::control::privileges::Privileges;
 use crate::control::run;
 use crate::xdp;
 use banner::Banner;
@@ -30,7 +31,8 @@ pub fn run(give_back: fn()) -> Result<(), ReloadError> {
     let files = DemoFiles::new(&addresses, &origins, lab.as_ref().ok()).map_err(cannot)?;
     let banner = Banner { addresses: &addresses, lab: lab.as_ref(), colour: io::stdout().is_terminal() };
     let text = banner.to_string();
-    run::run(PathBuf::from(config::PATH), Box::new(files), give_back, |_| super::print(&text))
+    // The lab is removed by the rights that made it.
+    run::run(PathBuf::from(config::PATH), Box::new(files), Privileges::Keep, give_back, |_| super::print(&text))
 }
 
 /// Where the demo listens: on loopback only, for its origins show what they are sent to whoever asks.

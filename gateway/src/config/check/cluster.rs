@@ -2,32 +2,30 @@
 
 use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-
+use super::cluster_tls::{self, Surroundings};
 use super::{balance, duration, each, health, outlier};
 use crate::config::decode::{Map, Optional};
 use crate::config::load::Loader;
-use crate::config::model::{Balance, Cluster, Endpoint, Labels, RetryBudget, UpstreamProtocol, UpstreamTls};
+use crate::config::model::{Balance, Cluster, Endpoint, Labels, RetryBudget, UpstreamProtocol};
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::At;
 use crate::config::value::Name;
 
 /// Checks a cluster, and reads the authorities it trusts.
-pub fn check(raw: At<raw::Cluster>, loader: &mut Loader<'_>) -> Option<Cluster> {
+pub(super) fn check(raw: At<raw::Cluster>, around: &Surroundings<'_>, loader: &mut Loader<'_>) -> Option<Cluster> {
     let raw = raw.value;
     let protocol = raw.protocol.map_or(UpstreamProtocol::H1, |protocol| protocol.value);
     check_protocol(&raw, protocol, &mut loader.diagnostics);
     let endpoints = raw.endpoints.0.and_then(|list| endpoints(list, &mut loader.diagnostics));
-    let tls = raw.tls.map(|tls| check_tls(tls.value, loader));
+    let tls = raw.tls.map(|tls| cluster_tls::check(tls.value, around, loader));
     let balance = raw.balance.map_or_else(Balance::default, |balance| balance.value);
     let hash_on = balance::cluster_rules(raw.hash_on, balance, &mut loader.diagnostics);
     let affinity = raw.affinity_cookie.map(|raw| balance::affinity_cookie(raw.value, &mut loader.diagnostics));
     let prefer = prefer(raw.prefer, endpoints.as_deref(), &mut loader.diagnostics);
     let proxy_protocol = raw.proxy_protocol.and_then(|header| header.value.0);
     let way = health::Way { protocol, tls: tls.as_ref().map(Option::as_ref), proxy_protocol };
-    let health_check = raw.health_check.map(|check| health::check(check, &way, loader));
+    let health_check = raw.health_check.map(|check| health::check(check, &way, around, loader));
     Some(Cluster {
         name: raw.name.0?.value.0,
         balance,
@@ -108,27 +106,4 @@ fn prefer(raw: Optional<Map<Name>>, endpoints: Option<&[Endpoint]>, diagnostics:
         diagnostics.warning(span, "not used: no endpoint has these labels");
     }
     Some(labels)
-}
-
-/// Checks how TLS is spoken to endpoints, and reads whom to trust.
-pub fn check_tls(raw: raw::ClusterTls, loader: &mut Loader<'_>) -> Option<UpstreamTls> {
-    let verify = raw.verify.is_none_or(|verify| verify.value);
-    if let (false, Some(ca)) = (verify, &raw.ca) {
-        loader.diagnostics.warning(ca.span, "not used: `verify` is off");
-    }
-    let ca_pem = match &raw.ca {
-        None => None,
-        Some(path) => {
-            let pem = loader.bytes(path)?;
-            // Each must parse: a trust store with a hole in it fails later, and only for some endpoints.
-            let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-            if !authorities.is_ok_and(|list| !list.is_empty()) {
-                let help = "it has to begin with -----BEGIN CERTIFICATE-----";
-                let message = format!("{} has no PEM certificates", path.value.0);
-                loader.diagnostics.error(path.span, message).help(help);
-            }
-            Some(pem)
-        }
-    };
-    Some(UpstreamTls { server_name: raw.server_name.map(|name| name.value.0), ca_pem, verify })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cluster::check_tls;
+use super::cluster_tls::{self, Surroundings};
 use super::duration;
 use crate::config::decode::Optional;
 use crate::config::load::Loader;
@@ -23,13 +23,18 @@ pub struct Way<'a> {
 }
 
 /// Checks how endpoints are asked, and reads whom to trust.
-pub fn check(raw: At<raw::HealthCheck>, way: &Way<'_>, loader: &mut Loader<'_>) -> Option<HealthCheck> {
+pub(super) fn check(
+    raw: At<raw::HealthCheck>,
+    way: &Way<'_>,
+    around: &Surroundings<'_>,
+    loader: &mut Loader<'_>,
+) -> Option<HealthCheck> {
     let At { value: raw, span } = raw;
     let protocol = raw.protocol.0?;
     check_keys(&raw, protocol.value, &mut loader.diagnostics);
     let (tls_span, http) = (raw.tls.as_ref().map(|key| key.span), raw.http);
     let speaks = matches!(protocol.value, HealthProtocol::Tls | HealthProtocol::Http | HealthProtocol::Grpc);
-    let tls = if speaks { tls(raw.tls, way, loader)? } else { None };
+    let tls = if speaks { tls(raw.tls, way, around, loader)? } else { None };
     let diagnostics = &mut loader.diagnostics;
     let probe = match protocol.value {
         HealthProtocol::Tcp => HealthProbe::Tcp,
@@ -95,7 +100,12 @@ fn check_keys(raw: &raw::HealthCheck, protocol: HealthProtocol, diagnostics: &mu
 }
 
 /// TLS of the check; `None` when an error was reported.
-fn tls(given: Optional<raw::CheckTls>, way: &Way<'_>, loader: &mut Loader<'_>) -> Option<Option<UpstreamTls>> {
+fn tls(
+    given: Optional<raw::CheckTls>,
+    way: &Way<'_>,
+    around: &Surroundings<'_>,
+    loader: &mut Loader<'_>,
+) -> Option<Option<UpstreamTls>> {
     let of_cluster = || match way.tls {
         None => Some(None),
         Some(tls) => tls.map(|tls| Some(tls.clone())),
@@ -103,10 +113,8 @@ fn tls(given: Optional<raw::CheckTls>, way: &Way<'_>, loader: &mut Loader<'_>) -
     match given.map(|given| given.value) {
         None => of_cluster(),
         Some(raw::CheckTls::Is(false)) => Some(None),
-        Some(raw::CheckTls::Is(true)) => {
-            of_cluster().map(|tls| tls.or(Some(UpstreamTls { server_name: None, ca_pem: None, verify: true })))
-        }
-        Some(raw::CheckTls::Settings(raw)) => check_tls(raw, loader).map(Some),
+        Some(raw::CheckTls::Is(true)) => of_cluster().map(|tls| tls.or_else(|| Some(UpstreamTls::default()))),
+        Some(raw::CheckTls::Settings(raw)) => cluster_tls::check(raw, around, loader).map(Some),
     }
 }
 

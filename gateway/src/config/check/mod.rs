@@ -4,9 +4,12 @@
 //! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
 
 mod access;
+mod alerts;
 mod balance;
 mod certificate;
 mod cluster;
+mod cluster_tls;
+mod coverage;
 mod destination;
 mod filter;
 mod health;
@@ -17,31 +20,33 @@ mod listener;
 mod names;
 mod outlier;
 mod route;
+mod tls;
 mod vip;
 mod xdp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::decode::{List, Optional};
 use super::load::Loader;
 use super::model::{
-    AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, MaxMemory, Overload,
+    AccessLog, Admin, Certificate, CertificateId, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat,
+    LogTarget, MaxMemory, Overload,
 };
-use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
 use super::value::{Cidr, HttpVersion, PositiveDuration};
+use super::{Known, raw};
 use crate::metrics::access_log::{DEFAULT_FORMAT, Format};
 use kinds::{CertificateKind, ClusterKind, ListenerKind};
 use names::Names;
 
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
-pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option<Config> {
-    let names = Tables::new(&raw, &mut loader.diagnostics);
+pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Option<Config> {
+    let mut names = Tables::new(&raw, &mut loader.diagnostics);
     let trusts_any = raw.listener.iter().any(|listener| !is_empty(&listener.value.trusted_proxies));
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
@@ -49,15 +54,19 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
-    let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
+    let checker = certificate::Checker::new(known);
+    let certificates = each(raw.certificate, |certificate| checker.check(certificate, loader));
+    let certificates = certificates.map(|tables| names.number_certificates(tables));
+    let certificate_alerts = alerts::check(raw.certificate_alerts, loader);
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
-    let listeners = each(raw.listener, |listener| {
-        listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
-    });
-    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
+    let listeners =
+        each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, known.now, loader));
+    let trust = cluster_tls::Surroundings { names: &names, certificates: certificates.as_deref(), now: known.now };
+    let clusters = each(raw.cluster, |cluster| cluster::check(cluster, &trust, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
+    let host_spans: Vec<_> = raw.route.iter().map(|route| host_spans(&route.value)).collect();
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
@@ -67,6 +76,9 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let vips = each(raw.vip, |vip| vip::check(vip, &names, &around, &mut taken, &mut loader.diagnostics));
     if let (Some(vips), Some(clusters)) = (&vips, &clusters) {
         vip::check_numbers(vips, &vip_spans, clusters, &mut loader.diagnostics);
+    }
+    if let (Some(routes), Some(listeners), Some(certificates)) = (&routes, &listeners, &certificates) {
+        coverage::warn(routes, &host_spans, listeners, certificates, &mut loader.diagnostics);
     }
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
@@ -78,6 +90,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         access: access?,
         vips: vips?,
         certificates: certificates?,
+        certificate_alerts: certificate_alerts?,
         listeners: listeners?,
         clusters: clusters?,
         limits: limits?,
@@ -93,6 +106,8 @@ struct Tables {
     clusters: Names,
     limits: Names,
     certificate_kinds: Vec<CertificateKind>,
+    /// The certificates that each table stands for; empty when there is an error in one of them.
+    certificate_ids: Vec<Vec<CertificateId>>,
     listener_kinds: Vec<ListenerKind>,
     cluster_kinds: Vec<ClusterKind>,
 }
@@ -111,17 +126,39 @@ impl Tables {
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
             limits: Names::new("limit set", raw.limits.iter().map(|table| &table.value.name), diagnostics),
             certificate_kinds: raw.certificate.iter().map(|table| CertificateKind::of(&table.value)).collect(),
+            certificate_ids: Vec::new(),
             listener_kinds: raw.listener.iter().map(|table| ListenerKind::of(&table.value)).collect(),
             cluster_kinds: raw.cluster.iter().map(|table| ClusterKind::of(&table.value)).collect(),
         }
     }
 
+    /// Lines up the certificates of all tables.
+    fn number_certificates(&mut self, tables: Vec<Vec<Certificate>>) -> Vec<Certificate> {
+        let mut all = Vec::new();
+        for certificates in tables {
+            let first = all.len() as u32;
+            all.extend(certificates);
+            self.certificate_ids.push((first..all.len() as u32).map(CertificateId).collect());
+        }
+        all
+    }
+
+    /// The certificates that a table stands for.
+    fn certificate_ids(&self, table: u32) -> &[CertificateId] {
+        self.certificate_ids.get(table as usize).map_or(&[], Vec::as_slice)
+    }
+
     fn warn_unused(&self, diagnostics: &mut Diagnostics) {
-        self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
+        self.certificates.warn_unused(|_| "no listener or cluster uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
+}
+
+/// Where the hosts of a route stand.
+fn host_spans(route: &raw::Route) -> Vec<Span> {
+    route.hosts.iter().flat_map(|hosts| &hosts.value).map(|host| host.span).collect()
 }
 
 /// Checks every item, also after one has failed.
@@ -140,6 +177,10 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
         let help = "`trusted_proxies` says whose `X-Forwarded-For` counts";
         diagnostics.warning(hops.span, "not used: no proxy is trusted").help(help);
     }
+    if let (None, Some(group)) = (&raw.user, &raw.group) {
+        let help = "say in `user` who the process becomes";
+        diagnostics.error(group.span, "`group` needs `user`").help(help);
+    }
     Gateway {
         workers: raw.workers.and_then(|workers| workers.value.0),
         drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |timeout| timeout.value.0),
@@ -151,6 +192,9 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
             None => default.server_header,
         },
         via: raw.via.map(|name| name.value.0),
+        user: raw.user.map(|name| name.value.0),
+        group: raw.group.map(|name| name.value.0),
+        core_dumps: raw.core_dumps.map_or(default.core_dumps, |on| on.value),
     }
 }
 

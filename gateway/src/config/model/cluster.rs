@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AffinityCookie, Balance, HashRule, HealthCheck, Labels, OutlierDetection, RetryBudget};
+use super::{
+    AffinityCookie, Balance, HashRule, HealthCheck, Labels, OutlierDetection, RetryBudget, SanMatch, TlsVersion,
+};
 
 /// `[[cluster]]`
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +122,35 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// `ca`: a PEM file's bytes; `None` takes the system's roots.
     pub ca_pem: Option<Arc<[u8]>>,
+    /// `crl`: the revocation lists of all files, in DER.
+    pub crls: Vec<Arc<[u8]>>,
+    /// `names`: who the endpoint may be in place of the server name; empty is who that says.
+    pub names: Vec<SanMatch>,
     /// `verify`: off accepts any certificate. Default on.
     pub verify: bool,
+    /// `certificate` that is shown to endpoints that ask for one, by its name: whichever pair it has now, endpoints are
+    /// spoken to in the same way.
+    pub certificate: Option<String>,
+    /// `min_version`
+    pub min_version: TlsVersion,
+    /// `alpn`: what relays offer.
+    pub alpn: Vec<String>,
+    /// `resumption`. Default on.
+    pub resumption: bool,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        UpstreamTls {
+            server_name: None,
+            ca_pem: None,
+            crls: Vec::new(),
+            names: Vec::new(),
+            verify: true,
+            certificate: None,
+            min_version: TlsVersion::Tls12,
+            alpn: Vec::new(),
+            resumption: true,
+        }
+    }
 }

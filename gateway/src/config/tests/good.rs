@@ -73,7 +73,7 @@ fn an_empty_file_is_all_defaults() {
 /// A file with every table that has defaults; each may be filled with `keys`.
 fn file_with(keys: impl Fn(&str) -> String) -> String {
     format!(
-        "[gateway]\n{}[admin]\n{}[access_log]\n{}[xdp]\n{}\
+        "[gateway]\n{}[admin]\n{}[access_log]\n{}[certificate_alerts]\n{}[xdp]\n{}\
          [[listener]]\nname = \"web\"\naddress = \"0.0.0.0:443\"\n{}\
          [listener.tls]\ncertificates = [\"c\"]\n{}[listener.limits]\n{}[listener.path_normalisation]\n{}\
          [listener.http2]\n{}\
@@ -92,6 +92,7 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("Gateway"),
         keys("Admin"),
         keys("AccessLog"),
+        keys("CertificateAlerts"),
         keys("Xdp"),
         keys("Listener"),
         keys("ListenerTls"),
@@ -179,7 +180,10 @@ fn every_example_in_the_schema_is_accepted() {
             without(examples("HealthCheck"), &["send", "expect", "service"])
         ),
         format!("[[access]]\n{}", examples("Access")),
-        format!("[[certificate]]\n{}", examples("Certificate")),
+        format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "acme"])),
+        format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "chain", "key", "ocsp"])),
+        format!("[[certificate]]\n{}", without(examples("Certificate"), &["hosts", "acme", "chain", "key", "ocsp"])),
+        format!("[certificate_alerts]\n{}", examples("CertificateAlerts")),
         format!("[[listener]]\n{}[listener.limits]\n{}", examples("Listener"), examples("Limits")),
         format!(
             "[[listener]]\n{}[listener.path_normalisation]\n{}",
@@ -187,6 +191,14 @@ fn every_example_in_the_schema_is_accepted() {
             examples("PathNormalisation")
         ),
         format!("[[listener]]\n{}[listener.http2]\n{}", examples("Listener"), examples("Http2")),
+        format!(
+            "[[certificate]]\n{}[[listener]]\n{}[listener.tls]\n{}client_auth = {{ {} }}\nhosts = [{{ {} }}]\n",
+            examples("Certificate"),
+            examples("Listener"),
+            examples("ListenerTls"),
+            inline(&examples("ClientAuth")),
+            inline(&examples("TlsHost")),
+        ),
         format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["clusters"])),
         format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["cluster"])),
         format!("[[cluster]]\n{}", examples("Cluster")),
@@ -208,11 +220,17 @@ fn every_example_in_the_schema_is_accepted() {
         )),
     ] {
         let mut files = certificates::files();
-        for (name, like) in [("example.pem", "good.pem"), ("example.key", "good.key"), ("internal-ca.pem", "good.pem")]
-        {
+        for (name, like) in [
+            ("example.pem", "good.pem"),
+            ("example.key", "good.key"),
+            ("internal-ca.pem", "good.pem"),
+            ("clients-ca.pem", "good.pem"),
+            ("clients.crl", "none-revoked.crl"),
+        ] {
             let bytes = files.0[Path::new(&format!("certs/{like}"))].clone();
             files.add(&format!("certs/{name}"), bytes);
         }
+        files.add("certs/example.ocsp", "");
         files.add("blacklist.txt", "10.0.0.1\n");
         files.add("gateway.toml", text.as_str());
         if let Err(report) = files.load() {

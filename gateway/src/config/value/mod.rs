@@ -8,6 +8,8 @@ mod net;
 mod overload;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod url;
 
 use std::time;
 
@@ -18,6 +20,8 @@ pub use l4::*;
 pub use net::*;
 pub use overload::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+pub use tls::*;
+pub use url::*;
 
 use super::decode::{Decode, FromText, Node, Problem};
 use super::report::Diagnostics;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::duration;
+use super::tls::view_tls_version;
 use crate::config::model::*;
 
 pub fn view_proxy_header(version: Option<ProxyVersion>) -> &'static str {
@@ -21,11 +22,18 @@ pub fn view_protocol(protocol: UpstreamProtocol) -> &'static str {
     }
 }
 
-pub fn view_tls(UpstreamTls { server_name, ca_pem, verify }: &UpstreamTls) -> Value {
+pub fn view_tls(tls: &UpstreamTls) -> Value {
+    let UpstreamTls { server_name, ca_pem, crls, names, verify, certificate, min_version, alpn, resumption } = tls;
     json!({
         "server_name": server_name,
         "ca": if ca_pem.is_some() { "file" } else { "system" },
+        "crls": crls.len(),
+        "names": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "verify": verify,
+        "certificate": certificate,
+        "min_version": view_tls_version(*min_version),
+        "alpn": alpn,
+        "resumption": resumption,
     })
 }
 

@@ -22,7 +22,7 @@ fn cluster(endpoints: &str, balance: Balance) -> ClusterView {
         views.push(EndpointView {
             id: EndpointId(at as u64),
             address,
-            server_name: None,
+            tls: None,
             configured: at,
             drain,
             health,

@@ -1,6 +1,9 @@
 //! TLS settings of listeners and clusters.
 
+mod bound_tickets;
 mod client;
+mod client_auth;
+mod hosts;
 mod server;
 mod sni;
 
@@ -15,9 +18,9 @@ use rustls::server::ProducesTickets;
 use super::BuildError;
 use crate::config::model::HttpVersions;
 
-pub(super) use client::{check, client};
-pub use server::ServerTls;
+pub(super) use client::{check, client, of_endpoint};
 pub(super) use server::server;
+pub use server::{AdmittedBy, ServerTls, Shaken, Terms};
 
 /// What every generation's TLS settings share.
 pub struct Secrets {
