@@ -162,8 +162,6 @@ impl Difference {
 }
 
 const NO_SYSTEM_TEXT: &str = "details are a closed set of texts, without what the operating system says";
-const ONE_KIND_OF_RESET: &str =
-    "not done yet: an origin's reset of a stream is told like the end of its connection, unless it refused the stream";
 const REDIRECTS_STAY: &str =
     "a redirect is the same for all; Envoy's grpc-status 2 without a message hides the location";
 
@@ -203,38 +201,6 @@ const DIFFERENCES: &[Difference] = &[
         envoy: "200 URX,UF upstream_reset_before_response_started{remote_connection_failure|\
                 delayed_connect_error:_Connection_refused}",
         why: NO_SYSTEM_TEXT,
-    },
-    Difference {
-        clients: &["h1", "h2"],
-        case: "reset of a stream",
-        field: "body",
-        gateway: "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-        envoy: "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
-        why: ONE_KIND_OF_RESET,
-    },
-    Difference {
-        clients: &["h1", "h2"],
-        case: "reset of a stream",
-        field: "log",
-        gateway: "503 UC upstream_reset_before_response_started{connection_termination}",
-        envoy: "503 UR upstream_reset_before_response_started{remote_reset}",
-        why: ONE_KIND_OF_RESET,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "reset of a stream",
-        field: "grpc-message",
-        gateway: "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-        envoy: "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
-        why: ONE_KIND_OF_RESET,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "reset of a stream",
-        field: "log",
-        gateway: "200 UC upstream_reset_before_response_started{connection_termination}",
-        envoy: "200 UR upstream_reset_before_response_started{remote_reset}",
-        why: ONE_KIND_OF_RESET,
     },
     Difference {
         clients: &["grpc"],

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{note_outcome, take_place};
 use super::cx::in_time;
+use super::error::of_broken_answer;
 use super::mirror::{Copied, Copies};
 use super::pause::{pause, unless_gone};
 use super::proxy_header::proxy_header;
@@ -450,12 +451,7 @@ impl<'a> Request<'a> {
             (PumpError::TooLong, None) => {
                 (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
             }
-            (PumpError::Source(error), None) if error.kind() == io::ErrorKind::InvalidData => {
-                (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
-            }
-            (PumpError::Source(_), None) => {
-                (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
-            }
+            (PumpError::Source(error), None) => of_broken_answer(&error),
         };
         self.exchange.flags.insert(flag);
         self.exchange.details = details;

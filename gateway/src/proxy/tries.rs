@@ -179,7 +179,9 @@ fn failure(error: &ProxyError) -> Option<Failure> {
         ProxyError::TryTimeout => Some(Failure::TryTimeout),
         ProxyError::Upstream(UpstreamError::Connect(_) | UpstreamError::ConnectTimeout) => Some(Failure::Connect),
         ProxyError::Upstream(UpstreamError::Refused) => Some(Failure::Refused),
-        ProxyError::Upstream(UpstreamError::Closed { .. } | UpstreamError::Protocol(_)) => Some(Failure::Reset),
+        ProxyError::Upstream(UpstreamError::Reset | UpstreamError::Closed { .. } | UpstreamError::Protocol(_)) => {
+            Some(Failure::Reset)
+        }
         _ => None,
     }
 }
