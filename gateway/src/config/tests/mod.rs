@@ -2,6 +2,7 @@ mod bad;
 mod balance;
 mod breaker;
 mod certificates;
+mod documents;
 mod files;
 mod filters;
 mod global_limits;
