@@ -19,6 +19,7 @@ use super::upgrade;
 use super::{BodySource as _, Downstream, Ending, Exchange, ProxyError, Request, ResponseSink, ask_for_body};
 use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
+use crate::filter::headers;
 use crate::metrics::flags::ResponseFlag;
 use crate::metrics::shard::ClusterShard;
 use crate::net::{Passed, Until, now_ms};
@@ -135,6 +136,9 @@ async fn one_try(
     request.exchange.upstream = Some(endpoint.address);
     request.exchange.upstream_failure = None;
     request.exchange.attempts += 1;
+    if tries.are_told_to_endpoints() {
+        headers::set_attempt_count(&mut request.exchange.request.headers, request.exchange.attempts);
+    }
     request.timers.begin_try(request.exchange.try_timeout);
     let tried = at_endpoint(request, downstream, target, endpoint, tries, passing).await;
     request.note_outcome(target, endpoint, &tried);

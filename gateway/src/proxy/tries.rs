@@ -73,6 +73,11 @@ impl<'a> Tries<'a> {
         self.repeats == 0
     }
 
+    /// Whether each try says how many there were.
+    pub(super) fn are_told_to_endpoints(&self) -> bool {
+        self.retry.attempt_count_in_request
+    }
+
     /// Whether this endpoint has had the request.
     pub(super) fn has_had(&self, endpoint: EndpointId) -> bool {
         self.endpoint == Some(endpoint) || self.failed.contains(&endpoint)
