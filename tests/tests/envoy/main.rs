@@ -1,14 +1,18 @@
 //! The same requests through Envoy and through a gateway with an equal configuration: what clients are told, and what the
 //! access log says of it, is the same. Where it is not, [`DIFFERENCES`] says why.
 
+mod cases;
+mod differences;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use gateway::proto::rate_limit_service::{
-    Code, DescriptorStatus, Duration, RateLimit, RateLimitRequest, RateLimitResponse, Unit,
+    self, Code, DescriptorStatus, RateLimit, RateLimitRequest, RateLimitResponse, Unit,
 };
 use gateway_tests::envoy::{self, Envoy, TYPES};
 use gateway_tests::h2::Options;
@@ -17,224 +21,8 @@ use gateway_tests::origin::{Served, serve};
 use gateway_tests::ports::{HeldPort, StuckPort};
 use gateway_tests::prelude::*;
 
-/// A route of both, for requests whose `x-case` is its name, and what is asked of it.
-struct Case {
-    name: &'static str,
-    /// The gateway's route, without `match`. Empty: there is none.
-    gateway: &'static str,
-    /// Envoy's route, without `match`.
-    envoy: &'static str,
-    path: &'static str,
-    /// How many requests follow each other.
-    requests: usize,
-    /// Whether another request is with the origin meanwhile.
-    beside_another: bool,
-}
-
-const fn case(name: &'static str, path: &'static str, gateway: &'static str, envoy: &'static str) -> Case {
-    Case { name, gateway, envoy, path, requests: 1, beside_another: false }
-}
-
-/// `retry = { attempts = 0 }` where Envoy has no `retry_policy`: the gateway's default is Istio's. `non_idempotent`, because
-/// Envoy repeats any method.
-const CASES: &[Case] = &[
-    case("served", "/", "cluster = 'origin'", "route: {cluster: origin}"),
-    case("no route", "/", "", ""),
-    case(
-        "redirect",
-        "/a?b=c",
-        "redirect = { scheme = 'https', host = 'www.example.com', status = 308 }",
-        "redirect: {https_redirect: true, host_redirect: www.example.com, response_code: PERMANENT_REDIRECT}",
-    ),
-    case(
-        "direct response",
-        "/",
-        "respond = { status = 410, body = 'not here' }",
-        "direct_response: {status: 410, body: {inline_string: not here}}",
-    ),
-    case("no endpoint", "/", "cluster = 'empty'", "route: {cluster: empty}"),
-    case("connection refused", "/", "cluster = 'nobody'\nretry = { attempts = 0 }", "route: {cluster: nobody}"),
-    case(
-        "connection refused twice",
-        "/",
-        "cluster = 'nobody'\nretry = { on = ['connect-failure'], attempts = 1 }",
-        "route: {cluster: nobody, retry_policy: {retry_on: connect-failure, num_retries: 1}}",
-    ),
-    case("connect timeout", "/", "cluster = 'stuck'\nretry = { attempts = 0 }", "route: {cluster: stuck}"),
-    case("timeout", "/hang", "cluster = 'origin'\ntimeout = '200ms'", "route: {cluster: origin, timeout: 0.2s}"),
-    case(
-        "timeout of each try",
-        "/hang",
-        "cluster = 'origin'\nretry = { on = ['gateway-error'], non_idempotent = true, attempts = 1, \
-         per_try_timeout = '200ms' }",
-        "route: {cluster: origin, retry_policy: {retry_on: gateway-error, num_retries: 1, per_try_timeout: 0.2s}}",
-    ),
-    case("reset", "/cut", "cluster = 'origin'\nretry = { attempts = 0 }", "route: {cluster: origin}"),
-    case("reset of a stream", "/cut", "cluster = 'h2'\nretry = { attempts = 0 }", "route: {cluster: h2}"),
-    case(
-        "error, then success",
-        "/flaky",
-        "cluster = 'origin'\nretry = { on = ['5xx'], non_idempotent = true, attempts = 1 }",
-        "route: {cluster: origin, retry_policy: {retry_on: 5xx, num_retries: 1}}",
-    ),
-    case(
-        "errors only",
-        "/503",
-        "cluster = 'origin'\nretry = { on = ['5xx'], non_idempotent = true, attempts = 1 }",
-        "route: {cluster: origin, retry_policy: {retry_on: 5xx, num_retries: 1}}",
-    ),
-    Case {
-        beside_another: true,
-        ..case("overflow", "/", "cluster = 'one'\nretry = { attempts = 0 }", "route: {cluster: one}")
-    },
-    Case {
-        requests: 2,
-        ..case(
-            "local limit",
-            "/",
-            "cluster = 'origin'\nfilters = [{ rate_limit = { requests = 1, per = '1h', ratelimit_headers = true } }]",
-            "route: {cluster: origin}, typed_per_filter_config: {local: {'@type': TYPES.filters.http.local_ratelimit.v3.\
-             LocalRateLimit, stat_prefix: local, enable_x_ratelimit_headers: DRAFT_VERSION_03, \
-             token_bucket: {max_tokens: 1, tokens_per_fill: 1, fill_interval: 3600s}, \
-             filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}}}",
-        )
-    },
-    case(
-        "global limit, within",
-        "/",
-        "cluster = 'origin'\nfilters = [{ global_rate_limit = { domain = 'edge', cluster = 'limits', timeout = '10s', \
-         ratelimit_headers = true, descriptors = [[{ generic_key = { value = 'ok' } }]] } }]",
-        "route: {cluster: origin, rate_limits: [{actions: [{generic_key: {descriptor_value: ok}}]}]}",
-    ),
-    case(
-        "global limit, over",
-        "/",
-        "cluster = 'origin'\nfilters = [{ global_rate_limit = { domain = 'edge', cluster = 'limits', timeout = '10s', \
-         ratelimit_headers = true, descriptors = [[{ generic_key = { value = 'over' } }]] } }]",
-        "route: {cluster: origin, rate_limits: [{actions: [{generic_key: {descriptor_value: over}}]}]}",
-    ),
-    case(
-        "global limit, error allowed",
-        "/",
-        "cluster = 'origin'\nfilters = [{ global_rate_limit = { domain = 'edge', cluster = 'limits', timeout = '10s', \
-         ratelimit_headers = true, descriptors = [[{ generic_key = { value = 'error' } }]] } }]",
-        "route: {cluster: origin, rate_limits: [{actions: [{generic_key: {descriptor_value: error}}]}]}",
-    ),
-    case(
-        "global limit, error denied",
-        "/",
-        "cluster = 'origin'\nfilters = [{ global_rate_limit = { domain = 'edge', cluster = 'limits', timeout = '10s', \
-         deny_on_error = true, descriptors = [[{ generic_key = { value = 'error' } }]] } }]",
-        "route: {cluster: origin, rate_limits: [{stage: 1, actions: [{generic_key: {descriptor_value: error}}]}]}",
-    ),
-    case(
-        "abort",
-        "/",
-        "cluster = 'origin'\nfilters = [{ fault = { abort = { percent = 100, status = 418 } } }]",
-        "route: {cluster: origin}, typed_per_filter_config: {fault: {'@type': TYPES.filters.http.fault.v3.HTTPFault, \
-         abort: {http_status: 418, percentage: {numerator: 100}}}}",
-    ),
-    case(
-        "delay",
-        "/",
-        "cluster = 'origin'\nfilters = [{ fault = { delay = { percent = 100, for = '50ms' } } }]",
-        "route: {cluster: origin}, typed_per_filter_config: {fault: {'@type': TYPES.filters.http.fault.v3.HTTPFault, \
-         delay: {fixed_delay: 0.05s, percentage: {numerator: 100}}}}",
-    ),
-];
-
-/// Where the two differ.
-struct Difference {
-    /// Names of [`CLIENTS`].
-    clients: &'static [&'static str],
-    case: &'static str,
-    field: &'static str,
-    gateway: &'static str,
-    envoy: &'static str,
-    #[expect(dead_code, reason = "for the reader")]
-    why: &'static str,
-}
-
-impl Difference {
-    fn for_each_client(&self) -> impl Iterator<Item = [String; 5]> {
-        self.clients.iter().map(|client| [client, self.case, self.field, self.gateway, self.envoy].map(str::to_owned))
-    }
-}
-
-const NO_SYSTEM_TEXT: &str = "details are a closed set of texts, without what the operating system says";
-const REDIRECTS_STAY: &str =
-    "a redirect is the same for all; Envoy's grpc-status 2 without a message hides the location";
-
-const DIFFERENCES: &[Difference] = &[
-    Difference {
-        clients: &["h1", "h2"],
-        case: "connection refused",
-        field: "log",
-        gateway: "503 UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "503 UF upstream_reset_before_response_started{remote_connection_failure|\
-                delayed_connect_error:_Connection_refused}",
-        why: NO_SYSTEM_TEXT,
-    },
-    Difference {
-        clients: &["h1", "h2"],
-        case: "connection refused twice",
-        field: "log",
-        gateway: "503 URX,UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "503 URX,UF upstream_reset_before_response_started{remote_connection_failure|\
-                delayed_connect_error:_Connection_refused}",
-        why: NO_SYSTEM_TEXT,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "connection refused",
-        field: "log",
-        gateway: "200 UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "200 UF upstream_reset_before_response_started{remote_connection_failure|\
-                delayed_connect_error:_Connection_refused}",
-        why: NO_SYSTEM_TEXT,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "connection refused twice",
-        field: "log",
-        gateway: "200 URX,UF upstream_reset_before_response_started{remote_connection_failure}",
-        envoy: "200 URX,UF upstream_reset_before_response_started{remote_connection_failure|\
-                delayed_connect_error:_Connection_refused}",
-        why: NO_SYSTEM_TEXT,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "redirect",
-        field: "status",
-        gateway: "308",
-        envoy: "200",
-        why: REDIRECTS_STAY,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "redirect",
-        field: "content-type",
-        gateway: "-",
-        envoy: "application/grpc",
-        why: REDIRECTS_STAY,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "redirect",
-        field: "grpc-status",
-        gateway: "-",
-        envoy: "2",
-        why: REDIRECTS_STAY,
-    },
-    Difference {
-        clients: &["grpc"],
-        case: "redirect",
-        field: "log",
-        gateway: "308 - direct_response",
-        envoy: "200 - direct_response",
-        why: REDIRECTS_STAY,
-    },
-];
+use cases::{CASES, Case};
+use differences::{DIFFERENCES, Difference};
 
 /// What is no answer's meaning: another each time (`date`, `x-request-id`, `x-envoy-upstream-service-time`), the program's name
 /// (`server`), or what follows from the body, which is compared (`content-length`: Envoy leaves out 0 over HTTP/2).
@@ -274,6 +62,17 @@ fn answer(served: &mut Served<'_>, hanging: &AtomicUsize, flaky: &AtomicUsize) {
         }
         "/cut" => served.cut(),
         "/503" => _ = served.answer(503, &[], b"ill"),
+        "/later" if flaky.fetch_add(1, SeqCst).is_multiple_of(2) => {
+            served.answer(503, &[("retry-after", "1")], b"ill");
+        }
+        "/much-later" => _ = served.answer(503, &[("retry-after", "60")], b"ill"),
+        "/attempt" => match served.head.header("x-envoy-attempt-count") {
+            Some("1") => _ = served.answer(503, &[], b"ill"),
+            count => {
+                let told = format!("well after {count:?}");
+                served.answer(200, &[], told.as_bytes());
+            }
+        },
         "/flaky" if flaky.fetch_add(1, SeqCst).is_multiple_of(2) => _ = served.answer(503, &[], b"ill"),
         _ => _ = served.answer(200, &[], b"well"),
     }
@@ -291,7 +90,7 @@ fn verdict(asked: &RateLimitRequest) -> Says {
         code: code.into(),
         current_limit: Some(limit),
         limit_remaining: 4,
-        duration_until_reset: Some(Duration { seconds: 30, nanos: 0 }),
+        duration_until_reset: Some(rate_limit_service::Duration { seconds: 30, nanos: 0 }),
     };
     RateLimitResponse { overall_code: code.into(), statuses: vec![status], ..RateLimitResponse::default() }.into()
 }
@@ -299,21 +98,36 @@ fn verdict(asked: &RateLimitRequest) -> Says {
 /// One line for each request, which begins with the case and its path.
 const LOG_FORMAT: &str = "%REQ(X-CASE)% %REQ(:PATH)%: %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
 
+/// The route, where every answer says how often its request was sent, as every answer of Envoy's virtual host.
+fn counting(route: &str) -> String {
+    const COUNTS: &str = "attempt_count_in_request = true, attempt_count_in_response = true";
+    match route.contains("retry = { ") {
+        true => route.replace("retry = { ", &format!("retry = {{ {COUNTS}, ")),
+        false if route.starts_with("cluster") => format!("{route}\nretry = {{ {COUNTS} }}"),
+        false => route.to_owned(),
+    }
+}
+
 fn gateway_config(behind: &Behind, log: &Path) -> Config {
     let origin = [behind.origin.addr()];
     let config = Config::new()
+        .gateway("workers = 1")
         .tables(&format!("[access_log]\npath = '{}'\nformat = '{LOG_FORMAT}'", log.display()))
         .listener("web", "")
         .cluster("origin", &origin, "")
         .cluster("h2", &origin, "protocol = 'h2'")
         .cluster("one", &origin, "max_requests = 1")
+        .cluster("narrow", &origin, "max_connections = 1\nmax_pending_requests = 1")
         .cluster("empty", &[], "")
         .cluster("nobody", &[behind.nobody.addr()], "")
         .cluster("stuck", &[behind.stuck.addr()], "connect_timeout = '200ms'")
         .cluster("limits", &[behind.limits.addr()], "protocol = 'h2'");
     CASES.iter().filter(|case| !case.gateway.is_empty()).fold(config, |config, case| {
         let name = case.name.replace([' ', ','], "-");
-        config.route(&name, &format!("match = {{ headers = {{ x-case = '{}' }} }}\n{}", case.name, case.gateway))
+        config.route(
+            &name,
+            &format!("match = {{ headers = {{ x-case = '{}' }} }}\n{}", case.name, counting(case.gateway)),
+        )
     })
 }
 
@@ -323,6 +137,12 @@ fn envoy_config(behind: &Behind, log: &Path, listen: SocketAddr) -> String {
         envoy::cluster("origin", &origin, Http::H1, ""),
         envoy::cluster("h2", &origin, Http::H2, ""),
         envoy::cluster("one", &origin, Http::H1, "circuit_breakers: {thresholds: [{max_requests: 1}]},"),
+        envoy::cluster(
+            "narrow",
+            &origin,
+            Http::H1,
+            "circuit_breakers: {thresholds: [{max_connections: 1, max_pending_requests: 1}]},",
+        ),
         envoy::cluster("empty", &[], Http::H1, ""),
         envoy::cluster("nobody", &[behind.nobody.addr()], Http::H1, ""),
         envoy::cluster("stuck", &[behind.stuck.addr()], Http::H1, "connect_timeout: 0.2s,"),
@@ -353,32 +173,14 @@ fn envoy_config(behind: &Behind, log: &Path, listen: SocketAddr) -> String {
         ),
         global(0, "enable_x_ratelimit_headers: DRAFT_VERSION_03"),
         global(1, "failure_mode_deny: true"),
-        envoy::router(),
     ];
-    format!(
-        "static_resources:
-  listeners:
-  - name: web
-    address: {listen}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: web
-          use_remote_address: true
-          access_log: [{{name: file, typed_config: {{'@type': {TYPES}.access_loggers.file.v3.FileAccessLog, path: '{log}', \
-                       log_format: {{text_format_source: {{inline_string: \"{LOG_FORMAT}\\n\"}}}}}}}}]
-          http_filters: [{filters}]
-          route_config: {{virtual_hosts: [{{name: all, domains: ['*'], routes: [{routes}]}}]}}
-  clusters: [{clusters}]
-",
-        listen = envoy::at(listen),
-        log = log.display(),
-        filters = filters.join(", "),
-        routes = routes.join(", "),
-        clusters = clusters.join(", "),
-    )
+    let manager = format!("use_remote_address: true, {}", envoy::access_log(log, LOG_FORMAT));
+    let routes = format!(
+        "{{virtual_hosts: [{{name: all, domains: ['*'], include_request_attempt_count: true, \
+         include_attempt_count_in_response: true, routes: [{}]}}]}}",
+        routes.join(", ")
+    );
+    envoy::config(listen, &manager, &filters, &routes, &clusters)
 }
 
 /// Who asks.
@@ -400,23 +202,32 @@ type Said = BTreeMap<String, Vec<String>>;
 
 fn ask(client: Asks, case: &Case, proxy: SocketAddr, behind: &Behind) -> Said {
     let fields = [client.fields, &[("x-case", case.name)]].concat();
-    let mut other = case.beside_another.then(|| AnyClient::connect(client.http, proxy));
-    let others = other.as_mut().map(|other| other.start_empty("GET", "/hang", &fields));
-    if others.is_some() {
-        wait::until_true("the other request at the origin", || behind.hanging.load(SeqCst) == 1);
+    let connect = || AnyClient::connect(client.http, proxy);
+    let (mut connection, mut others) = (connect(), Vec::from_iter((0..case.others).map(|_| connect())));
+    let mut waiting = Vec::new();
+    if case.others > 0 {
+        // What comes on connections that were served before is read in the order in which it was sent.
+        others.iter_mut().chain([&mut connection]).for_each(|connection| _ = connection.get("/"));
     }
-    let mut connection = AnyClient::connect(client.http, proxy);
+    for other in &mut others {
+        waiting.push(other.start_empty("GET", "/hang", &fields));
+        wait::until_true("the first of the others at the origin", || behind.hanging.load(SeqCst) == 1);
+    }
     let mut said = Said::new();
     for _ in 0..case.requests {
         let method = if client.fields.is_empty() { "GET" } else { "POST" };
+        let begun = Instant::now();
         let response = connection.ask(method, case.path, &fields);
+        assert!(begun.elapsed() >= Duration::from_secs(case.at_least_s), "{}: after {:?}", case.name, begun.elapsed());
         note(&mut said, &response);
     }
-    drop(others);
-    // A FIN alone ends an HTTP/1.1 client's request in Envoy; the gateway still answers it.
-    match other {
-        Some(AnyClient::H1(other)) => other.reset(),
-        other => drop(other),
+    drop(waiting);
+    // A FIN alone ends an HTTP/1.1 client's request in Envoy; the gateway still answers it. Those that came last leave first.
+    for other in others.into_iter().rev() {
+        match other {
+            AnyClient::H1(other) => other.reset(),
+            AnyClient::H2(other) => drop(other),
+        }
     }
     wait::until_true("the origin to have nothing left", || behind.hanging.load(SeqCst) == 0);
     said
