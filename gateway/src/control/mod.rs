@@ -19,4 +19,5 @@ pub mod run;
 pub mod services;
 pub mod shared;
 pub mod source;
+pub mod store;
 pub mod watch;
