@@ -22,7 +22,7 @@ use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
-use super::{drop_log, resolve, services};
+use super::{drop_log, resolve, services, tickets};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
 use crate::config::{self, Files, Loaded, Report};
 use crate::filter::bans::{self, Bans};
@@ -141,6 +141,7 @@ pub struct Gateway {
     path: PathBuf,
     files: Box<dyn Files>,
     builder: Builder,
+    tickets: Arc<tickets::Keeper>,
     workers: Vec<worker::Handle>,
     current: Option<Arc<Snapshot>>,
     bound: HashMap<String, Bound>,
@@ -182,12 +183,14 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
+        let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
         let state =
             State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone(), bans.clone()).map_err(ReloadError::Build)?,
+            builder: Builder::new(registry.clone(), bans.clone(), tickets.tickets()),
+            tickets,
             workers,
             current: None,
             bound: HashMap::new(),
@@ -296,6 +299,11 @@ impl Gateway {
             () = step => EndpointEvent::Shares,
             () = self.outliers.due() => EndpointEvent::Interval,
         }
+    }
+
+    /// Lets time pass for the keys of session tickets.
+    pub fn keep_tickets(&self) {
+        self.tickets.keep_time(true);
     }
 
     /// Compares the endpoints of clusters whose interval of outlier detection is over.

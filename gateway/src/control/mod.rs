@@ -20,4 +20,5 @@ pub mod services;
 pub mod shared;
 pub mod source;
 pub mod store;
+pub mod tickets;
 pub mod watch;

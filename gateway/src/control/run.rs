@@ -131,6 +131,7 @@ impl Control {
                 Event::Endpoints(EndpointEvent::Interval) => self.gateway.compare_endpoints(),
                 Event::Check => {
                     self.gateway.shared().keep_time();
+                    self.gateway.keep_tickets();
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }

@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use super::cluster::{Affinity, CheckTls, SubsetView};
 use super::filters::FilterBuilder;
 use super::subset::Subsets;
-use super::tls::{self, Secrets, ServerTls};
+use super::tls::{self, Secrets, ServerTls, Tickets};
 use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
 use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
@@ -55,9 +55,9 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 impl Builder {
-    /// `registry` counts for every generation, and `bans` holds for every one.
-    pub fn new(registry: Arc<Registry>, bans: Arc<Bans>) -> Result<Builder, BuildError> {
-        Ok(Builder { registry, bans, secrets: Secrets::new()?, generation: 0, next_endpoint: 0 })
+    /// `registry` counts for every generation; `bans` and the keys of `tickets` hold for every one.
+    pub fn new(registry: Arc<Registry>, bans: Arc<Bans>, tickets: Arc<Tickets>) -> Builder {
+        Builder { registry, bans, secrets: Secrets::new(tickets), generation: 0, next_endpoint: 0 }
     }
 
     /// The next generation. A failed build changes nothing.

@@ -40,7 +40,7 @@ pub use limits::LimitsView;
 pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
-pub use tls::ServerTls;
+pub use tls::{DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, ServerTls, TicketKeys, Tickets};
 
 /// One generation.
 pub struct Snapshot {
