@@ -5,6 +5,7 @@
 
 mod balance;
 mod breaker;
+mod certificate;
 mod cluster;
 mod filter;
 mod global_limit;
@@ -18,7 +19,6 @@ mod retry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,6 +28,7 @@ use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use balance::*;
 pub use breaker::*;
+pub use certificate::*;
 pub use cluster::*;
 pub use filter::*;
 pub use global_limit::*;
@@ -175,27 +176,6 @@ pub enum LogFormat {
     Format(String),
 }
 
-/// `[[certificate]]`: the bytes of both files, so that a changed file makes a changed configuration.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// `name`
-    pub name: String,
-    /// `chain`: the PEM file's bytes.
-    pub chain_pem: Arc<[u8]>,
-    /// `key`: the PEM file's bytes. Never printed.
-    pub key_pem: Arc<[u8]>,
-    /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
-    pub hosts: Vec<String>,
-    /// `http`: the HTTP versions these hosts are offered, of those the listener speaks. Default all.
-    pub http: HttpVersions,
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").field("name", &self.name).field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
-
 /// `[[listener]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -286,7 +266,7 @@ pub enum ProxyProtocol {
 /// `tls` of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// `certificates`; the first one is the default for clients whose SNI matches none.
+    /// `certificates`, those of directories one by one; the first one is the default for clients whose SNI matches none.
     pub certificates: Vec<CertificateId>,
     /// `min_version`
     pub min_version: TlsVersion,

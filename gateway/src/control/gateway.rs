@@ -24,7 +24,7 @@ use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
 use super::{drop_log, resolve, services, tickets};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
-use crate::config::{self, Files, Loaded, Report};
+use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
@@ -148,6 +148,10 @@ pub struct Gateway {
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
+    /// What the `acme` certificates are.
+    issued: Issued,
+    /// When certificates are to be looked at again, in seconds of Unix time.
+    again_at: Option<i64>,
     checks: Checks,
     outliers: Outliers,
     exchanges: Exchanges,
@@ -184,8 +188,14 @@ impl Gateway {
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
         let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
-        let state =
-            State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
+        let state = State {
+            current: None,
+            xdp: None,
+            refused: Vec::new(),
+            reloads_ok: 0,
+            reloads_failed: 0,
+            last_reload: SystemTime::UNIX_EPOCH,
+        };
         let mut gateway = Gateway {
             path,
             files,
@@ -197,6 +207,8 @@ impl Gateway {
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
+            issued: Issued::new(),
+            again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
             exchanges: Exchanges::default(),
@@ -255,7 +267,9 @@ impl Gateway {
 
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let result = match config::load(&self.path, &*self.files, SystemTime::now()) {
+        let running = self.current.as_ref().map(|current| &current.config);
+        let known = Known { now: SystemTime::now(), running, issued: &self.issued };
+        let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
         };
@@ -313,6 +327,12 @@ impl Gateway {
         }
     }
 
+    /// Whether certificates have to be looked at again, although no file has changed.
+    pub fn certificates_are_due(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        self.again_at.is_some_and(|at| at <= now)
+    }
+
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
     pub fn lacks_route(&self) -> bool {
         self.shared.lock().xdp.as_ref().is_some_and(Xdp::lacks_route)
@@ -327,8 +347,10 @@ impl Gateway {
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { config, warnings, files } = loaded;
+        let Loaded { config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
+        self.again_at = again_at;
+        self.tell_refused(refused);
         if let Some(current) = &self.current
             && current.config == config
             && !self.in_doubt
@@ -350,6 +372,16 @@ impl Gateway {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }
         Ok(Reloaded { generation, changed: true, warnings })
+    }
+
+    /// Raises an alert for every pair that is refused and was not before.
+    fn tell_refused(&self, refused: Vec<Refused>) {
+        let before = std::mem::replace(&mut self.shared.lock().refused, refused.clone());
+        for pair in refused.iter().filter(|pair| !before.contains(pair)) {
+            let Refused { certificate, message, kept, .. } = pair;
+            let instead = if *kept { "the pair it had is used" } else { "it is left out" };
+            log::error!("certificate \"{certificate}\": a new pair is refused, {instead}: {message}");
+        }
     }
 
     fn build(&mut self, config: Config, resolved: &Resolved) -> Result<Snapshot, ReloadError> {

@@ -135,6 +135,9 @@ impl Control {
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
+                    if self.gateway.certificates_are_due() {
+                        let _ = self.reload("certificates have come of age").await;
+                    }
                     if self.sharing_failed || self.gateway.lacks_route() {
                         self.share_anew();
                     }

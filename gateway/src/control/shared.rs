@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::admin::Sources;
 use super::counts;
+use crate::config::Refused;
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
 use crate::metrics::render::Extra;
@@ -32,6 +33,8 @@ pub struct Shared {
 pub(super) struct State {
     pub current: Option<Arc<Snapshot>>,
     pub xdp: Option<Xdp>,
+    /// Pairs of certificates that are not used, as the last look at the files found them.
+    pub refused: Vec<Refused>,
     pub reloads_ok: u64,
     pub reloads_failed: u64,
     pub last_reload: SystemTime,
