@@ -19,6 +19,7 @@ pub mod conn;
 pub mod curl;
 pub mod empty_xdp;
 pub mod envoy;
+pub mod etcd;
 pub mod fuzz;
 pub mod gateway;
 pub mod h2;

@@ -148,6 +148,8 @@ const SERVERS: &[Server] = &[
     Server { program: "haproxy", packages: &["haproxy"] },
     // The program is a link in the first to a file in the second.
     Server { program: "redis-server", packages: &["redis-server", "redis-tools"] },
+    Server { program: "etcd", packages: &["etcd-server"] },
+    Server { program: "etcdctl", packages: &["etcd-client"] },
 ];
 
 fn unpack(server: &Server) -> Result<()> {

@@ -7,6 +7,7 @@
 
 mod balance;
 mod breaker;
+mod etcd;
 mod filter;
 mod global_limit;
 mod health;
@@ -18,6 +19,7 @@ mod route;
 
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
+pub use etcd::EtcdStore;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};

@@ -6,6 +6,7 @@ pub mod config_view;
 mod counts;
 mod drop_log;
 mod endpoints_view;
+pub mod fleet;
 pub mod gateway;
 pub mod health;
 mod limits;

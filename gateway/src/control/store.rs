@@ -6,9 +6,11 @@
 //! | key | value |
 //! |---|---|
 //! | `acme/NAME/account` | the account of an `[[acme]]` table: its URL and its key |
+//! | `tickets` | in etcd alone: the keys of session tickets, see [`TicketKeys`](crate::snapshot::TicketKeys) |
 //! | `certificates/NAME` | the certificate of a `[[certificate]]` table: its key, then its chain, in PEM |
 
 mod directory;
+pub mod etcd;
 
 use std::fmt;
 use std::io;
@@ -16,15 +18,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use directory::Directory;
+pub use etcd::Etcd;
 
 /// Longest value: a thousand times the chain of a certificate, and what a mistake may take of memory.
 const MAX_BYTES: u64 = 4 << 20;
+
+/// What the keys of certificates begin with.
+pub const CERTIFICATES: &str = "certificates";
 
 /// Where things are kept.
 #[derive(Debug)]
 pub enum Store {
     /// Files of this box.
     Directory(Directory),
+    /// What a fleet has in common, and files of this box as a copy.
+    Etcd(Etcd),
 }
 
 /// A right that at most one process has at a time. It ends with this value or with the process.
@@ -32,6 +40,8 @@ pub enum Store {
 pub enum Lock {
     /// A lock of the kernel on a file.
     File(std::fs::File),
+    /// A key of etcd with a lease.
+    Lease(etcd::Lease),
 }
 
 /// Why something could not be kept or found.
@@ -44,6 +54,8 @@ pub enum StoreError {
         /// What the system says.
         error: io::Error,
     },
+    /// etcd cannot be asked, or says no; the text says which member and why.
+    Etcd(String),
     /// A key has an empty segment, or a character that [`segment`] would have written otherwise.
     Key(String),
 }
@@ -59,6 +71,7 @@ impl fmt::Display for StoreError {
                     _ => Ok(()),
                 }
             }
+            StoreError::Etcd(why) => f.write_str(why),
             StoreError::Key(key) => write!(f, "{key:?} cannot be a key of the certificate store"),
         }
     }
@@ -71,6 +84,7 @@ impl Store {
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
             Store::Directory(directory) => directory.get(key),
+            Store::Etcd(etcd) => etcd.get(key).await,
         }
     }
 
@@ -78,6 +92,7 @@ impl Store {
     pub async fn put(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
         match self {
             Store::Directory(directory) => directory.put(key, bytes),
+            Store::Etcd(etcd) => etcd.put(key, bytes).await,
         }
     }
 
@@ -85,16 +100,17 @@ impl Store {
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         match self {
             Store::Directory(directory) => directory.list(prefix),
+            Store::Etcd(etcd) => etcd.list(prefix).await,
         }
     }
 
     /// The lock of this name; `None` when somebody else has it. Where the holder's end may go unnoticed, its lock ends
     /// after `ttl`.
     pub async fn lock(&self, name: &str, ttl: Duration) -> Result<Option<Lock>, StoreError> {
-        // The kernel notices the end of a process.
-        let _ = ttl;
         match self {
+            // The kernel notices the end of a process.
             Store::Directory(directory) => Ok(directory.lock(name)?.map(Lock::File)),
+            Store::Etcd(etcd) => Ok(etcd.lock(name, ttl).await?.map(Lock::Lease)),
         }
     }
 }

@@ -8,6 +8,7 @@ mod balance;
 mod certificate;
 mod cluster;
 mod destination;
+mod etcd;
 mod filter;
 mod health;
 mod kinds;

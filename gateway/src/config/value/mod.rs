@@ -1,6 +1,7 @@
 //! How single values are written: durations, sizes, numbers, names.
 
 mod balance;
+mod etcd;
 mod filter;
 mod http;
 mod l4;
@@ -12,6 +13,7 @@ mod tests;
 use std::time;
 
 pub use balance::*;
+pub use etcd::*;
 pub use filter::*;
 pub use http::*;
 pub use l4::*;

@@ -1,0 +1,238 @@
+//! What the boxes of a fleet have in common, by etcd: certificates that another box obtained or an operator put there, and
+//! the keys of session tickets. Nobody waits for it: a box goes on with what it has, and starts from its copy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::store::etcd::Changed;
+use super::store::{CERTIFICATES, Directory, Etcd, StoreError};
+use super::tickets::{self, Keeper};
+use crate::config::model::{EtcdStore, Pair};
+use crate::snapshot::TicketKeys;
+
+/// How often etcd is asked whether anything has changed: one small read.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The key of what [`TicketKeys::encode`] writes.
+const TICKETS: &str = "tickets";
+
+/// Name, and time, of the lock under which a box makes the next ticket key for all.
+const LOCK: &str = "tickets";
+const LOCK_TTL: Duration = Duration::from_secs(10);
+
+/// What is told of the store by a metric while there is none.
+pub const NO_STORE: i64 = -1;
+
+/// This box as one of a fleet, while the configuration says so.
+#[derive(Debug)]
+pub struct Fleet {
+    member: Option<Member>,
+    /// 1: etcd answers; 0: it does not; [`NO_STORE`].
+    up: Arc<AtomicI64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    wanted: EtcdStore,
+    copy: Directory,
+    etcd: Etcd,
+    /// One message is enough, however many certificates have come.
+    news: mpsc::Receiver<()>,
+    /// Ends when it is dropped.
+    _task: JoinSet<()>,
+}
+
+impl Default for Fleet {
+    fn default() -> Fleet {
+        Fleet { member: None, up: Arc::new(AtomicI64::new(NO_STORE)) }
+    }
+}
+
+impl Fleet {
+    /// Is one of the fleet that this etcd stands for from now on. What is the same goes on.
+    pub fn follow(
+        &mut self,
+        wanted: Option<&EtcdStore>,
+        copy: &Directory,
+        keeper: &Arc<Keeper>,
+    ) -> Result<(), StoreError> {
+        let is_same = match (&self.member, wanted) {
+            (Some(member), Some(wanted)) => member.wanted == *wanted && member.copy == *copy,
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return Ok(());
+        }
+        self.member = None;
+        self.up.store(NO_STORE, Relaxed);
+        let Some(wanted) = wanted else { return Ok(()) };
+        let etcd = Etcd::new(wanted, copy.clone())?;
+        let (tell, news) = mpsc::channel(1);
+        let sync =
+            Sync { etcd: etcd.clone(), keeper: keeper.clone(), tell, seen: 0, up: self.up.clone(), is_odd: false };
+        let mut task = JoinSet::new();
+        task.spawn(sync.run());
+        self.member = Some(Member { wanted: wanted.clone(), copy: copy.clone(), etcd, news, _task: task });
+        Ok(())
+    }
+
+    /// Waits until certificates have come into the copy.
+    pub async fn changed(&mut self) {
+        if let Some(member) = &mut self.member
+            && member.news.recv().await.is_some()
+        {
+            return;
+        }
+        // There is none, or its task has ended, which it never does.
+        std::future::pending().await
+    }
+
+    /// Whether this box makes its ticket keys alone.
+    pub fn is_alone(&self) -> bool {
+        self.member.is_none()
+    }
+
+    /// What the fleet has in common; `None` for a box that is alone.
+    pub fn etcd(&self) -> Option<&Etcd> {
+        self.member.as_ref().map(|member| &member.etcd)
+    }
+
+    /// Whether etcd answers, for a metric.
+    pub fn up(&self) -> Arc<AtomicI64> {
+        self.up.clone()
+    }
+}
+
+struct Sync {
+    etcd: Etcd,
+    keeper: Arc<Keeper>,
+    tell: mpsc::Sender<()>,
+    /// The revision of etcd up to which its certificates are in the copy.
+    seen: u64,
+    up: Arc<AtomicI64>,
+    /// Something else is where the ticket keys should be; it has been told.
+    is_odd: bool,
+}
+
+impl Sync {
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let done = self.look().await;
+            self.note(&done);
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let (keys, revision) = self.etcd.get_at(TICKETS).await?;
+        self.share_tickets(keys).await?;
+        // It counts up with every change, those of others' keys among them.
+        if revision != self.seen {
+            self.fetch().await?;
+            self.seen = revision;
+        }
+        Ok(())
+    }
+
+    async fn share_tickets(&mut self, shared: Option<Vec<u8>>) -> Result<(), StoreError> {
+        if !self.take_tickets(shared) {
+            return Ok(());
+        }
+        // Whoever has it makes the key; the others find it there the next time.
+        let Some(_lock) = self.etcd.lock(LOCK, LOCK_TTL).await? else { return Ok(()) };
+        let shared = self.etcd.get(TICKETS).await?;
+        if !self.take_tickets(shared) {
+            return Ok(());
+        }
+        let line = self.keeper.change(|keys, now_s| {
+            if keys.want_next(now_s) {
+                tickets::append(keys);
+            }
+            keys.encode()
+        });
+        self.etcd.put_shared(TICKETS, &line).await
+    }
+
+    /// Takes over the keys that the fleet has. Says whether there is something to be put there.
+    fn take_tickets(&mut self, shared: Option<Vec<u8>>) -> bool {
+        let shared = shared.map(zeroize::Zeroizing::new);
+        let shared = shared.map(|bytes| TicketKeys::decode(&bytes));
+        let was_odd = std::mem::replace(&mut self.is_odd, matches!(shared, Some(Err(_))));
+        match shared {
+            None => true,
+            Some(Ok(mut shared)) => self.keeper.change(|keys, now_s| {
+                shared.keep_time(now_s);
+                if *keys != shared {
+                    keys.adopt(shared);
+                }
+                keys.want_next(now_s)
+            }),
+            Some(Err(_)) => {
+                if !was_odd {
+                    log::warn!(
+                        "etcd has no ticket keys under `{TICKETS}` but something else: delete it, or upgrade this box"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes certificates that have changed into the copy.
+    async fn fetch(&mut self) -> Result<(), StoreError> {
+        let (mut after, mut is_news) = (None, false);
+        loop {
+            let (changed, more) = self.etcd.changes(CERTIFICATES, after.as_deref(), self.seen).await?;
+            after = changed.last().map(|last| last.key.clone());
+            for changed in changed {
+                is_news |= self.take(changed)?;
+            }
+            if !more || after.is_none() {
+                break;
+            }
+        }
+        if is_news {
+            // A message that waits already says the same.
+            let _ = self.tell.try_send(());
+        }
+        Ok(())
+    }
+
+    /// Says whether it is something new. What is no pair stays away: the copy has what a start can rely on.
+    fn take(&self, Changed { key, value }: Changed) -> Result<bool, StoreError> {
+        let value = zeroize::Zeroizing::new(value);
+        let copy = self.etcd.copy();
+        if let Err(errors) = Pair::of(&value, &value, None) {
+            let why: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+            log::error!("etcd: `{key}` is not used: it {}; the one before stays", why.join(", and "));
+            return Ok(false);
+        }
+        match copy.get(&key) {
+            Ok(Some(same)) if same == *value => Ok(false),
+            Err(StoreError::Key(_)) => {
+                log::warn!("etcd: `{key}` is no name of a certificate");
+                Ok(false)
+            }
+            _ => copy.put(&key, &value).map(|()| true),
+        }
+    }
+
+    fn note(&self, done: &Result<(), StoreError>) {
+        let was_up = self.up.swap(i64::from(done.is_ok()), Relaxed);
+        match (done, was_up) {
+            (Ok(()), 0) => log::info!("certificate store: etcd is back"),
+            (Err(error), 1 | NO_STORE) => {
+                log::warn!("certificate store: {error}; this box goes on with what it has")
+            }
+            _ => {}
+        }
+    }
+}
