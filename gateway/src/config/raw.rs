@@ -5,6 +5,7 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod acme;
 mod balance;
 mod breaker;
 mod filter;
@@ -16,6 +17,7 @@ mod outlier;
 mod overload;
 mod route;
 
+pub use acme::{Acme, CertificateStore, ExternalAccount};
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
@@ -67,6 +69,12 @@ pub struct File {
     /// A certificate with its private key.
     #[schemars(default)]
     pub certificate: List<Certificate>,
+    /// An account with a certificate authority that issues by ACME (RFC 8555), such as Let's Encrypt. It is made when a
+    /// certificate first needs it.
+    #[schemars(default)]
+    pub acme: List<Acme>,
+    /// Where ACME accounts and the certificates that were issued are kept.
+    pub certificate_store: Optional<CertificateStore>,
     /// An address to listen on.
     #[schemars(default)]
     pub listener: List<Listener>,

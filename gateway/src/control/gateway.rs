@@ -187,7 +187,7 @@ impl Gateway {
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone(), bans.clone()).map_err(ReloadError::Build)?,
+            builder: Builder::new(registry.clone(), bans.clone(), Arc::default()).map_err(ReloadError::Build)?,
             workers,
             current: None,
             bound: HashMap::new(),

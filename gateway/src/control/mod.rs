@@ -1,6 +1,7 @@
 //! The control thread: an ordinary tokio runtime beside the workers. It reads files, watches them, builds snapshots,
 //! answers the admin endpoint and speaks with the service manager.
 
+pub mod acme;
 pub mod admin;
 pub mod config_view;
 mod counts;

@@ -4,6 +4,7 @@
 //! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
 
 mod access;
+mod acme;
 mod balance;
 mod certificate;
 mod cluster;
@@ -50,6 +51,8 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
     let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
+    let acme = each(raw.acme, |account| acme::check(account, &names, loader));
+    let certificate_store = acme::store(raw.certificate_store, &loader.diagnostics);
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
@@ -78,6 +81,8 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
         access: access?,
         vips: vips?,
         certificates: certificates?,
+        acme: acme?,
+        certificate_store,
         listeners: listeners?,
         clusters: clusters?,
         limits: limits?,
@@ -92,6 +97,7 @@ struct Tables {
     listeners: Names,
     clusters: Names,
     limits: Names,
+    acme: Names,
     certificate_kinds: Vec<CertificateKind>,
     listener_kinds: Vec<ListenerKind>,
     cluster_kinds: Vec<ClusterKind>,
@@ -110,6 +116,7 @@ impl Tables {
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
             limits: Names::new("limit set", raw.limits.iter().map(|table| &table.value.name), diagnostics),
+            acme: Names::new("ACME account", raw.acme.iter().map(|table| &table.value.name), diagnostics),
             certificate_kinds: raw.certificate.iter().map(|table| CertificateKind::of(&table.value)).collect(),
             listener_kinds: raw.listener.iter().map(|table| ListenerKind::of(&table.value)).collect(),
             cluster_kinds: raw.cluster.iter().map(|table| ClusterKind::of(&table.value)).collect(),
@@ -120,6 +127,7 @@ impl Tables {
         self.certificates.warn_unused(|_| "no listener uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
+        self.acme.warn_unused(|_| "no certificate is obtained by it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
 }

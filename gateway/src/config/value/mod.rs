@@ -1,5 +1,6 @@
 //! How single values are written: durations, sizes, numbers, names.
 
+mod acme;
 mod balance;
 mod filter;
 mod http;
@@ -11,6 +12,7 @@ mod tests;
 
 use std::time;
 
+pub use acme::*;
 pub use balance::*;
 pub use filter::*;
 pub use http::*;
