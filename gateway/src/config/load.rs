@@ -263,9 +263,11 @@ fn merge(into: &mut File, from: File, diagnostics: &mut Diagnostics) {
     merge_once("[admin]", &mut into.admin, from.admin, diagnostics);
     merge_once("[access_log]", &mut into.access_log, from.access_log, diagnostics);
     merge_once("[xdp]", &mut into.xdp, from.xdp, diagnostics);
+    merge_once("[certificate_store]", &mut into.certificate_store, from.certificate_store, diagnostics);
     into.access.extend(from.access);
     into.vip.extend(from.vip);
     into.certificate.extend(from.certificate);
+    into.acme.extend(from.acme);
     into.listener.extend(from.listener);
     into.cluster.extend(from.cluster);
     into.limits.extend(from.limits);

@@ -3,6 +3,7 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
+mod acme;
 mod balance;
 mod breaker;
 mod filter;
@@ -36,6 +37,8 @@ pub fn view(config: &Config) -> Value {
         access,
         vips,
         certificates,
+        acme,
+        certificate_store,
         listeners,
         clusters,
         limits,
@@ -51,6 +54,8 @@ pub fn view(config: &Config) -> Value {
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
         "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
         "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
+        "acme": acme.iter().map(acme::view).collect::<Vec<_>>(),
+        "certificate_store": acme::view_store(certificate_store),
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
         "limits": limits.iter().map(limits::view).collect::<Vec<_>>(),
@@ -116,6 +121,7 @@ fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certifi
             view["ocsp"] = files.ocsp.as_ref().map(|path| path.to_string_lossy()).into();
         }
         CertificateSource::Acme(by) => view["acme"] = by.as_str().into(),
+        CertificateSource::Stored => view["stored"] = true.into(),
     }
     view
 }
@@ -477,6 +483,17 @@ mod tests {
                 hosts: vec!["example.com".into()],
                 http: HttpVersions::default(),
             }],
+            acme: vec![Acme {
+                name: "letsencrypt".into(),
+                directory_url: "https://acme.test/directory".into(),
+                contact: vec![],
+                challenge: AcmeChallenge::default(),
+                ca_pem: None,
+                key_type: AcmeKeyType::default(),
+                external_account: Some(ExternalAccount { key_id: "kid".into(), hmac_key: (*b"PRIVATE HMAC").into() }),
+                profile: None,
+            }],
+            certificate_store: CertificateStore::default(),
             listeners: vec![Listener {
                 name: "web".into(),
                 address: ([0, 0, 0, 0], 443).into(),

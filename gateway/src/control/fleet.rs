@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use super::store::etcd::Changed;
 use super::store::{CERTIFICATES, Directory, Etcd, StoreError};
 use super::tickets::{self, Keeper};
-use crate::config::model::{EtcdStore, Pair};
+use crate::config::model::{CertificateStore, Pair};
 use crate::snapshot::TicketKeys;
 
 /// How often etcd is asked whether anything has changed: one small read.
@@ -32,14 +32,12 @@ pub const NO_STORE: i64 = -1;
 #[derive(Debug)]
 pub struct Fleet {
     member: Option<Member>,
-    /// 1: etcd answers; 0: it does not; [`NO_STORE`].
     up: Arc<AtomicI64>,
 }
 
 #[derive(Debug)]
 struct Member {
-    wanted: EtcdStore,
-    copy: Directory,
+    wanted: CertificateStore,
     etcd: Etcd,
     /// One message is enough, however many certificates have come.
     news: mpsc::Receiver<()>,
@@ -47,38 +45,28 @@ struct Member {
     _task: JoinSet<()>,
 }
 
-impl Default for Fleet {
-    fn default() -> Fleet {
-        Fleet { member: None, up: Arc::new(AtomicI64::new(NO_STORE)) }
-    }
-}
-
 impl Fleet {
-    /// Is one of the fleet that this etcd stands for from now on. What is the same goes on.
-    pub fn follow(
-        &mut self,
-        wanted: Option<&EtcdStore>,
-        copy: &Directory,
-        keeper: &Arc<Keeper>,
-    ) -> Result<(), StoreError> {
-        let is_same = match (&self.member, wanted) {
-            (Some(member), Some(wanted)) => member.wanted == *wanted && member.copy == *copy,
-            (None, None) => true,
-            _ => false,
-        };
-        if is_same {
+    /// A box that is alone. `up` tells a metric whether etcd answers: 1 or 0, or [`NO_STORE`].
+    pub fn new(up: Arc<AtomicI64>) -> Fleet {
+        up.store(NO_STORE, Relaxed);
+        Fleet { member: None, up }
+    }
+
+    /// Is one of the fleet that this stands for from now on. What is the same goes on.
+    pub fn follow(&mut self, wanted: &CertificateStore, keeper: &Arc<Keeper>) -> Result<(), StoreError> {
+        if self.member.as_ref().is_some_and(|member| member.wanted == *wanted) {
             return Ok(());
         }
         self.member = None;
         self.up.store(NO_STORE, Relaxed);
-        let Some(wanted) = wanted else { return Ok(()) };
-        let etcd = Etcd::new(wanted, copy.clone())?;
+        let Some(settings) = &wanted.etcd else { return Ok(()) };
+        let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
         let (tell, news) = mpsc::channel(1);
         let sync =
             Sync { etcd: etcd.clone(), keeper: keeper.clone(), tell, seen: 0, up: self.up.clone(), is_odd: false };
         let mut task = JoinSet::new();
         task.spawn(sync.run());
-        self.member = Some(Member { wanted: wanted.clone(), copy: copy.clone(), etcd, news, _task: task });
+        self.member = Some(Member { wanted: wanted.clone(), etcd, news, _task: task });
         Ok(())
     }
 
@@ -101,11 +89,6 @@ impl Fleet {
     /// What the fleet has in common; `None` for a box that is alone.
     pub fn etcd(&self) -> Option<&Etcd> {
         self.member.as_ref().map(|member| &member.etcd)
-    }
-
-    /// Whether etcd answers, for a metric.
-    pub fn up(&self) -> Arc<AtomicI64> {
-        self.up.clone()
     }
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
-use super::{drop_log, resolve, services, tickets};
+use super::{drop_log, issued, resolve, services, tickets};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
 use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
@@ -171,7 +171,8 @@ impl Gateway {
         files: Box<dyn Files>,
         give_back: fn(),
     ) -> Result<(Gateway, Report), ReloadError> {
-        let loaded = config::load(&path, &*files, SystemTime::now()).map_err(ReloadError::Config)?;
+        let mut issued = Issued::new();
+        let loaded = load(&path, &*files, None, &mut issued).map_err(ReloadError::Config)?;
         let probe = net::probe().map_err(|error| ReloadError::Bind(error.to_string()))?;
         let cores = net::cores();
         let count = loaded.config.gateway.workers.map_or(cores.len(), |count| count as usize).max(1);
@@ -199,7 +200,7 @@ impl Gateway {
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone(), bans.clone(), tickets.tickets()),
+            builder: Builder::new(registry.clone(), bans.clone(), tickets.tickets(), Arc::default()),
             tickets,
             workers,
             current: None,
@@ -207,7 +208,7 @@ impl Gateway {
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
-            issued: Issued::new(),
+            issued,
             again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
@@ -215,7 +216,14 @@ impl Gateway {
             in_doubt: false,
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, bans, pressure, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared {
+                registry,
+                bans,
+                pressure,
+                store_up: Arc::default(),
+                state: Mutex::new(state),
+                log_errors: Arc::default(),
+            }),
             reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
@@ -267,9 +275,7 @@ impl Gateway {
 
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let running = self.current.as_ref().map(|current| &current.config);
-        let known = Known { now: SystemTime::now(), running, issued: &self.issued };
-        let result = match config::load_knowing(&self.path, &*self.files, &known) {
+        let result = match self.load() {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
         };
@@ -283,6 +289,11 @@ impl Gateway {
             Err(_) => state.reloads_failed += 1,
         }
         result
+    }
+
+    fn load(&mut self) -> Result<Loaded, Report> {
+        let running = self.current.as_ref().map(|current| &current.config);
+        load(&self.path, &*self.files, running, &mut self.issued)
     }
 
     /// Resolves the endpoints' names again; when an answer is different, serves a generation with it.
@@ -315,9 +326,9 @@ impl Gateway {
         }
     }
 
-    /// Lets time pass for the keys of session tickets.
-    pub fn keep_tickets(&self) {
-        self.tickets.keep_time(true);
+    /// The keys of session tickets.
+    pub fn tickets(&self) -> &Arc<tickets::Keeper> {
+        &self.tickets
     }
 
     /// Compares the endpoints of clusters whose interval of outlier detection is over.
@@ -622,6 +633,18 @@ impl Gateway {
         }
         drained
     }
+}
+
+/// Reads the configuration, and again with the pairs that it turns out to keep in the certificate store.
+fn load(path: &Path, files: &dyn Files, running: Option<&Config>, issued: &mut Issued) -> Result<Loaded, Report> {
+    let now = SystemTime::now();
+    let loaded = config::load_knowing(path, files, &Known { now, running, issued })?;
+    let kept = issued::read(&loaded.config, issued);
+    if kept == *issued {
+        return Ok(loaded);
+    }
+    *issued = kept;
+    config::load_knowing(path, files, &Known { now, running, issued })
 }
 
 fn transport(listener: &Listener) -> Transport {

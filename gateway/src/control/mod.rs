@@ -1,6 +1,7 @@
 //! The control thread: an ordinary tokio runtime beside the workers. It reads files, watches them, builds snapshots,
 //! answers the admin endpoint and speaks with the service manager.
 
+pub mod acme;
 pub mod admin;
 pub mod config_view;
 mod counts;
@@ -9,6 +10,7 @@ mod endpoints_view;
 pub mod fleet;
 pub mod gateway;
 pub mod health;
+mod issued;
 mod limits;
 mod lists_view;
 pub mod log_writer;

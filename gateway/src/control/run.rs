@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
+use super::fleet::Fleet;
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::watch::FileWatch;
 use super::{config_view, endpoints_view, notify, overload, resolve};
@@ -72,6 +73,7 @@ struct Signals {
 
 struct Control {
     gateway: Gateway,
+    fleet: Fleet,
     signals: Signals,
     files: Option<FileWatch>,
     readiness: watch::Sender<Readiness>,
@@ -93,6 +95,7 @@ impl Control {
         let (readiness, _) = watch::channel(Readiness::Initializing);
         let (reload, reloads) = mpsc::channel(RELOADS_WAITING);
         let mut control = Control {
+            fleet: Fleet::new(gateway.shared().store_up.clone()),
             gateway,
             signals,
             files,
@@ -105,6 +108,7 @@ impl Control {
             sharing_failed: false,
         };
         control.serve_admin();
+        control.follow_fleet();
         Ok(control)
     }
 
@@ -131,7 +135,7 @@ impl Control {
                 Event::Endpoints(EndpointEvent::Interval) => self.gateway.compare_endpoints(),
                 Event::Check => {
                     self.gateway.shared().keep_time();
-                    self.gateway.keep_tickets();
+                    self.gateway.tickets().keep_time(self.fleet.is_alone());
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
@@ -172,6 +176,7 @@ impl Control {
             _ = self.signals.user1.recv() => Event::ReopenLog,
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
             () = files => Event::Reload("a file changed"),
+            () = self.fleet.changed() => Event::Reload("certificates came from etcd"),
             () = resolve => Event::Resolve,
             event = self.gateway.endpoints() => Event::Endpoints(event),
             _ = self.check.tick() => Event::Check,
@@ -187,6 +192,14 @@ impl Control {
         self.sharing_failed = shared.is_err();
     }
 
+    /// Shares with other boxes what the configuration says.
+    fn follow_fleet(&mut self) {
+        let followed = self.fleet.follow(&self.gateway.config().certificate_store, self.gateway.tickets());
+        if let Err(error) = followed {
+            log::error!("certificate store: {error}; this box is alone");
+        }
+    }
+
     async fn reload(&mut self, why: &str) -> Result<ReloadDone, String> {
         notify::reloading();
         let result = self.gateway.reload().await;
@@ -194,6 +207,7 @@ impl Control {
             files.replace(self.gateway.watched().to_vec());
         }
         self.serve_admin();
+        self.follow_fleet();
         let (status, result) = match result {
             Ok(reloaded) => {
                 let what = if reloaded.changed { "in force" } else { "unchanged" };

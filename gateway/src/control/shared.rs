@@ -1,7 +1,7 @@
 //! What the control thread and the admin endpoint share: the generation that runs, the XDP program, bans, counters.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -25,6 +25,8 @@ pub struct Shared {
     pub bans: Arc<Bans>,
     /// What weighs on the process.
     pub pressure: Arc<Pressure>,
+    /// Whether the etcd of the certificate store answers; see [`Fleet::new`](super::fleet::Fleet::new).
+    pub store_up: Arc<AtomicI64>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -59,6 +61,7 @@ impl Shared {
             xdp_rules: state.xdp.as_ref().map(counts::xdp_rules).unwrap_or_default(),
             flow_tables: state.xdp.as_ref().map(counts::flow_tables).unwrap_or_default(),
             xdp_drop_log: state.xdp.as_ref().and_then(counts::xdp_drop_log),
+            store_up: u64::try_from(self.store_up.load(Relaxed)).ok(),
             bans: self.bans.count() as u64,
             breakers: state.current.as_deref().map(counts::breakers).unwrap_or_default(),
             limit_sets: state.current.as_deref().map(counts::limit_sets).unwrap_or_default(),

@@ -26,6 +26,11 @@ const MAX_BYTES: u64 = 4 << 20;
 /// What the keys of certificates begin with.
 pub const CERTIFICATES: &str = "certificates";
 
+/// The key of a certificate.
+pub fn certificate(name: &str) -> String {
+    format!("{CERTIFICATES}/{}", segment(name))
+}
+
 /// Where things are kept.
 #[derive(Debug)]
 pub enum Store {

@@ -17,6 +17,7 @@ use crate::filter::forwarded::Peer;
 use crate::metrics::shard::ListenerShard;
 use crate::net::{self, Until};
 use crate::proxy::{Admitted, ConnectionCx, Generation, ListenerCx, WorkerCx};
+use crate::snapshot::ACME_TLS;
 use crate::tls::{self, TlsInfo};
 
 use l4::Halves;
@@ -81,9 +82,13 @@ async fn open(
     let Accepted { reader, writer, id, admitted, .. } = accepted;
     let (client, tls) = match &view.tls {
         Some(settings) if terminates => {
-            let shaken = tls::accept(reader, writer, settings, &until).await;
+            let shaken = tls::accept(reader, writer, settings, &generation.challenges, &until).await;
             count_handshake(stats, shaken.is_ok());
             match shaken {
+                // A certificate authority has seen what it wanted (RFC 8737 section 3).
+                Ok((_, mut writer, info)) if info.alpn.as_deref() == Some(ACME_TLS) => {
+                    return writer.finish(&until).await;
+                }
                 Ok((reader, writer, info)) => (Halves { reader, writer }, Some(info)),
                 Err(error) => return log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer),
             }

@@ -189,6 +189,8 @@ families! {
         "Entries that the kernel's flow tables have room for: two for a flow whose answers come by, else one."
     XDP_DROP_LOG = Counter "gateway_xdp_drop_log_packets_total" ["result"]
         "Dropped packets while there is a `drop_log`: written to the log, or omitted because there were too many."
+    STORE_UP = Gauge "gateway_certificate_store_up" []
+        "1 while the etcd of the certificate store answers, else 0; none without etcd."
     BANS = Gauge "gateway_bans_active" []
         "Sources that are banned now."
     OVERLOAD_MEMORY = Gauge "gateway_overload_memory_bytes" []

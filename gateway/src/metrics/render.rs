@@ -43,6 +43,8 @@ pub struct Extra {
     pub flow_tables: Vec<FlowTableCounts>,
     /// Dropped packets that got a line of the log, and those that did not; `None` when XDP is off.
     pub xdp_drop_log: Option<[u64; 2]>,
+    /// 1 while the etcd of the certificate store answers, else 0; `None` without etcd.
+    pub store_up: Option<u64>,
     /// Sources that are banned now.
     pub bans: u64,
     /// What weighs on the process, and what is refused for that.
@@ -375,6 +377,7 @@ fn kernel(extra: &Extra, page: &mut Page<'_>) {
         let counts = extra.xdp_drop_log.iter().flatten();
         ["written", "omitted"].iter().zip(counts).for_each(|(result, packets)| family.sample(&[result], packets));
     });
+    page.family(&names::STORE_UP, |family| extra.store_up.iter().for_each(|up| family.sample(&[], up)));
     page.value(&names::BANS, extra.bans);
 }
 

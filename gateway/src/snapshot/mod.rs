@@ -5,6 +5,7 @@
 
 mod breakers;
 mod build;
+mod challenges;
 mod cluster;
 mod filters;
 mod health;
@@ -32,6 +33,7 @@ use crate::route::{L4Table, Table};
 
 pub use breakers::BreakerView;
 pub use build::{BuildError, Builder, Resolved};
+pub use challenges::{ACME_TLS, Challenge, Challenges, Shown};
 pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointView};
 pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
@@ -74,6 +76,8 @@ pub struct Snapshot {
     pub access: AccessList,
     /// Sources that are refused for a while; those of the process, whichever generation sees them.
     pub bans: Arc<Bans>,
+    /// What certificate authorities are answered; of the process, too.
+    pub challenges: Arc<Challenges>,
 }
 
 /// A snapshot as a worker holds it: counted once between threads, and without atomics within one.

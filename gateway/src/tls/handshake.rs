@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, ProtocolVersion};
 use super::record::{feed, flush, halves};
 use super::stream::{Reader, Writer};
 use crate::net::{self, Buf, Until};
-use crate::snapshot::ServerTls;
+use crate::snapshot::{Challenges, ServerTls};
 
 /// What the handshake settled.
 #[derive(Clone, Debug, Default)]
@@ -56,18 +56,21 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Server side.
+/// Server side. What settles [`ACME_TLS`](crate::snapshot::ACME_TLS) was a challenge, which is over now.
 pub async fn accept(
     mut reader: net::Reader,
     mut writer: net::Writer,
     settings: &ServerTls,
+    challenges: &Challenges,
     until: &Until<'_>,
 ) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
     let accepted = match hello(&mut reader, until).await? {
         Ok(accepted) => accepted,
         Err(refused) => return Err(refuse(refused, &mut writer, until).await),
     };
-    let config = settings.config_for(accepted.client_hello().server_name()).clone();
+    let hello = accepted.client_hello();
+    let challenge = challenges.settings(&hello);
+    let config = challenge.unwrap_or_else(|| settings.config_for(hello.server_name()).clone());
     let tls = match accepted.into_connection(config) {
         Ok(tls) => tls,
         Err(refused) => return Err(refuse(refused, &mut writer, until).await),

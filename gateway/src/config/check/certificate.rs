@@ -75,8 +75,10 @@ impl<'a> Checker<'a> {
             reject_empty(versions, "http", "every version the listener speaks", diagnostics);
         }
         let pair_span = raw.chain.as_ref().or(raw.key.as_ref()).map(|path| path.span);
-        let sources = [pair_span, raw.directory.as_ref().map(|key| key.span), raw.acme.as_ref().map(|key| key.span)];
-        only_one(sources, "`chain` with `key`, `directory` and `acme`", diagnostics);
+        let stored = raw.stored.filter(|stored| stored.value).map(|stored| stored.span);
+        let (directory, acme) = (raw.directory.as_ref().map(|key| key.span), raw.acme.as_ref().map(|key| key.span));
+        let sources = [pair_span, directory, acme, stored];
+        only_one(sources, "`chain` with `key`, `directory`, `acme` and `stored`", diagnostics);
         if let (Some(ocsp), None, Some(_)) = (&raw.ocsp, pair_span, sources.iter().flatten().next()) {
             diagnostics.error(ocsp.span, "`ocsp` is for a `chain` and its `key`");
         }
@@ -85,6 +87,7 @@ impl<'a> Checker<'a> {
         match (raw.chain, raw.key, raw.directory, raw.acme) {
             (_, _, Some(directory), _) => self.directory(name?, &directory, table, loader),
             (_, _, _, Some(acme)) => self.obtained(name?, acme.value.0, table, span, loader).map(|it| vec![it]),
+            _ if stored.is_some() => Some(vec![self.stored(name?, table)]),
             (Some(chain), Some(key), ..) => {
                 let resolve = |path: &At<FilePath>| loader.diagnostics.sources.resolve(&path.value.0, path.span);
                 let files =
@@ -100,7 +103,7 @@ impl<'a> Checker<'a> {
                     (None, Some(_)) => (span, "`chain` is missing"),
                     _ => (span, "it is not said where the certificate comes from"),
                 };
-                let help = "`chain` and `key` are its files; or else give a `directory`, or `acme`";
+                let help = "`chain` and `key` are its files; or else give a `directory`, `acme`, or `stored`";
                 loader.diagnostics.error(given, missing).help(help);
                 None
             }
@@ -156,9 +159,19 @@ impl<'a> Checker<'a> {
         };
         let pair = self.known.issued.get(&name).cloned();
         // Those that were added since wait for the next one.
-        let is_served = |host: &String| pair.as_ref().is_none_or(|pair| is_covered(host, pair));
-        let hosts = hosts.into_iter().map(|(_, host)| host).filter(is_served).collect();
+        let hosts = served(hosts, pair.as_deref());
         Some(Certificate { name, source: CertificateSource::Acme(by), pair, hosts, http: table.http })
+    }
+
+    /// A certificate that is in etcd.
+    fn stored(&self, name: String, table: Table) -> Certificate {
+        let pair = self.known.issued.get(&name).cloned();
+        let hosts = match (table.hosts, &pair) {
+            (Some(hosts), pair) => served(hosts, pair.as_deref()),
+            (None, Some(pair)) => pair.info.names.clone(),
+            (None, None) => Vec::new(),
+        };
+        Certificate { name, source: CertificateSource::Stored, pair, hosts, http: table.http }
     }
 
     fn of_files(
@@ -339,6 +352,12 @@ fn hosts(hosts: At<List<Host>>) -> Vec<(Span, String)> {
         HostPattern::Any => (host.span, "*".to_owned()),
     };
     hosts.value.into_iter().map(text).collect()
+}
+
+/// The hosts that a pair covers; all, while there is none.
+fn served(hosts: Vec<(Span, String)>, pair: Option<&Pair>) -> Vec<String> {
+    let is_served = |host: &String| pair.is_none_or(|pair| is_covered(host, pair));
+    hosts.into_iter().map(|(_, host)| host).filter(is_served).collect()
 }
 
 /// The hosts of a table that a pair does not cover.

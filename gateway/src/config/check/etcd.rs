@@ -7,6 +7,7 @@ use crate::config::decode::Optional;
 use crate::config::load::Loader;
 use crate::config::model::{EtcdLogin, EtcdPair, EtcdStore, EtcdTls};
 use crate::config::raw;
+use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
 use crate::config::value::{FilePath, HeaderValue};
 
@@ -37,6 +38,18 @@ pub fn check(raw: At<raw::EtcdStore>, loader: &mut Loader<'_>) -> Option<EtcdSto
         tls,
         login: login(raw.username, raw.password_file, span, loader)?,
     })
+}
+
+/// Reports certificates that are to be in an etcd which there is not.
+pub fn check_stored(raw: &raw::File, diagnostics: &mut Diagnostics) {
+    if raw.certificate_store.as_ref().is_some_and(|store| store.value.etcd.is_some()) {
+        return;
+    }
+    let stored = raw.certificate.iter().filter_map(|table| table.value.stored.as_ref());
+    for stored in stored.filter(|stored| stored.value) {
+        let help = "say in [certificate_store] which etcd it is in, or give `chain` and `key`";
+        diagnostics.error(stored.span, "there is no etcd that the certificate could be in").help(help);
+    }
 }
 
 /// `None` when an error was reported.

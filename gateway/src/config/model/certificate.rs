@@ -15,7 +15,7 @@ pub struct Certificate {
     pub name: String,
     /// Where the pair comes from.
     pub source: CertificateSource,
-    /// The pair; `None` while an `acme` certificate has not been obtained. Nobody is shown such a certificate.
+    /// The pair; `None` while an `acme` certificate has not been obtained, or a `stored` one has not come. Nobody is shown such a certificate.
     pub pair: Option<Arc<Pair>>,
     /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
     pub hosts: Vec<String>,
@@ -32,6 +32,8 @@ pub enum CertificateSource {
     Directory(PairFiles),
     /// `acme`: the name of the `[[acme]]` table it is obtained by.
     Acme(String),
+    /// `stored`: somebody puts it into the etcd of `[certificate_store]`.
+    Stored,
 }
 
 /// The files of a pair.

@@ -8,7 +8,7 @@ table! { "`etcd` of [certificate_store]"
 /// copy of the certificates: what it starts from while etcd is away.
 pub struct EtcdStore {
     /// The members of the cluster.
-    #[schemars(extend("examples" = [["http://10.0.0.5:2379"]]))]
+    #[schemars(extend("examples" = [["https://10.0.0.5:2379"]]))]
     pub endpoints: Required<List<EtcdUrl>>,
     /// What every key begins with. Boxes with the same prefix are one fleet.
     #[schemars(extend("default" = "/gateway/", "examples" = ["/edge/"]))]

@@ -2,6 +2,7 @@ mod bad;
 mod balance;
 mod breaker;
 mod certificates;
+mod etcd;
 mod files;
 mod filters;
 mod global_limits;

@@ -1,5 +1,6 @@
 //! How single values are written: durations, sizes, numbers, names.
 
+mod acme;
 mod balance;
 mod etcd;
 mod filter;
@@ -12,6 +13,7 @@ mod tests;
 
 use std::time;
 
+pub use acme::*;
 pub use balance::*;
 pub use etcd::*;
 pub use filter::*;

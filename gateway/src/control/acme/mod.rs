@@ -1,0 +1,7 @@
+//! Certificates that are obtained by ACME (RFC 8555) and renewed.
+
+mod account;
+mod client;
+mod failure;
+mod order;
+pub mod schedule;
