@@ -1,6 +1,7 @@
 //! What the boxes of a fleet have in common, by etcd: certificates that another box obtained or an operator put there, and
 //! the keys of session tickets. Nobody waits for it: a box goes on with what it has, and starts from its copy.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::acme::proof::Proof;
 use super::store::etcd::Changed;
-use super::store::{CERTIFICATES, Directory, Etcd, StoreError};
+use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
 use super::tickets::{self, Keeper};
 use crate::config::model::{CertificateStore, Pair};
-use crate::snapshot::TicketKeys;
+use crate::snapshot::{Challenges, Shown, TicketKeys};
 
 /// How often etcd is asked whether anything has changed: one small read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +26,9 @@ const TICKETS: &str = "tickets";
 /// Name, and time, of the lock under which a box makes the next ticket key for all.
 const LOCK: &str = "tickets";
 const LOCK_TTL: Duration = Duration::from_secs(10);
+
+/// After so long every box that can ask etcd has heard what was put there.
+pub const HEARD: Duration = Duration::from_millis(2_500);
 
 /// What is told of the store by a metric while there is none.
 pub const NO_STORE: i64 = -1;
@@ -53,7 +58,12 @@ impl Fleet {
     }
 
     /// Is one of the fleet that this stands for from now on. What is the same goes on.
-    pub fn follow(&mut self, wanted: &CertificateStore, keeper: &Arc<Keeper>) -> Result<(), StoreError> {
+    pub fn follow(
+        &mut self,
+        wanted: &CertificateStore,
+        keeper: &Arc<Keeper>,
+        challenges: &Arc<Challenges>,
+    ) -> Result<(), StoreError> {
         if self.member.as_ref().is_some_and(|member| member.wanted == *wanted) {
             return Ok(());
         }
@@ -62,8 +72,16 @@ impl Fleet {
         let Some(settings) = &wanted.etcd else { return Ok(()) };
         let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
         let (tell, news) = mpsc::channel(1);
-        let sync =
-            Sync { etcd: etcd.clone(), keeper: keeper.clone(), tell, seen: 0, up: self.up.clone(), is_odd: false };
+        let sync = Sync {
+            etcd: etcd.clone(),
+            keeper: keeper.clone(),
+            challenges: challenges.clone(),
+            shown: HashMap::new(),
+            tell,
+            seen: 0,
+            up: self.up.clone(),
+            is_odd: false,
+        };
         let mut task = JoinSet::new();
         task.spawn(sync.run());
         self.member = Some(Member { wanted: wanted.clone(), etcd, news, _task: task });
@@ -95,6 +113,9 @@ impl Fleet {
 struct Sync {
     etcd: Etcd,
     keeper: Arc<Keeper>,
+    challenges: Arc<Challenges>,
+    /// Challenges of other boxes that this one answers, by their keys.
+    shown: HashMap<String, Shown>,
     tell: mpsc::Sender<()>,
     /// The revision of etcd up to which its certificates are in the copy.
     seen: u64,
@@ -119,6 +140,12 @@ impl Sync {
         self.share_tickets(keys).await?;
         // It counts up with every change, those of others' keys among them.
         if revision != self.seen {
+            if revision < self.seen {
+                // It has begun anew, or from a backup.
+                self.seen = 0;
+            }
+            // The authority asks as soon as it may.
+            self.answer_challenges().await?;
             self.fetch().await?;
             self.seen = revision;
         }
@@ -131,7 +158,7 @@ impl Sync {
         }
         // Whoever has it makes the key; the others find it there the next time.
         let Some(_lock) = self.etcd.lock(LOCK, LOCK_TTL).await? else { return Ok(()) };
-        let shared = self.etcd.get(TICKETS).await?;
+        let (shared, _) = self.etcd.get_at(TICKETS).await?;
         if !self.take_tickets(shared) {
             return Ok(());
         }
@@ -169,6 +196,23 @@ impl Sync {
         }
     }
 
+    /// Answers the challenges of other boxes, as long as those want it.
+    async fn answer_challenges(&mut self) -> Result<(), StoreError> {
+        let announced = self.etcd.all(CHALLENGES).await?;
+        self.shown.retain(|key, _| announced.iter().any(|announced| announced.key == *key));
+        for Changed { key, value } in announced {
+            if self.shown.contains_key(&key) {
+                continue;
+            }
+            match Proof::decode(&value).map(|proof| proof.challenge()) {
+                Some(Ok(challenge)) => drop(self.shown.insert(key, self.challenges.show(challenge))),
+                Some(Err(error)) => log::warn!("etcd: `{key}`: {error}"),
+                None => log::warn!("etcd: `{key}` is no challenge"),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes certificates that have changed into the copy.
     async fn fetch(&mut self) -> Result<(), StoreError> {
         let (mut after, mut is_news) = (None, false);
@@ -177,6 +221,8 @@ impl Sync {
             after = changed.last().map(|last| last.key.clone());
             for changed in changed {
                 is_news |= self.take(changed)?;
+                // The disk is waited for: the other tasks of this thread must not wait for thousands.
+                tokio::task::yield_now().await;
             }
             if !more || after.is_none() {
                 break;

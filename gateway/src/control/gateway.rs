@@ -31,7 +31,7 @@ use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
 use crate::net::{self, Transport};
 use crate::overload::Pressure;
-use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
+use crate::snapshot::{BuildError, Builder, Challenges, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, ProbeWay, Xdp, XdpError};
 
@@ -142,6 +142,7 @@ pub struct Gateway {
     files: Box<dyn Files>,
     builder: Builder,
     tickets: Arc<tickets::Keeper>,
+    challenges: Arc<Challenges>,
     workers: Vec<worker::Handle>,
     current: Option<Arc<Snapshot>>,
     bound: HashMap<String, Bound>,
@@ -188,6 +189,7 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
+        let challenges = Arc::<Challenges>::default();
         let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
         let state = State {
             current: None,
@@ -200,8 +202,9 @@ impl Gateway {
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone(), bans.clone(), tickets.tickets(), Arc::default()),
+            builder: Builder::new(registry.clone(), bans.clone(), tickets.tickets(), challenges.clone()),
             tickets,
+            challenges,
             workers,
             current: None,
             bound: HashMap::new(),
@@ -324,6 +327,11 @@ impl Gateway {
             () = step => EndpointEvent::Shares,
             () = self.outliers.due() => EndpointEvent::Interval,
         }
+    }
+
+    /// The challenges of certificate authorities that are answered.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     /// The keys of session tickets.

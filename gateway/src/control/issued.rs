@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::store::{self, Directory, StoreError};
-use crate::config::Issued;
+use super::store::{self, Directory};
 use crate::config::model::{CertificateSource, Config, Pair};
+use crate::config::{Issued, PairError};
 
 /// The pairs of a configuration's certificates. What cannot be read is as it was `before`.
 pub fn read(config: &Config, before: &Issued) -> Issued {
@@ -23,24 +23,24 @@ pub fn read(config: &Config, before: &Issued) -> Issued {
         .inspect_err(|error| log::error!("certificate store: {error}"))
         .ok();
     let pair = |name: &String| {
-        let found = directory.as_ref().and_then(|directory| pair(directory, name));
-        let pair = match (found, before.get(name)) {
-            (Some(found), Some(before)) if *before.as_ref() == found => before.clone(),
-            (Some(found), _) => Arc::new(found),
-            (None, before) => before?.clone(),
-        };
-        Some((name.clone(), pair))
+        let before = before.get(name);
+        let found = directory.as_ref().and_then(|directory| pair(directory, name, before));
+        Some((name.clone(), found.or(before.cloned())?))
     };
     names.into_iter().filter_map(pair).collect()
 }
 
-fn pair(directory: &Directory, name: &str) -> Option<Pair> {
-    let bytes: Result<_, StoreError> = directory.get(&store::certificate(name));
+/// The pair of this name, parsed unless it is the one of `before`.
+fn pair(directory: &Directory, name: &str, before: Option<&Arc<Pair>>) -> Option<Arc<Pair>> {
+    let bytes = directory.get(&store::certificate(name));
     let bytes = bytes.inspect_err(|error| log::error!("certificate `{name}`: {error}")).ok()??;
     let bytes = Zeroizing::new(bytes);
-    let cannot = |errors: &Vec<crate::config::PairError>| {
+    if let Some(same) = before.filter(|before| before.is_of(&bytes, &bytes, None)) {
+        return Some(same.clone());
+    }
+    let cannot = |errors: &Vec<PairError>| {
         let why: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
         log::error!("certificate `{name}`: what is kept of it {}", why.join(", and "));
     };
-    Pair::of(&bytes, &bytes, None).inspect_err(cannot).ok()
+    Pair::of(&bytes, &bytes, None).inspect_err(cannot).ok().map(Arc::new)
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `acme/NAME/account` | the account of an `[[acme]]` table: its URL and its key |
 //! | `tickets` | in etcd alone: the keys of session tickets, see [`TicketKeys`](crate::snapshot::TicketKeys) |
+//! | `challenges/TOKEN` | in etcd alone, while an order goes on: what an authority is to be answered |
 //! | `certificates/NAME` | the certificate of a `[[certificate]]` table: its key, then its chain, in PEM |
 
 mod directory;
@@ -25,6 +26,12 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// What the keys of certificates begin with.
 pub const CERTIFICATES: &str = "certificates";
+
+/// What the keys of challenges begin with, which any box of a fleet may be asked to answer.
+pub const CHALLENGES: &str = "challenges";
+
+/// How long what is announced outlives the process.
+const ANNOUNCED: Duration = Duration::from_secs(30);
 
 /// The key of a certificate.
 pub fn certificate(name: &str) -> String {
@@ -116,6 +123,14 @@ impl Store {
             // The kernel notices the end of a process.
             Store::Directory(directory) => Ok(directory.lock(name)?.map(Lock::File)),
             Store::Etcd(etcd) => Ok(etcd.lock(name, ttl).await?.map(Lock::Lease)),
+        }
+    }
+
+    /// Tells the other boxes of a fleet something until what this gives is dropped; `None` where there are none.
+    pub async fn announce(&self, key: &str, bytes: &[u8]) -> Result<Option<Lock>, StoreError> {
+        match self {
+            Store::Directory(_) => Ok(None),
+            Store::Etcd(etcd) => Ok(etcd.announce(key, bytes, ANNOUNCED).await?.map(Lock::Lease)),
         }
     }
 }

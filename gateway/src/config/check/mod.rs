@@ -45,6 +45,7 @@ use names::Names;
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
 pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Option<Config> {
     let mut names = Tables::new(&raw, &mut loader.diagnostics);
+    etcd::check_stored(&raw, &mut loader.diagnostics);
     let trusts_any = raw.listener.iter().any(|listener| !is_empty(&listener.value.trusted_proxies));
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
@@ -52,7 +53,6 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
-    etcd::check_stored(&raw, &mut loader.diagnostics);
     let checker = certificate::Checker::new(known);
     let certificates = each(raw.certificate, |certificate| checker.check(certificate, loader));
     let certificates = certificates.map(|tables| names.number_certificates(tables));

@@ -4,4 +4,5 @@ mod account;
 mod client;
 mod failure;
 mod order;
+pub mod proof;
 pub mod schedule;

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
+    RetryPolicy,
 };
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, RsaKeySize};
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::PrivateKeyDer;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, RsaKeySize};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
+use super::proof::Proof;
 use super::schedule::Fault;
 use crate::config::model::{Acme, AcmeChallenge, AcmeKeyType};
-use crate::snapshot::{ACME_TLS, Challenge, Challenges};
+use crate::control::fleet::HEARD;
+use crate::control::store::{CHALLENGES, Store, segment};
+use crate::snapshot::Challenges;
 
 /// How long the authority may take to look at challenges, and again to issue. They are to be done within seconds.
 const PATIENCE: RetryPolicy =
@@ -27,6 +28,7 @@ pub async fn obtain(
     settings: &Acme,
     hosts: &[String],
     challenges: &Arc<Challenges>,
+    store: &Store,
 ) -> Result<Zeroizing<String>, Failure> {
     let names: Vec<Identifier> = hosts.iter().cloned().map(Identifier::Dns).collect();
     let mut wanted = NewOrder::new(&names);
@@ -34,7 +36,7 @@ pub async fn obtain(
         wanted = wanted.profile(profile);
     }
     let mut order = account.new_order(&wanted).await?;
-    prove(&mut order, settings.challenge, challenges).await?;
+    prove(&mut order, settings.challenge, challenges, store).await?;
     let (key, request) = new_key(settings.key_type, hosts.to_vec()).await?;
     order.finalize_csr(&request).await?;
     let chain = order.poll_certificate(&PATIENCE).await?;
@@ -42,37 +44,73 @@ pub async fn obtain(
 }
 
 /// Proves that the names of an order are ours.
-async fn prove(order: &mut Order, kind: AcmeChallenge, challenges: &Arc<Challenges>) -> Result<(), Failure> {
+async fn prove(
+    order: &mut Order,
+    kind: AcmeChallenge,
+    challenges: &Arc<Challenges>,
+    store: &Store,
+) -> Result<(), Failure> {
     // Until the authority has looked at them.
-    let mut shown = Vec::new();
+    let (mut shown, mut announced) = (Vec::new(), Vec::new());
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
-        let name = authorization.identifier().to_string();
-        match authorization.status {
-            AuthorizationStatus::Valid => continue,
-            AuthorizationStatus::Pending => {}
-            status => return Err(Failure::refused(format!("the authorization of {name} is {status:?}"))),
+        let Some((token, proof)) = proof(&mut authorization, kind)? else { continue };
+        shown.push(challenges.show(proof.challenge()?));
+        // It may ask any box of a fleet.
+        announced.extend(store.announce(&challenge_key(&token), proof.encode().as_bytes()).await?);
+    }
+    if !announced.is_empty() {
+        tokio::time::sleep(HEARD).await;
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Pending
+            && let Some(mut challenge) = authorization.challenge(named(kind).0)
+        {
+            challenge.set_ready().await?;
         }
-        let (wanted, text) = match kind {
-            AcmeChallenge::Http01 => (ChallengeType::Http01, "http-01"),
-            AcmeChallenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
-        };
-        let Some(mut challenge) = authorization.challenge(wanted) else {
-            return Err(Failure::refused(format!("the authority offers no challenge {text} for {name}")));
-        };
-        let proof = challenge.key_authorization();
-        shown.push(challenges.show(match kind {
-            AcmeChallenge::Http01 => Challenge::Http { token: challenge.token.clone(), answer: proof.as_str().into() },
-            AcmeChallenge::TlsAlpn01 => tls_alpn(&name, proof.digest().as_ref())?,
-        }));
-        challenge.set_ready().await?;
     }
     match order.poll_ready(&PATIENCE).await {
         Ok(OrderStatus::Ready | OrderStatus::Valid) => Ok(()),
         Ok(_) | Err(Error::Api(_)) => Err(Failure::refused(reasons(order).await)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The answer to an authorization's challenge, with its token; `None` where nothing is left to be proven.
+fn proof<'a>(
+    authorization: &'a mut AuthorizationHandle<'a>,
+    kind: AcmeChallenge,
+) -> Result<Option<(String, Proof)>, Failure> {
+    let name = authorization.identifier().to_string();
+    match authorization.status {
+        AuthorizationStatus::Valid => return Ok(None),
+        AuthorizationStatus::Pending => {}
+        status => return Err(Failure::refused(format!("the authorization of {name} is {status:?}"))),
+    }
+    let (wanted, text) = named(kind);
+    let Some(challenge) = authorization.challenge(wanted) else {
+        return Err(Failure::refused(format!("the authority offers no challenge {text} for {name}")));
+    };
+    let (token, answer) = (challenge.token.clone(), challenge.key_authorization());
+    let proof = match kind {
+        AcmeChallenge::Http01 => Proof::Http { token: token.clone(), answer: answer.as_str().to_owned() },
+        AcmeChallenge::TlsAlpn01 => Proof::TlsAlpn { name, digest: answer.digest().as_ref().to_vec() },
+    };
+    Ok(Some((token, proof)))
+}
+
+fn named(kind: AcmeChallenge) -> (ChallengeType, &'static str) {
+    match kind {
+        AcmeChallenge::Http01 => (ChallengeType::Http01, "http-01"),
+        AcmeChallenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
+    }
+}
+
+fn challenge_key(token: &str) -> String {
+    format!("{CHALLENGES}/{}", segment(token))
 }
 
 /// What the authority says about the challenges that have failed.
@@ -90,24 +128,6 @@ async fn reasons(order: &mut Order) -> String {
         true => "the authority has refused the order and does not say why".to_owned(),
         false => reasons.join("; "),
     }
-}
-
-/// A handshake that shows the certificate of RFC 8737 section 3.
-fn tls_alpn(name: &str, digest: &[u8]) -> Result<Challenge, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::refused(format!("the certificate of tls-alpn-01: {error}"));
-    let key = KeyPair::generate().map_err(|error| failed(&error))?;
-    let mut params = CertificateParams::new([name.to_owned()]).map_err(|error| failed(&error))?;
-    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
-    let certificate = params.self_signed(&key).map_err(|error| failed(&error))?;
-    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let mut settings = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .map_err(|error| failed(&error))?;
-    settings.alpn_protocols = vec![ACME_TLS.to_vec()];
-    Ok(Challenge::TlsAlpn { name: name.to_ascii_lowercase(), settings: Arc::new(settings) })
 }
 
 /// A new key in PEM, and the request for a certificate in DER. A large RSA key takes a second to find.

@@ -42,7 +42,7 @@ pub struct Changed {
     pub value: Vec<u8>,
 }
 
-/// A lock in etcd. It ends when this is dropped.
+/// A lock, or something announced, in etcd. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Lease {
     _held: oneshot::Sender<()>,
@@ -59,9 +59,21 @@ impl Etcd {
         &self.copy
     }
 
-    /// See [`Store::get`](super::Store::get).
+    /// See [`Store::get`](super::Store::get). A box brings along what only it has: from the time before it was one of a
+    /// fleet, or from that before etcd lost it.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.get_at(key).await?.0)
+        if let Some(value) = self.get_at(key).await?.0 {
+            return Ok(Some(value));
+        }
+        let Some(own) = self.copy.get(key)? else { return Ok(None) };
+        let at = self.at(key)?;
+        let put = json!([{ "request_put": { "key": at, "value": BASE64.encode(&own) } }]);
+        let brought = self.call("kv/txn", json!({ "compare": [is_missing(&at)], "success": put })).await?;
+        match brought.succeeded {
+            true => Ok(Some(own)),
+            // Another box has, right now.
+            false => Ok(self.get_at(key).await?.0),
+        }
     }
 
     /// The value at `key`, and the revision of all that etcd has: while that is the same, nothing has changed.
@@ -115,23 +127,47 @@ impl Etcd {
         Ok((answer.kvs.into_iter().map(changed).collect::<Result<_, StoreError>>()?, more))
     }
 
+    /// All that is below `prefix`, for what is never much.
+    pub async fn all(&self, prefix: &str) -> Result<Vec<Changed>, StoreError> {
+        let mut all: Vec<Changed> = Vec::new();
+        loop {
+            let after = all.last().map(|last| last.key.clone());
+            let (page, more) = self.changes(prefix, after.as_deref(), 0).await?;
+            let is_empty = page.is_empty();
+            all.extend(page);
+            if !more || is_empty {
+                return Ok(all);
+            }
+        }
+    }
+
     /// See [`Store::lock`](super::Store::lock). While the lock is held, its lease is kept alive.
     pub async fn lock(&self, name: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
         let key = self.at(&format!("locks/{name}"))?;
+        self.put_leased(json!([is_missing(&key)]), json!({ "key": key }), ttl).await
+    }
+
+    /// Has a value at `key` until what this gives is dropped, or for `ttl` after this process has ended.
+    pub async fn announce(&self, key: &str, bytes: &[u8], ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        let put = json!({ "key": self.at(key)?, "value": BASE64.encode(bytes) });
+        self.put_leased(json!([]), put, ttl).await
+    }
+
+    /// Puts something with a lease of its own, if `compare` holds. The lease is kept alive.
+    async fn put_leased(
+        &self,
+        compare: serde_json::Value,
+        mut put: serde_json::Value,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
         let granted = self.call("lease/grant", json!({ "TTL": ttl.as_secs().max(1).to_string() })).await?;
         let lease = granted.id.0.to_string();
-        let created = self.call(
-            "kv/txn",
-            json!({
-                "compare": [{ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" }],
-                "success": [{ "request_put": { "key": key, "lease": lease } }],
-            }),
-        );
-        let created = created.await;
-        if !created.as_ref().is_ok_and(|answer| answer.succeeded) {
+        put["lease"] = lease.as_str().into();
+        let done = self.call("kv/txn", json!({ "compare": compare, "success": [{ "request_put": put }] })).await;
+        if !done.as_ref().is_ok_and(|answer| answer.succeeded) {
             // What is left of it ends by itself.
             let _ = self.call("lease/revoke", json!({ "ID": lease })).await;
-            return created.map(|_| None);
+            return done.map(|_| None);
         }
         let (held, dropped) = oneshot::channel();
         tokio::spawn(hold(self.clone(), lease, ttl / KEEP_ALIVE, dropped));
@@ -197,6 +233,11 @@ async fn hold(etcd: Etcd, lease: String, every: Duration, mut dropped: oneshot::
     }
     // Without an answer it ends when its time is over.
     let _ = etcd.call("lease/revoke", lease).await;
+}
+
+/// The comparison that holds while there is nothing at a key, which is in base64.
+fn is_missing(key: &str) -> serde_json::Value {
+    json!({ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" })
 }
 
 fn is_one_below(prefix: &str, key: &str) -> bool {

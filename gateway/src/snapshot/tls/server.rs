@@ -58,7 +58,7 @@ pub(in crate::snapshot) fn server(
         .with_cert_resolver(resolver.clone());
     // Sessions live in tickets: a store would be one more thing that workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = secrets.tickets.bound_to(b"");
+    config.ticketer = secrets.tickets.clone();
     let offering = |versions: HttpVersions| {
         let mut config = config.clone();
         config.alpn_protocols = http.map_or_else(Vec::new, |_| alpn(versions));

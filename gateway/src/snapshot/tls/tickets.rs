@@ -14,7 +14,6 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest;
 use rustls::server::ProducesTickets;
 
 pub use keys::{DecodeError, Secret, TicketKeys};
@@ -60,27 +59,12 @@ impl Tickets {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = ring;
     }
 
-    /// A ticketer of which tickets are worth nothing at those with another context.
-    ///
-    /// A resumed session skips what a full handshake checks, the client's certificate above all. So the context is whatever
-    /// a session must have been let in by; it is the same on every box and in every process with the same configuration.
-    pub fn bound_to(self: &Arc<Tickets>, context: &[u8]) -> Arc<dyn ProducesTickets> {
-        let mut hash = [0; digest::SHA256_OUTPUT_LEN];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, context).as_ref());
-        Arc::new(BoundTickets { tickets: self.clone(), context: hash })
-    }
-
     fn with_ring<R>(&self, with: impl FnOnce(&Ring) -> Option<R>) -> Option<R> {
         with(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-struct BoundTickets {
-    tickets: Arc<Tickets>,
-    context: [u8; digest::SHA256_OUTPUT_LEN],
-}
-
-impl ProducesTickets for BoundTickets {
+impl ProducesTickets for Tickets {
     fn enabled(&self) -> bool {
         true
     }
@@ -90,34 +74,33 @@ impl ProducesTickets for BoundTickets {
     }
 
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
-        self.tickets.with_ring(|ring| ring.seals.as_ref()?.seal(session, &self.context))
+        self.with_ring(|ring| ring.seals.as_ref()?.seal(session))
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         // Names are no secrets: they are in every ticket.
-        self.tickets
-            .with_ring(|ring| ring.open.iter().find(|key| key.name == *name)?.open(nonce, sealed, &self.context))
+        self.with_ring(|ring| ring.open.iter().find(|key| key.name == *name)?.open(nonce, sealed))
     }
 }
 
 impl Key {
-    fn seal(&self, session: &[u8], context: &[u8]) -> Option<Vec<u8>> {
+    fn seal(&self, session: &[u8]) -> Option<Vec<u8>> {
         let mut ticket = Vec::with_capacity(HEAD_LEN + session.len() + TAG_LEN);
         ticket.extend_from_slice(&self.name);
         ticket.extend_from_slice(&[0; NONCE_LEN]);
         ticket.extend_from_slice(session);
-        let sealed = self.cipher.seal_in_place_separate_tag(Aad::from(context), &mut ticket[HEAD_LEN..]);
+        let sealed = self.cipher.seal_in_place_separate_tag(Aad::empty(), &mut ticket[HEAD_LEN..]);
         let (nonce, tag) = sealed.ok()?;
         ticket[NAME_LEN..HEAD_LEN].copy_from_slice(nonce.as_ref());
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }
 
-    fn open(&self, nonce: &[u8; NONCE_LEN], sealed: &[u8], context: &[u8]) -> Option<Vec<u8>> {
+    fn open(&self, nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
         let mut session = sealed.to_vec();
-        let opened = self.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(context), &mut session);
+        let opened = self.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), &mut session);
         let length = opened.ok()?.len();
         session.truncate(length);
         Some(session)
@@ -127,12 +110,6 @@ impl Key {
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for BoundTickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundTickets").finish_non_exhaustive()
     }
 }
 
