@@ -1,17 +1,18 @@
 //! Reading: the file, the files it includes, and the files they name.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::Files;
 use super::decode::{Node, Optional};
 use super::raw::File;
 use super::report::Diagnostics;
 use super::span::{At, SourceId, Span};
 use super::value::FilePath;
+use super::{Files, Refused};
 
 /// Largest text file. Four times a configuration with 100 000 routes; offsets fit 32 bits.
 pub const MAX_TEXT_BYTES: usize = 256 << 20;
@@ -29,6 +30,10 @@ pub struct Loader<'a> {
     pub diagnostics: Diagnostics,
     /// Every file that was asked for.
     pub read: Vec<PathBuf>,
+    /// Pairs that are not used.
+    pub refused: Vec<Refused>,
+    /// When to load again without a change of a file, in seconds of Unix time.
+    pub again_at: Option<i64>,
     /// Configuration files by their normal path.
     visited: HashMap<PathBuf, Visit>,
     /// How many of them are being read.
@@ -45,7 +50,15 @@ struct Visit {
 impl<'a> Loader<'a> {
     /// Reads through `files`.
     pub fn new(files: &'a dyn Files) -> Loader<'a> {
-        Loader { files, diagnostics: Diagnostics::default(), read: Vec::new(), visited: HashMap::new(), depth: 0 }
+        Loader {
+            files,
+            diagnostics: Diagnostics::default(),
+            read: Vec::new(),
+            refused: Vec::new(),
+            again_at: None,
+            visited: HashMap::new(),
+            depth: 0,
+        }
     }
 
     /// The file and all that it includes, as one. `None` when a file could not be read or is no TOML: then nothing is
@@ -58,6 +71,24 @@ impl<'a> Loader<'a> {
     pub fn bytes(&mut self, path: &At<FilePath>) -> Option<Arc<[u8]>> {
         let resolved = self.diagnostics.sources.resolve(&path.value.0, path.span);
         self.bytes_at(&resolved, path.span)
+    }
+
+    /// The bytes of a file; what is wrong is for the caller to report.
+    pub fn try_bytes(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        self.read.push(path.to_path_buf());
+        self.files.read(path)
+    }
+
+    /// The files in a directory, sorted by path. That others come is a reason to load again.
+    pub fn list(&mut self, directory: &Path, named: Span) -> Option<Vec<PathBuf>> {
+        self.read.push(directory.to_path_buf());
+        let pattern = Path::new(&glob::Pattern::escape(&directory.to_string_lossy())).join("*");
+        self.matching(&pattern, named)
+    }
+
+    /// Notes that something changes at `unix_s`, whatever happens to files.
+    pub fn load_again_at(&mut self, unix_s: i64) {
+        self.again_at = Some(self.again_at.map_or(unix_s, |earlier| earlier.min(unix_s)));
     }
 
     /// A text file named in the configuration.

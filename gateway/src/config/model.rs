@@ -6,6 +6,7 @@
 mod acme;
 mod balance;
 mod breaker;
+mod certificate;
 mod cluster;
 mod filter;
 mod global_limit;
@@ -19,7 +20,6 @@ mod retry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -30,6 +30,7 @@ pub use crate::proto::path::{EncodedSlashes, PathPolicy};
 pub use acme::*;
 pub use balance::*;
 pub use breaker::*;
+pub use certificate::*;
 pub use cluster::*;
 pub use filter::*;
 pub use global_limit::*;
@@ -181,27 +182,6 @@ pub enum LogFormat {
     Format(String),
 }
 
-/// `[[certificate]]`: the bytes of both files, so that a changed file makes a changed configuration.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// `name`
-    pub name: String,
-    /// `chain`: the PEM file's bytes.
-    pub chain_pem: Arc<[u8]>,
-    /// `key`: the PEM file's bytes. Never printed.
-    pub key_pem: Arc<[u8]>,
-    /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
-    pub hosts: Vec<String>,
-    /// `http`: the HTTP versions these hosts are offered, of those the listener speaks. Default all.
-    pub http: HttpVersions,
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").field("name", &self.name).field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
-
 /// `[[listener]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -292,7 +272,7 @@ pub enum ProxyProtocol {
 /// `tls` of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// `certificates`; the first one is the default for clients whose SNI matches none.
+    /// `certificates`, those of directories one by one; the first one is the default for clients whose SNI matches none.
     pub certificates: Vec<CertificateId>,
     /// `min_version`
     pub min_version: TlsVersion,

@@ -147,18 +147,30 @@ pub struct AccessLog {
 }
 
 table! { "[[certificate]]"
-/// A certificate with its private key.
+/// A certificate with its private key: from a pair of files, each pair of a directory, or obtained by ACME. The files are
+/// watched: a new pair is there for the next handshake, and a bad one is refused while the old one stays.
 pub struct Certificate {
     /// What listeners call it.
     #[schemars(extend("examples" = ["example"]))]
     pub name: Required<Name>,
     /// PEM file with the certificate, then the intermediate ones.
     #[schemars(extend("examples" = ["certs/example.pem"]))]
-    pub chain: Required<FilePath>,
+    pub chain: Optional<FilePath>,
     /// PEM file with the private key.
     #[schemars(extend("examples" = ["certs/example.key"]))]
-    pub key: Required<FilePath>,
-    /// Server names to use it for; the certificate must cover them. Without this, all that it covers.
+    pub key: Optional<FilePath>,
+    /// DER file with what the authority says about the certificate's not being revoked (OCSP, RFC 6960), for clients that
+    /// ask for it. One that has expired, or is about another certificate, is not shown.
+    #[schemars(extend("examples" = ["certs/example.ocsp"]))]
+    pub ocsp: Optional<FilePath>,
+    /// In place of `chain` and `key`: a directory, in which every `NAME.crt` or `NAME.pem` with a `NAME.key`, and perhaps a
+    /// `NAME.ocsp`, is a certificate. Pairs may come and go; one that is bad is left out.
+    #[schemars(extend("examples" = ["certs/customers"]))]
+    pub directory: Optional<FilePath>,
+    /// In place of `chain` and `key`: the `[[acme]]` table by which it is obtained, for the `hosts`.
+    #[schemars(extend("examples" = ["letsencrypt"]))]
+    pub acme: Optional<Name>,
+    /// Server names to use it for; the certificate must cover them. Without this, all that it covers. Not for a `directory`.
     #[schemars(extend("examples" = [["example.com", "*.example.com"]]))]
     pub hosts: Optional<List<Host>>,
     /// The HTTP versions that clients of these hosts are offered, of those the listener speaks.

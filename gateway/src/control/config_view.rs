@@ -113,8 +113,16 @@ fn view_access(rule: &AccessRule) -> Value {
     })
 }
 
-fn view_certificate(Certificate { name, chain_pem: _, key_pem: _, hosts, http }: &Certificate) -> Value {
-    json!({ "name": name, "hosts": hosts, "http": view_http_versions(*http) })
+fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certificate) -> Value {
+    let mut view = json!({ "name": name, "hosts": hosts, "http": view_http_versions(*http) });
+    match source {
+        CertificateSource::Files(files) | CertificateSource::Directory(files) => {
+            view["chain"] = files.chain.to_string_lossy().into();
+            view["ocsp"] = files.ocsp.as_ref().map(|path| path.to_string_lossy()).into();
+        }
+        CertificateSource::Acme(obtained) => view["acme"] = obtained.by.as_str().into(),
+    }
+    view
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
@@ -433,8 +441,17 @@ fn duration_or_none(limit: Option<Duration>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::proto::cookie::Cookie;
+
+    fn pair() -> Arc<Pair> {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap();
+        let pair = Pair::of(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes(), None);
+        Arc::new(pair.unwrap())
+    }
 
     fn config() -> Config {
         let name = |text: &str| HeaderName::new(text).unwrap();
@@ -456,8 +473,12 @@ mod tests {
             access: vec![],
             certificates: vec![Certificate {
                 name: "example".into(),
-                chain_pem: (*b"PUBLIC CHAIN").into(),
-                key_pem: (*b"PRIVATE KEY").into(),
+                source: CertificateSource::Files(PairFiles {
+                    chain: "certs/example.pem".into(),
+                    key: "certs/example.key".into(),
+                    ocsp: None,
+                }),
+                pair: Some(pair()),
                 hosts: vec!["example.com".into()],
                 http: HttpVersions::default(),
             }],

@@ -14,24 +14,26 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::acme::Acme;
 use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
-use super::{drop_log, resolve, services};
+use super::store::StoreError;
+use super::{drop_log, kept, resolve, services};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
-use crate::config::{self, Files, Loaded, Report};
+use crate::config::{self, Files, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
 use crate::net::{self, Transport};
 use crate::overload::Pressure;
-use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
+use crate::snapshot::{BuildError, Builder, Challenges, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, ProbeWay, Xdp, XdpError};
 
@@ -59,6 +61,8 @@ pub enum ReloadError {
     Build(BuildError),
     /// The XDP program cannot be attached as asked.
     Xdp(XdpError),
+    /// What was kept of certificates cannot be had.
+    Store(StoreError),
     /// A worker thread is gone.
     Worker(usize),
 }
@@ -70,6 +74,7 @@ impl fmt::Display for ReloadError {
             ReloadError::Bind(text) | ReloadError::Log(text) => f.write_str(text),
             ReloadError::Build(error) => error.fmt(f),
             ReloadError::Xdp(error) => error.fmt(f),
+            ReloadError::Store(error) => write!(f, "certificate_store: {error}"),
             ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
         }
     }
@@ -147,6 +152,9 @@ pub struct Gateway {
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
+    acme: Acme,
+    /// When certificates are to be looked at again, in seconds of Unix time.
+    again_at: Option<i64>,
     checks: Checks,
     outliers: Outliers,
     exchanges: Exchanges,
@@ -182,25 +190,43 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
-        let state =
-            State { current: None, xdp: None, reloads_ok: 0, reloads_failed: 0, last_reload: SystemTime::UNIX_EPOCH };
+        let challenges = Arc::new(Challenges::default());
+        let acme = Acme::new(challenges.clone());
+        let tally = acme.tally();
+        let state = State {
+            current: None,
+            xdp: None,
+            refused: Vec::new(),
+            reloads_ok: 0,
+            reloads_failed: 0,
+            last_reload: SystemTime::UNIX_EPOCH,
+        };
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone(), bans.clone(), Arc::default()).map_err(ReloadError::Build)?,
+            builder: Builder::new(registry.clone(), bans.clone(), challenges).map_err(ReloadError::Build)?,
             workers,
             current: None,
             bound: HashMap::new(),
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
+            acme,
+            again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
             exchanges: Exchanges::default(),
             in_doubt: false,
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, bans, pressure, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared {
+                registry,
+                bans,
+                pressure,
+                acme: tally,
+                state: Mutex::new(state),
+                log_errors: Arc::default(),
+            }),
             reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
@@ -252,7 +278,9 @@ impl Gateway {
 
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let result = match config::load(&self.path, &*self.files, SystemTime::now()) {
+        let running = self.current.as_ref().map(|current| &current.config);
+        let known = Known { now: SystemTime::now(), running };
+        let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
         };
@@ -305,6 +333,12 @@ impl Gateway {
         }
     }
 
+    /// Whether certificates have to be looked at again, although no file has changed.
+    pub fn certificates_are_due(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        self.again_at.is_some_and(|at| at <= now)
+    }
+
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
     pub fn lacks_route(&self) -> bool {
         self.shared.lock().xdp.as_ref().is_some_and(Xdp::lacks_route)
@@ -318,9 +352,37 @@ impl Gateway {
         }
     }
 
+    /// Puts what has come into the certificate store into force. Files that have changed meanwhile, well or badly, have
+    /// nothing to do with it. The generation, if there was anything new.
+    pub async fn take_kept(&mut self) -> Result<Option<u64>, ReloadError> {
+        let mut config = self.config().clone();
+        self.give_kept(&mut config)?;
+        if config == *self.config() {
+            return Ok(None);
+        }
+        let resolved = self.resolved.clone();
+        let snapshot = self.build(config, &resolved)?;
+        let generation = snapshot.generation;
+        self.sync_kernel(&snapshot).await?;
+        self.commit(snapshot, resolved, Vec::new(), None).await?;
+        Ok(Some(generation))
+    }
+
+    /// Is notified when a certificate was obtained, which [`take_kept`](Gateway::take_kept) puts into force.
+    pub fn obtained(&self) -> Arc<Notify> {
+        self.acme.obtained()
+    }
+
+    fn give_kept(&self, config: &mut Config) -> Result<(), ReloadError> {
+        kept::give(config, self.current.as_ref().map(|current| &current.config)).map_err(ReloadError::Store)
+    }
+
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { config, warnings, files } = loaded;
+        let Loaded { mut config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
+        self.give_kept(&mut config)?;
+        self.again_at = again_at;
+        self.tell_refused(refused);
         if let Some(current) = &self.current
             && current.config == config
             && !self.in_doubt
@@ -342,6 +404,16 @@ impl Gateway {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }
         Ok(Reloaded { generation, changed: true, warnings })
+    }
+
+    /// Raises an alert for every pair that is refused and was not before.
+    fn tell_refused(&self, refused: Vec<Refused>) {
+        let before = std::mem::replace(&mut self.shared.lock().refused, refused.clone());
+        for pair in refused.iter().filter(|pair| !before.contains(pair)) {
+            let Refused { certificate, message, kept, .. } = pair;
+            let instead = if *kept { "the pair it had is used" } else { "it is left out" };
+            log::error!("certificate \"{certificate}\": a new pair is refused, {instead}: {message}");
+        }
     }
 
     fn build(&mut self, config: Config, resolved: &Resolved) -> Result<Snapshot, ReloadError> {
@@ -549,6 +621,7 @@ impl Gateway {
             self.log = log.map(|(writer, _)| writer);
         }
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
+        self.acme.follow(&snapshot.config);
         self.shared.lock().current = Some(snapshot.clone());
         self.current = Some(snapshot);
         self.resolved = resolved;

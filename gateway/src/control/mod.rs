@@ -9,6 +9,7 @@ mod drop_log;
 mod endpoints_view;
 pub mod gateway;
 pub mod health;
+mod kept;
 mod limits;
 mod lists_view;
 pub mod log_writer;

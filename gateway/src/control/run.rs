@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::watch::FileWatch;
-use super::{config_view, endpoints_view, notify, overload, resolve};
+use super::{acme, config_view, endpoints_view, notify, overload, resolve};
 use crate::config::Files;
 use crate::metrics::render;
 use crate::net;
@@ -37,8 +37,10 @@ pub fn run(
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // Only lookups block, of which each holds a permit, and one making of access lists: none ever waits for a thread.
-    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 1).build();
+    // Only lookups and orders block, of which each holds a permit, and one making of access lists: none ever waits for a
+    // thread.
+    let runtime =
+        runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + acme::ORDERS_AT_ONCE + 1).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files, give_back).await?;
@@ -56,6 +58,7 @@ pub fn run(
 enum Event {
     Reload(&'static str),
     ReloadRequested(ReloadRequest),
+    Obtained,
     ReopenLog,
     Resolve,
     Endpoints(EndpointEvent),
@@ -120,6 +123,7 @@ impl Control {
                     let result = self.reload("POST /reload").await;
                     let _ = request.reply.send(result);
                 }
+                Event::Obtained => self.take_kept().await,
                 Event::ReopenLog => self.gateway.reopen_log(),
                 Event::Resolve => {
                     self.last_resolved = Instant::now();
@@ -133,6 +137,9 @@ impl Control {
                     self.gateway.shared().keep_time();
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
+                    }
+                    if self.gateway.certificates_are_due() {
+                        let _ = self.reload("certificates have come of age").await;
                     }
                     if self.sharing_failed || self.gateway.lacks_route() {
                         self.share_anew();
@@ -161,12 +168,14 @@ impl Control {
                 None => std::future::pending().await,
             }
         };
+        let obtained = self.gateway.obtained();
         tokio::select! {
             _ = self.signals.terminate.recv() => Event::Stop,
             _ = self.signals.interrupt.recv() => Event::Stop,
             _ = self.signals.hangup.recv() => Event::Reload("SIGHUP"),
             _ = self.signals.user1.recv() => Event::ReopenLog,
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
+            () = obtained.notified() => Event::Obtained,
             () = files => Event::Reload("a file changed"),
             () = resolve => Event::Resolve,
             event = self.gateway.endpoints() => Event::Endpoints(event),
@@ -181,6 +190,14 @@ impl Control {
             log::error!("{error}");
         }
         self.sharing_failed = shared.is_err();
+    }
+
+    async fn take_kept(&mut self) {
+        match self.gateway.take_kept().await {
+            Ok(Some(generation)) => log::info!("certificates were obtained: generation {generation} in force"),
+            Ok(None) => {}
+            Err(error) => log::error!("certificates that were obtained are not used: {error}"),
+        }
     }
 
     async fn reload(&mut self, why: &str) -> Result<ReloadDone, String> {

@@ -7,8 +7,10 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+use super::acme::Tally;
 use super::admin::Sources;
 use super::counts;
+use crate::config::Refused;
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
 use crate::metrics::render::Extra;
@@ -24,6 +26,8 @@ pub struct Shared {
     pub bans: Arc<Bans>,
     /// What weighs on the process.
     pub pressure: Arc<Pressure>,
+    /// How it went with certificates that are obtained.
+    pub acme: Arc<Tally>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -32,6 +36,8 @@ pub struct Shared {
 pub(super) struct State {
     pub current: Option<Arc<Snapshot>>,
     pub xdp: Option<Xdp>,
+    /// Pairs of certificates that are not used, as the last look at the files found them.
+    pub refused: Vec<Refused>,
     pub reloads_ok: u64,
     pub reloads_failed: u64,
     pub last_reload: SystemTime,
@@ -48,6 +54,7 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
+            acme: counts::acme(&self.acme),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),

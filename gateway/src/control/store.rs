@@ -17,6 +17,8 @@ use std::time::Duration;
 
 pub use directory::Directory;
 
+use crate::config::model::CertificateStore;
+
 /// Longest value: a thousand times the chain of a certificate, and what a mistake may take of memory.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -67,6 +69,11 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl Store {
+    /// The store that the configuration wants.
+    pub fn open(wanted: &CertificateStore) -> Result<Store, StoreError> {
+        Directory::open(wanted.directory.clone()).map(Store::Directory)
+    }
+
     /// The value at `key`; `None` when there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self {

@@ -1,152 +1,362 @@
 //! `[[certificate]]`
+//!
+//! A bad pair is an error the first time. Later, when the files of a certificate that runs have changed, it is no reason to
+//! refuse a configuration: the certificate goes on with the pair it had. In a directory a bad pair is never an error, as a
+//! pair of one customer must not keep those of all others from being served.
 
-use std::time::SystemTime;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{ASN1Time, X509Certificate, parse_x509_certificate};
+use zeroize::Zeroizing;
 
+use super::names::Names;
+use super::{http_versions, only_one, reject_empty};
+use crate::config::decode::List;
 use crate::config::load::Loader;
-use crate::config::model::{Certificate, HostPattern};
-use crate::config::raw;
+use crate::config::model::{Certificate, CertificateSource, HostPattern, HttpVersions, Obtained, Pair, PairFiles};
+use crate::config::pair::content;
 use crate::config::report::Diagnostics;
-use crate::config::span::At;
-use crate::config::value::{FilePath, Host};
+use crate::config::span::{At, Span};
+use crate::config::value::{FilePath, Host, Name};
+use crate::config::{Known, PairPart, Refusal, Refused, raw};
 
-type Chain = Vec<CertificateDer<'static>>;
+/// Most pairs in a directory: each costs a few KiB and two descriptors' worth of looking when something changes.
+const MAX_PAIRS: usize = 100_000;
 
-/// Reads both files, and checks that they belong together and are good for the hosts, now.
-pub fn check(raw: At<raw::Certificate>, now: SystemTime, loader: &mut Loader<'_>) -> Option<Certificate> {
-    let raw = raw.value;
-    let http = super::http_versions(&raw.http);
-    if let Some(versions) = &raw.http {
-        super::reject_empty(versions, "http", "every version the listener speaks", &mut loader.diagnostics);
-    }
-    let chain_pem = raw.chain.0.as_ref().and_then(|path| loader.bytes(path));
-    let key_pem = raw.key.0.as_ref().and_then(|path| loader.bytes(path));
-    let (chain_path, key_path) = (raw.chain.0?, raw.key.0?);
-    let diagnostics = &mut loader.diagnostics;
-    let chain = chain_pem.as_deref().and_then(|pem| parse_chain(pem, &chain_path, diagnostics));
-    let key = key_pem.as_deref().and_then(|pem| parse_key(pem, &key_path, diagnostics));
-    if let Some(chain) = &chain {
-        warn_validity(chain, &chain_path, now, diagnostics);
-    }
-    let names = chain.as_ref().and_then(|chain| dns_names(chain, &chain_path, diagnostics));
-    if let (Some(chain), Some(key)) = (chain, key) {
-        check_pair(chain, &key, &key_path, diagnostics);
-    }
-    let hosts = match (raw.hosts, names) {
-        (Some(hosts), Some(names)) => check_hosts(hosts.value, &names, diagnostics),
-        (_, names) => names?,
-    };
-    Some(Certificate { name: raw.name.0?.value.0, chain_pem: chain_pem?, key_pem: key_pem?, hosts, http })
+/// Most names of a certificate that is obtained, as with Let's Encrypt.
+const MAX_OBTAINED: usize = 100;
+
+/// Checks certificates in the light of those that run.
+pub struct Checker<'a> {
+    /// Unix time in seconds.
+    now: i64,
+    by_name: HashMap<&'a str, &'a Certificate>,
+    by_content: HashMap<[u8; 32], &'a Arc<Pair>>,
 }
 
-fn parse_chain(pem: &[u8], path: &At<FilePath>, diagnostics: &mut Diagnostics) -> Option<Chain> {
-    let message = match CertificateDer::pem_slice_iter(pem).collect::<Result<Chain, _>>() {
-        Ok(chain) if chain.is_empty() => "has no certificate".to_owned(),
-        Ok(chain) => match chain.iter().position(|der| parse_x509_certificate(der).is_err()) {
-            None => return Some(chain),
-            Some(index) => format!("has a certificate that cannot be read, number {}", index + 1),
-        },
-        Err(error) => format!("is not PEM: {error}"),
-    };
-    let help = "it has to begin with -----BEGIN CERTIFICATE-----";
-    diagnostics.error(path.span, format!("{} {message}", path.value.0)).help(help);
-    None
+/// What of a table is the same for all of its certificates.
+struct Table {
+    hosts: Option<Vec<(Span, String)>>,
+    http: HttpVersions,
 }
 
-fn parse_key(pem: &[u8], path: &At<FilePath>, diagnostics: &mut Diagnostics) -> Option<PrivateKeyDer<'static>> {
-    let message = match PrivateKeyDer::from_pem_slice(pem) {
-        Ok(key) => return Some(key),
-        Err(pem::Error::NoItemsFound) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
-            "has an encrypted key, which is not supported".to_owned()
-        }
-        Err(pem::Error::NoItemsFound) => "has no private key".to_owned(),
-        Err(error) => format!("is not PEM: {error}"),
-    };
-    let help = "it has to begin with -----BEGIN PRIVATE KEY-----";
-    diagnostics.error(path.span, format!("{} {message}", path.value.0)).help(help);
-    None
+/// Where a problem with a pair is reported.
+struct Spans {
+    chain: Span,
+    key: Span,
+    ocsp: Span,
 }
 
-fn check_pair(chain: Chain, key: &PrivateKeyDer<'_>, path: &At<FilePath>, diagnostics: &mut Diagnostics) {
-    let message = match any_supported_type(key) {
-        Err(_) => format!("{} has a key of a kind that is not supported", path.value.0),
-        Ok(key) => match CertifiedKey::new(chain, key).keys_match() {
-            Ok(()) => return,
-            Err(_) => format!("{} is not the key of this certificate", path.value.0),
-        },
-    };
-    let help = "RSA, ECDSA (P-256, P-384, P-521) or Ed25519, belonging to the first certificate in `chain`";
-    diagnostics.error(path.span, message).help(help);
+/// What is wrong with a pair.
+struct Problem {
+    span: Span,
+    refusal: Refusal,
+    message: String,
+    help: String,
 }
 
-/// Warns when a certificate of the chain is not valid now. It may be renewed under the same name at any time, so that
-/// is no reason not to start.
-fn warn_validity(chain: &Chain, path: &At<FilePath>, now: SystemTime, diagnostics: &mut Diagnostics) {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    for certificate in chain.iter().filter_map(|der| x509(der)) {
-        let validity = certificate.validity();
-        if validity.not_after.timestamp() < now {
-            let message = format!("{} expired on {}", path.value.0, date(validity.not_after));
-            diagnostics.warning(path.span, message);
-        } else if validity.not_before.timestamp() > now {
-            let message = format!("{} is not valid before {}", path.value.0, date(validity.not_before));
-            diagnostics.warning(path.span, message);
+impl<'a> Checker<'a> {
+    /// Looks at what runs.
+    pub fn new(known: &Known<'a>) -> Checker<'a> {
+        let running = known.running.iter().flat_map(|running| &running.certificates);
+        let pairs = running.clone().filter_map(|certificate| certificate.pair.as_ref());
+        Checker {
+            now: unix(known.now),
+            by_name: running.map(|certificate| (certificate.name.as_str(), certificate)).collect(),
+            by_content: pairs.map(|pair| (pair.content, pair)).collect(),
         }
     }
-}
 
-fn date(time: ASN1Time) -> String {
-    time.to_datetime().date().to_string()
-}
-
-fn x509<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
-    parse_x509_certificate(der).ok().map(|(_, certificate)| certificate)
-}
-
-/// The names the first certificate is good for. Its common name is not one: no client has looked at it for years
-/// (RFC 9525 section 2).
-fn dns_names(chain: &Chain, path: &At<FilePath>, diagnostics: &mut Diagnostics) -> Option<Vec<String>> {
-    let certificate = x509(chain.first()?)?;
-    let extension = certificate.subject_alternative_name().ok().flatten();
-    let names = extension.iter().flat_map(|extension| &extension.value.general_names);
-    let names: Vec<String> = names
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect();
-    if names.is_empty() {
-        let message = format!("{} has no DNS name in it (subjectAltName), so no server name selects it", path.value.0);
-        diagnostics.warning(path.span, message);
+    /// The certificates that a table stands for. `names` are those of `[[acme]]` tables.
+    pub fn check(&self, raw: At<raw::Certificate>, names: &Names, loader: &mut Loader<'_>) -> Option<Vec<Certificate>> {
+        let At { value: raw, span } = raw;
+        let diagnostics = &mut loader.diagnostics;
+        if let Some(versions) = &raw.http {
+            reject_empty(versions, "http", "every version the listener speaks", diagnostics);
+        }
+        let pair_span = raw.chain.as_ref().or(raw.key.as_ref()).map(|path| path.span);
+        let sources = [pair_span, raw.directory.as_ref().map(|key| key.span), raw.acme.as_ref().map(|key| key.span)];
+        only_one(sources, "`chain` with `key`, `directory` and `acme`", diagnostics);
+        if let (Some(ocsp), None, Some(_)) = (&raw.ocsp, pair_span, sources.iter().flatten().next()) {
+            diagnostics.error(ocsp.span, "`ocsp` is for a `chain` and its `key`");
+        }
+        let name = raw.name.0.map(|name| name.value.0);
+        let table = Table { http: http_versions(&raw.http), hosts: raw.hosts.map(hosts) };
+        match (raw.chain, raw.key, raw.directory, raw.acme) {
+            (_, _, Some(directory), _) => self.directory(name?, &directory, table, loader),
+            (_, _, _, Some(acme)) => self.obtained(name?, acme, names, table, span, loader).map(|it| vec![it]),
+            (Some(chain), Some(key), ..) => {
+                let resolve = |path: &At<FilePath>| loader.diagnostics.sources.resolve(&path.value.0, path.span);
+                let files =
+                    PairFiles { chain: resolve(&chain), key: resolve(&key), ocsp: raw.ocsp.as_ref().map(resolve) };
+                let ocsp = raw.ocsp.map_or(chain.span, |ocsp| ocsp.span);
+                let spans = Spans { chain: chain.span, key: key.span, ocsp };
+                let source = CertificateSource::Files(files.clone());
+                self.of_files(name.unwrap_or_default(), source, &files, &spans, &table, loader).map(|it| vec![it])
+            }
+            (chain, key, ..) => {
+                let (given, missing) = match (chain, key) {
+                    (Some(_), None) => (span, "`key` is missing"),
+                    (None, Some(_)) => (span, "`chain` is missing"),
+                    _ => (span, "it is not said where the certificate comes from"),
+                };
+                let help = "`chain` and `key` are its files; or else give a `directory`, or `acme`";
+                loader.diagnostics.error(given, missing).help(help);
+                None
+            }
+        }
     }
-    Some(names)
-}
 
-fn check_hosts(hosts: Vec<At<Host>>, names: &[String], diagnostics: &mut Diagnostics) -> Vec<String> {
-    let mut checked = Vec::new();
-    for host in hosts {
-        let text = match host.value.0 {
-            HostPattern::Exact(text) => text,
-            HostPattern::Suffix(parent) => format!("*{parent}"),
-            HostPattern::Any => "*".to_owned(),
+    /// Every pair in a directory, by its name there.
+    fn directory(
+        &self,
+        name: String,
+        directory: &At<FilePath>,
+        table: Table,
+        loader: &mut Loader<'_>,
+    ) -> Option<Vec<Certificate>> {
+        let span = directory.span;
+        if let Some((span, _)) = table.hosts.as_ref().and_then(|hosts| hosts.first()) {
+            let help = "each certificate of a directory is used for all that it covers";
+            loader.diagnostics.error(*span, "`hosts` is not for a `directory`").help(help);
+        }
+        let path = loader.diagnostics.sources.resolve(&directory.value.0, span);
+        let pairs = pairs_in(loader.list(&path, span)?);
+        if pairs.len() > MAX_PAIRS {
+            let message =
+                format!("{} has {} certificates, at most {MAX_PAIRS} are allowed", path.display(), pairs.len());
+            loader.diagnostics.error(span, message);
+            return None;
+        }
+        if pairs.is_empty() {
+            let message = format!("there is no certificate in {}", path.display());
+            loader.diagnostics.warning(span, message).help("a pair is NAME.crt, or NAME.pem, and NAME.key");
+        }
+        let spans = Spans { chain: span, key: span, ocsp: span };
+        let certificate = |(of, files): (String, PairFiles)| {
+            let source = CertificateSource::Directory(files.clone());
+            self.of_files(format!("{name}/{of}"), source, &files, &spans, &table, loader)
         };
-        if !names.iter().any(|name| covers(name, &text)) {
-            let help = format!("it covers {}", names.join(", "));
-            diagnostics.error(host.span, format!("the certificate does not cover {text}")).help(help);
-        }
-        checked.push(text);
+        Some(pairs.into_iter().filter_map(certificate).collect())
     }
-    checked
+
+    /// A certificate that is obtained. What is kept of it comes later.
+    fn obtained(
+        &self,
+        name: String,
+        by: At<Name>,
+        names: &Names,
+        table: Table,
+        span: Span,
+        loader: &mut Loader<'_>,
+    ) -> Option<Certificate> {
+        let Some(hosts) = table.hosts.filter(|hosts| !hosts.is_empty()) else {
+            let help = "`hosts` has the names that it is obtained for";
+            loader.diagnostics.error(span, "it is not said what the certificate is for").help(help);
+            return None;
+        };
+        let diagnostics = &mut loader.diagnostics;
+        names.find(&by, diagnostics)?;
+        if hosts.len() > MAX_OBTAINED {
+            let message = format!("{} hosts in one certificate, at most {MAX_OBTAINED} are possible", hosts.len());
+            diagnostics.error(hosts[0].0, message).help("use several certificates");
+        }
+        for (span, host) in hosts.iter().filter(|(_, host)| host.contains('*')) {
+            let help = "the challenges http-01 and tls-alpn-01 prove one name each; a wildcard takes a file pair";
+            diagnostics.error(*span, format!("{host} cannot be obtained by ACME")).help(help);
+        }
+        let hosts: Vec<String> = hosts.into_iter().map(|(_, host)| host).collect();
+        let source = CertificateSource::Acme(Obtained { by: by.value.0, hosts: hosts.clone() });
+        Some(Certificate { name, source, pair: None, hosts, http: table.http })
+    }
+
+    fn of_files(
+        &self,
+        name: String,
+        source: CertificateSource,
+        files: &PairFiles,
+        spans: &Spans,
+        table: &Table,
+        loader: &mut Loader<'_>,
+    ) -> Option<Certificate> {
+        let before = self.by_name.get(name.as_str()).filter(|before| before.source == source).copied();
+        let before = before.and_then(|before| before.pair.as_ref());
+        let (pair, problems) = match self.read(files, spans, loader) {
+            Ok(pair) => {
+                if pair.chain_not_before > self.now {
+                    loader.load_again_at(pair.chain_not_before);
+                }
+                let problems = self.problems(&pair, before, files, spans, table);
+                (Some(pair), problems)
+            }
+            Err(problems) => (None, problems),
+        };
+        let kept = before.filter(|before| misses(table, before).next().is_none() && pair.as_ref() != Some(before));
+        let pair = match (problems.is_empty(), kept) {
+            (true, _) => {
+                let pair = pair?;
+                self.warn(&pair, files, spans, &mut loader.diagnostics);
+                Some(pair)
+            }
+            (false, kept) => {
+                self.refuse(&name, &source, problems, kept, loader);
+                kept.cloned()
+            }
+        }?;
+        let hosts = table.hosts.as_ref().map(|hosts| hosts.iter().map(|(_, host)| host.clone()).collect());
+        let hosts = hosts.unwrap_or_else(|| pair.info.names.clone());
+        Some(Certificate { name, source, pair: Some(pair), hosts, http: table.http })
+    }
+
+    /// Reads the files of a pair, and parses them unless they are what runs.
+    fn read(&self, files: &PairFiles, spans: &Spans, loader: &mut Loader<'_>) -> Result<Arc<Pair>, Vec<Problem>> {
+        let mut read = |path: &Path, span| {
+            loader.try_bytes(path).map_err(|error| Problem {
+                span,
+                refusal: Refusal::Unreadable,
+                message: format!("cannot read {}: {error}", path.display()),
+                help: String::new(),
+            })
+        };
+        let chain = read(&files.chain, spans.chain);
+        let key = read(&files.key, spans.key).map(Zeroizing::new);
+        let ocsp = files.ocsp.as_ref().map(|path| read(path, spans.ocsp)).transpose();
+        let (chain, key, ocsp) = match (chain, key, ocsp) {
+            (Ok(chain), Ok(key), Ok(ocsp)) => (chain, key, ocsp),
+            (chain, key, ocsp) => {
+                return Err(chain.err().into_iter().chain(key.err()).chain(ocsp.err()).collect());
+            }
+        };
+        if let Some(same) = self.by_content.get(&content(&chain, &key, ocsp.as_deref())) {
+            return Ok(Arc::clone(same));
+        }
+        Pair::of(&chain, &key, ocsp.as_deref()).map(Arc::new).map_err(|errors| {
+            let problem = |error: crate::config::PairError| {
+                let (path, span) = match error.part {
+                    PairPart::Chain => (&files.chain, spans.chain),
+                    PairPart::Key => (&files.key, spans.key),
+                };
+                let message = format!("{} {}", path.display(), error.message);
+                Problem { span, refusal: error.refusal, message, help: error.help.to_owned() }
+            };
+            errors.into_iter().map(problem).collect()
+        })
+    }
+
+    /// Why a pair, although it is one, is not used. `before` is what it would take the place of.
+    fn problems(
+        &self,
+        pair: &Arc<Pair>,
+        before: Option<&Arc<Pair>>,
+        files: &PairFiles,
+        spans: &Spans,
+        table: &Table,
+    ) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let is_new = before != Some(pair);
+        let mut validity = |refusal, message: String| {
+            let message = format!("{} {message}", files.chain.display());
+            problems.push(Problem { span: spans.chain, refusal, message, help: String::new() });
+        };
+        if is_new && pair.chain_not_before > self.now {
+            validity(Refusal::NotYetValid, format!("is not valid before {}", date(pair.chain_not_before)));
+        }
+        if is_new && before.is_some() && pair.chain_not_after < self.now {
+            validity(Refusal::Expired, format!("expired on {}", date(pair.chain_not_after)));
+        }
+        let help = format!("it covers {}", pair.info.names.join(", "));
+        problems.extend(misses(table, pair).map(|(span, host)| Problem {
+            span: *span,
+            refusal: Refusal::Hosts,
+            message: format!("the certificate does not cover {host}"),
+            help: help.clone(),
+        }));
+        problems
+    }
+
+    /// Warns of a pair that is used. It may be renewed at any time, so that it has expired is no reason not to start.
+    fn warn(&self, pair: &Pair, files: &PairFiles, spans: &Spans, diagnostics: &mut Diagnostics) {
+        let chain = files.chain.display();
+        if pair.chain_not_after < self.now {
+            diagnostics.warning(spans.chain, format!("{chain} expired on {}", date(pair.chain_not_after)));
+        }
+        if pair.info.names.is_empty() {
+            let message = format!("{chain} has no DNS name in it (subjectAltName), so no server name selects it");
+            diagnostics.warning(spans.chain, message);
+        }
+    }
+
+    fn refuse(
+        &self,
+        name: &str,
+        source: &CertificateSource,
+        problems: Vec<Problem>,
+        kept: Option<&Arc<Pair>>,
+        loader: &mut Loader<'_>,
+    ) {
+        let help = match (kept, source) {
+            (Some(_), _) => Some("the pair that it had is used"),
+            (None, CertificateSource::Directory(_)) => Some("it is left out"),
+            (None, _) => None,
+        };
+        for Problem { span, refusal, message, help: what_to_do } in problems {
+            let Some(help) = help else {
+                let finding = loader.diagnostics.error(span, message);
+                if !what_to_do.is_empty() {
+                    finding.help(what_to_do);
+                }
+                continue;
+            };
+            loader.diagnostics.warning(span, format!("certificate `{name}`: {message}")).help(help);
+            let kept = kept.is_some();
+            loader.refused.push(Refused { certificate: name.to_owned(), refusal, message, kept });
+        }
+    }
 }
 
-/// Whether a certificate's name is good for a host: equal, or a wildcard for its first label (RFC 9525 section 6.3).
-fn covers(name: &str, host: &str) -> bool {
-    let below = |parent: &str| host.split_once('.').is_some_and(|(label, rest)| label != "*" && rest == parent);
-    name == host || name.strip_prefix("*.").is_some_and(below)
+fn unix(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+fn date(unix_s: i64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.max(0) as u64);
+    humantime::format_rfc3339_seconds(time).to_string()[..10].to_owned()
+}
+
+/// The pairs among the files of a directory, by name. Files that belong to none are no business of ours.
+fn pairs_in(files: Vec<PathBuf>) -> BTreeMap<String, PairFiles> {
+    let mut pairs = BTreeMap::new();
+    let is = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
+    for chain in files.iter().filter(|path| is(path, "crt") || is(path, "pem")) {
+        // What is no UTF-8 cannot be named in a log.
+        let Some(name) = chain.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        let ocsp = Some(chain.with_extension("ocsp")).filter(|path| files.binary_search(path).is_ok());
+        // Of both extensions, `crt` comes first.
+        pairs.entry(name.to_owned()).or_insert(PairFiles {
+            chain: chain.clone(),
+            key: chain.with_extension("key"),
+            ocsp,
+        });
+    }
+    pairs
+}
+
+fn hosts(hosts: At<List<Host>>) -> Vec<(Span, String)> {
+    let text = |host: At<Host>| match host.value.0 {
+        HostPattern::Exact(text) => (host.span, text),
+        HostPattern::Suffix(parent) => (host.span, format!("*{parent}")),
+        HostPattern::Any => (host.span, "*".to_owned()),
+    };
+    hosts.value.into_iter().map(text).collect()
+}
+
+/// The hosts of a table that a pair does not cover.
+fn misses<'t>(table: &'t Table, pair: &Pair) -> impl Iterator<Item = &'t (Span, String)> {
+    table.hosts.iter().flatten().filter(|(_, host)| !is_covered(host, pair))
+}
+
+fn is_covered(host: &str, pair: &Pair) -> bool {
+    pair.covers(host)
 }

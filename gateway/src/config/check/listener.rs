@@ -7,8 +7,7 @@ use super::kinds::ListenerKind;
 use super::{Tables, duration, each, http_versions, is_empty, networks};
 use crate::config::decode::Optional;
 use crate::config::model::{
-    CertificateId, Http2, HttpVersions, Listener, ListenerLimits, ListenerProtocol, ListenerTls, PathPolicy,
-    ProxyProtocol, TlsVersion,
+    Http2, HttpVersions, Listener, ListenerLimits, ListenerProtocol, ListenerTls, PathPolicy, ProxyProtocol, TlsVersion,
 };
 use crate::config::raw;
 use crate::config::report::Diagnostics;
@@ -180,10 +179,10 @@ fn check_tls(
             let message = format!("`http` of certificate `{}` has no version that this listener speaks", name.value.0);
             diagnostics.error(name.span, message).help("its hosts could not be reached");
         }
-        Some(CertificateId(id))
+        Some(names.certificate_ids(id))
     })?;
     Some(ListenerTls {
-        certificates,
+        certificates: certificates.concat(),
         min_version: raw.min_version.map_or(TlsVersion::Tls12, |version| version.value),
         strict_sni: raw.strict_sni.is_some_and(|strict| strict.value),
     })

@@ -23,26 +23,27 @@ mod xdp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::decode::{List, Optional};
 use super::load::Loader;
 use super::model::{
-    AccessLog, Admin, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat, LogTarget, MaxMemory, Overload,
+    AccessLog, Admin, Certificate, CertificateId, Config, Gateway, HttpVersions, ListenerProtocol, LogFormat,
+    LogTarget, MaxMemory, Overload,
 };
-use super::raw;
 use super::report::Diagnostics;
 use super::span::{At, Span};
 use super::value::{Cidr, HttpVersion, PositiveDuration};
+use super::{Known, raw};
 use crate::metrics::access_log::{DEFAULT_FORMAT, Format};
 use kinds::{CertificateKind, ClusterKind, ListenerKind};
 use names::Names;
 
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
-pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option<Config> {
-    let names = Tables::new(&raw, &mut loader.diagnostics);
+pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Option<Config> {
+    let mut names = Tables::new(&raw, &mut loader.diagnostics);
     let trusts_any = raw.listener.iter().any(|listener| !is_empty(&listener.value.trusted_proxies));
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
@@ -50,9 +51,11 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, now: SystemTime) -> Option
     let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
-    let certificates = each(raw.certificate, |certificate| certificate::check(certificate, now, loader));
     let acme = each(raw.acme, |account| acme::check(account, &names, loader));
     let certificate_store = acme::store(raw.certificate_store, &loader.diagnostics);
+    let checker = certificate::Checker::new(known);
+    let certificates = each(raw.certificate, |certificate| checker.check(certificate, &names.acme, loader));
+    let certificates = certificates.map(|tables| names.number_certificates(tables));
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
@@ -99,6 +102,8 @@ struct Tables {
     limits: Names,
     acme: Names,
     certificate_kinds: Vec<CertificateKind>,
+    /// The certificates that each table stands for; empty when there is an error in one of them.
+    certificate_ids: Vec<Vec<CertificateId>>,
     listener_kinds: Vec<ListenerKind>,
     cluster_kinds: Vec<ClusterKind>,
 }
@@ -118,9 +123,26 @@ impl Tables {
             limits: Names::new("limit set", raw.limits.iter().map(|table| &table.value.name), diagnostics),
             acme: Names::new("ACME account", raw.acme.iter().map(|table| &table.value.name), diagnostics),
             certificate_kinds: raw.certificate.iter().map(|table| CertificateKind::of(&table.value)).collect(),
+            certificate_ids: Vec::new(),
             listener_kinds: raw.listener.iter().map(|table| ListenerKind::of(&table.value)).collect(),
             cluster_kinds: raw.cluster.iter().map(|table| ClusterKind::of(&table.value)).collect(),
         }
+    }
+
+    /// Lines up the certificates of all tables.
+    fn number_certificates(&mut self, tables: Vec<Vec<Certificate>>) -> Vec<Certificate> {
+        let mut all = Vec::new();
+        for certificates in tables {
+            let first = all.len() as u32;
+            all.extend(certificates);
+            self.certificate_ids.push((first..all.len() as u32).map(CertificateId).collect());
+        }
+        all
+    }
+
+    /// The certificates that a table stands for.
+    fn certificate_ids(&self, table: u32) -> &[CertificateId] {
+        self.certificate_ids.get(table as usize).map_or(&[], Vec::as_slice)
     }
 
     fn warn_unused(&self, diagnostics: &mut Diagnostics) {

@@ -182,10 +182,16 @@ fn every_example_in_the_schema_is_accepted() {
             without(examples("HealthCheck"), &["send", "expect", "service"])
         ),
         format!("[[access]]\n{}", examples("Access")),
-        format!("[[certificate]]\n{}", examples("Certificate")),
         format!("[[acme]]\n{}", examples("Acme")),
         format!("[[acme]]\n{}[acme.external_account]\n{}", examples("Acme"), examples("ExternalAccount")),
         format!("[certificate_store]\n{}", examples("CertificateStore")),
+        format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "acme"])),
+        format!(
+            "[[acme]]\n{}[[certificate]]\nhosts = [\"example.com\"]\n{}",
+            examples("Acme"),
+            without(examples("Certificate"), &["hosts", "directory", "chain", "key", "ocsp"])
+        ),
+        format!("[[certificate]]\n{}", without(examples("Certificate"), &["hosts", "acme", "chain", "key", "ocsp"])),
         format!("[[listener]]\n{}[listener.limits]\n{}", examples("Listener"), examples("Limits")),
         format!(
             "[[listener]]\n{}[listener.path_normalisation]\n{}",
@@ -219,6 +225,7 @@ fn every_example_in_the_schema_is_accepted() {
             let bytes = files.0[Path::new(&format!("certs/{like}"))].clone();
             files.add(&format!("certs/{name}"), bytes);
         }
+        files.add("certs/example.ocsp", "");
         files.add("blacklist.txt", "10.0.0.1\n");
         files.add("acme.hmac", "c2VjcmV0\n");
         files.add("gateway.toml", text.as_str());

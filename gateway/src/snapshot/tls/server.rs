@@ -50,7 +50,7 @@ pub(in crate::snapshot) fn server(
     certificates: &[Certificate],
     secrets: &Secrets,
 ) -> Result<ServerTls, BuildError> {
-    let resolver = Arc::new(BySni::new(wanted, http, certificates, &secrets.provider)?);
+    let resolver = Arc::new(BySni::new(wanted, http, certificates));
     let mut config = ServerConfig::builder_with_provider(secrets.provider.clone())
         .with_protocol_versions(versions(wanted.min_version))
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?

@@ -3,13 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::BuildError;
 use crate::config::model::{Certificate, HttpVersions, ListenerTls};
 
 /// Chooses a certificate by the server name: exact, then wildcard, then the listener's first one.
@@ -31,17 +27,12 @@ pub(super) struct Shown {
 
 impl BySni {
     /// `http`: what the listener speaks; what it speaks is no HTTP when there is none.
-    pub(super) fn new(
-        wanted: &ListenerTls,
-        http: Option<HttpVersions>,
-        certificates: &[Certificate],
-        provider: &CryptoProvider,
-    ) -> Result<BySni, BuildError> {
+    pub(super) fn new(wanted: &ListenerTls, http: Option<HttpVersions>, certificates: &[Certificate]) -> BySni {
         let http = http.unwrap_or_default();
         let mut resolver = BySni { exact: HashMap::new(), wildcard: HashMap::new(), default: None, default_http: http };
         for id in &wanted.certificates {
             let certificate = &certificates[id.index()];
-            let key = Arc::new(certified_key(certificate, provider)?);
+            let Some(key) = certificate.pair.as_ref().map(|pair| &pair.key) else { continue };
             let both = HttpVersions { h1: http.h1 && certificate.http.h1, h2: http.h2 && certificate.http.h2 };
             for host in &certificate.hosts {
                 let names = match host.strip_prefix("*.") {
@@ -51,11 +42,11 @@ impl BySni {
                 names.or_default().push(Shown { key: key.clone(), http: both });
             }
             if resolver.default.is_none() && !wanted.strict_sni {
-                resolver.default = Some(key);
+                resolver.default = Some(key.clone());
                 resolver.default_http = both;
             }
         }
-        Ok(resolver)
+        resolver
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&[Shown]> {
@@ -71,15 +62,4 @@ impl ResolvesServerCert for BySni {
         let usable = named.iter().find(|shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some());
         usable.or(named.first()).map(|shown| &shown.key).or(self.default.as_ref()).cloned()
     }
-}
-
-fn certified_key(certificate: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, BuildError> {
-    let wrong = |what: &str, error: &dyn std::fmt::Display| {
-        BuildError(format!("certificate \"{}\": {what}: {error}", certificate.name))
-    };
-    let chain = CertificateDer::pem_slice_iter(&certificate.chain_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong("chain", &error))?;
-    let key = PrivateKeyDer::from_pem_slice(&certificate.key_pem).map_err(|error| wrong("key", &error))?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong("key", &error))
 }
