@@ -33,6 +33,7 @@ pub mod nginx;
 pub mod origin;
 pub mod packet;
 pub mod pattern;
+pub mod pebble;
 pub mod ports;
 pub mod process;
 pub mod proxy_header;

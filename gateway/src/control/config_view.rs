@@ -120,8 +120,8 @@ fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certifi
             view["chain"] = files.chain.to_string_lossy().into();
             view["ocsp"] = files.ocsp.as_ref().map(|path| path.to_string_lossy()).into();
         }
-        CertificateSource::Acme(by) => view["acme"] = by.as_str().into(),
-        CertificateSource::Stored => view["stored"] = true.into(),
+        CertificateSource::Acme(obtained) => view["acme"] = obtained.by.as_str().into(),
+        CertificateSource::Stored(_) => view["stored"] = true.into(),
     }
     view
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::acme::Tally;
 use crate::config::model::{Cluster, LimitSet};
 use crate::metrics::render::{EndpointHealth, FlowTableCounts, LimitSetCounts, VipCounts, VipEndpointCounts};
 use crate::net::{now_ms, now_ns};
@@ -23,6 +24,11 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
             .collect::<Vec<_>>()
     };
     snapshot.config.clusters.iter().zip(&snapshot.clusters).flat_map(of_cluster).collect()
+}
+
+/// Certificates, how often each was issued, and how often it was not.
+pub fn acme(tally: &Tally) -> Vec<(String, [u64; 2])> {
+    tally.all().into_iter().map(|(name, count)| (name, [count.issued, count.failed])).collect()
 }
 
 pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {

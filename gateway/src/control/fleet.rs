@@ -11,10 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::acme::proof::Proof;
+use super::kept;
 use super::store::etcd::Changed;
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
 use super::tickets::{self, Keeper};
-use crate::config::model::{CertificateStore, Pair};
+use crate::config::model::CertificateStore;
 use crate::snapshot::{Challenges, Shown, TicketKeys};
 
 /// How often etcd is asked whether anything has changed: one small read.
@@ -43,7 +44,6 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Member {
     wanted: CertificateStore,
-    etcd: Etcd,
     /// One message is enough, however many certificates have come.
     news: mpsc::Receiver<()>,
     /// Ends when it is dropped.
@@ -73,7 +73,7 @@ impl Fleet {
         let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
         let (tell, news) = mpsc::channel(1);
         let sync = Sync {
-            etcd: etcd.clone(),
+            etcd,
             keeper: keeper.clone(),
             challenges: challenges.clone(),
             shown: HashMap::new(),
@@ -84,7 +84,7 @@ impl Fleet {
         };
         let mut task = JoinSet::new();
         task.spawn(sync.run());
-        self.member = Some(Member { wanted: wanted.clone(), etcd, news, _task: task });
+        self.member = Some(Member { wanted: wanted.clone(), news, _task: task });
         Ok(())
     }
 
@@ -102,11 +102,6 @@ impl Fleet {
     /// Whether this box makes its ticket keys alone.
     pub fn is_alone(&self) -> bool {
         self.member.is_none()
-    }
-
-    /// What the fleet has in common; `None` for a box that is alone.
-    pub fn etcd(&self) -> Option<&Etcd> {
-        self.member.as_ref().map(|member| &member.etcd)
     }
 }
 
@@ -239,9 +234,8 @@ impl Sync {
     fn take(&self, Changed { key, value }: Changed) -> Result<bool, StoreError> {
         let value = zeroize::Zeroizing::new(value);
         let copy = self.etcd.copy();
-        if let Err(errors) = Pair::of(&value, &value, None) {
-            let why: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
-            log::error!("etcd: `{key}` is not used: it {}; the one before stays", why.join(", and "));
+        if let Err(why) = kept::parse(&value) {
+            log::error!("etcd: `{key}` is not used: it {why}; the one before stays");
             return Ok(false);
         }
         match copy.get(&key) {

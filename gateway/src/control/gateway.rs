@@ -9,22 +9,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::acme::Acme;
 use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
 use super::shared::{Shared, State, ban};
-use super::{drop_log, issued, resolve, services, tickets};
+use super::store::StoreError;
+use super::{drop_log, kept, resolve, services, tickets};
 use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
-use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
+use crate::config::{self, Files, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
@@ -59,6 +61,8 @@ pub enum ReloadError {
     Build(BuildError),
     /// The XDP program cannot be attached as asked.
     Xdp(XdpError),
+    /// What was kept of certificates cannot be had.
+    Store(StoreError),
     /// A worker thread is gone.
     Worker(usize),
 }
@@ -70,6 +74,7 @@ impl fmt::Display for ReloadError {
             ReloadError::Bind(text) | ReloadError::Log(text) => f.write_str(text),
             ReloadError::Build(error) => error.fmt(f),
             ReloadError::Xdp(error) => error.fmt(f),
+            ReloadError::Store(error) => write!(f, "certificate_store: {error}"),
             ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
         }
     }
@@ -149,8 +154,7 @@ pub struct Gateway {
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
-    /// What the `acme` certificates are.
-    issued: Issued,
+    acme: Acme,
     /// When certificates are to be looked at again, in seconds of Unix time.
     again_at: Option<i64>,
     checks: Checks,
@@ -172,8 +176,7 @@ impl Gateway {
         files: Box<dyn Files>,
         give_back: fn(),
     ) -> Result<(Gateway, Report), ReloadError> {
-        let mut issued = Issued::new();
-        let loaded = load(&path, &*files, None, &mut issued).map_err(ReloadError::Config)?;
+        let loaded = config::load(&path, &*files, SystemTime::now()).map_err(ReloadError::Config)?;
         let probe = net::probe().map_err(|error| ReloadError::Bind(error.to_string()))?;
         let cores = net::cores();
         let count = loaded.config.gateway.workers.map_or(cores.len(), |count| count as usize).max(1);
@@ -189,8 +192,10 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
-        let challenges = Arc::<Challenges>::default();
         let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
+        let challenges = Arc::new(Challenges::default());
+        let acme = Acme::new(challenges.clone());
+        let tally = acme.tally();
         let state = State {
             current: None,
             xdp: None,
@@ -211,7 +216,7 @@ impl Gateway {
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
-            issued,
+            acme,
             again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
@@ -224,6 +229,7 @@ impl Gateway {
                 bans,
                 pressure,
                 store_up: Arc::default(),
+                acme: tally,
                 state: Mutex::new(state),
                 log_errors: Arc::default(),
             }),
@@ -278,7 +284,9 @@ impl Gateway {
 
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let result = match self.load() {
+        let running = self.current.as_ref().map(|current| &current.config);
+        let known = Known { now: SystemTime::now(), running };
+        let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
         };
@@ -292,11 +300,6 @@ impl Gateway {
             Err(_) => state.reloads_failed += 1,
         }
         result
-    }
-
-    fn load(&mut self) -> Result<Loaded, Report> {
-        let running = self.current.as_ref().map(|current| &current.config);
-        load(&self.path, &*self.files, running, &mut self.issued)
     }
 
     /// Resolves the endpoints' names again; when an answer is different, serves a generation with it.
@@ -365,9 +368,35 @@ impl Gateway {
         }
     }
 
+    /// Puts what has come into the certificate store into force. Files that have changed meanwhile, well or badly, have
+    /// nothing to do with it. The generation, if there was anything new.
+    pub async fn take_kept(&mut self) -> Result<Option<u64>, ReloadError> {
+        let mut config = self.config().clone();
+        self.give_kept(&mut config)?;
+        if config == *self.config() {
+            return Ok(None);
+        }
+        let resolved = self.resolved.clone();
+        let snapshot = self.build(config, &resolved)?;
+        let generation = snapshot.generation;
+        self.sync_kernel(&snapshot).await?;
+        self.commit(snapshot, resolved, Vec::new(), None).await?;
+        Ok(Some(generation))
+    }
+
+    /// Is notified when a certificate was obtained, which [`take_kept`](Gateway::take_kept) puts into force.
+    pub fn obtained(&self) -> Arc<Notify> {
+        self.acme.obtained()
+    }
+
+    fn give_kept(&self, config: &mut Config) -> Result<(), ReloadError> {
+        kept::give(config, self.current.as_ref().map(|current| &current.config)).map_err(ReloadError::Store)
+    }
+
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { config, warnings, files, refused, again_at } = loaded;
+        let Loaded { mut config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
+        self.give_kept(&mut config)?;
         self.again_at = again_at;
         self.tell_refused(refused);
         if let Some(current) = &self.current
@@ -608,6 +637,7 @@ impl Gateway {
             self.log = log.map(|(writer, _)| writer);
         }
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
+        self.acme.follow(&snapshot.config);
         self.shared.lock().current = Some(snapshot.clone());
         self.current = Some(snapshot);
         self.resolved = resolved;
@@ -641,18 +671,6 @@ impl Gateway {
         }
         drained
     }
-}
-
-/// Reads the configuration, and again with the pairs that it turns out to keep in the certificate store.
-fn load(path: &Path, files: &dyn Files, running: Option<&Config>, issued: &mut Issued) -> Result<Loaded, Report> {
-    let now = SystemTime::now();
-    let loaded = config::load_knowing(path, files, &Known { now, running, issued })?;
-    let kept = issued::read(&loaded.config, issued);
-    if kept == *issued {
-        return Ok(loaded);
-    }
-    *issued = kept;
-    config::load_knowing(path, files, &Known { now, running, issued })
 }
 
 fn transport(listener: &Listener) -> Transport {

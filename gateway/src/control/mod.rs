@@ -10,7 +10,7 @@ mod endpoints_view;
 pub mod fleet;
 pub mod gateway;
 pub mod health;
-mod issued;
+mod kept;
 mod limits;
 mod lists_view;
 pub mod log_writer;

@@ -15,7 +15,7 @@ use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
 use super::fleet::Fleet;
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::watch::FileWatch;
-use super::{config_view, endpoints_view, notify, overload, resolve};
+use super::{acme, config_view, endpoints_view, notify, overload, resolve};
 use crate::config::Files;
 use crate::metrics::render;
 use crate::net;
@@ -38,8 +38,10 @@ pub fn run(
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // Only lookups block, of which each holds a permit, and one making of access lists: none ever waits for a thread.
-    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 1).build();
+    // Only lookups and orders block, of which each holds a permit, and one making of access lists: none ever waits for a
+    // thread.
+    let runtime =
+        runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + acme::ORDERS_AT_ONCE + 1).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files, give_back).await?;
@@ -57,6 +59,7 @@ pub fn run(
 enum Event {
     Reload(&'static str),
     ReloadRequested(ReloadRequest),
+    Obtained,
     ReopenLog,
     Resolve,
     Endpoints(EndpointEvent),
@@ -124,6 +127,7 @@ impl Control {
                     let result = self.reload("POST /reload").await;
                     let _ = request.reply.send(result);
                 }
+                Event::Obtained => self.take_kept().await,
                 Event::ReopenLog => self.gateway.reopen_log(),
                 Event::Resolve => {
                     self.last_resolved = Instant::now();
@@ -169,14 +173,16 @@ impl Control {
                 None => std::future::pending().await,
             }
         };
+        let obtained = self.gateway.obtained();
         tokio::select! {
             _ = self.signals.terminate.recv() => Event::Stop,
             _ = self.signals.interrupt.recv() => Event::Stop,
             _ = self.signals.hangup.recv() => Event::Reload("SIGHUP"),
             _ = self.signals.user1.recv() => Event::ReopenLog,
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
+            () = obtained.notified() => Event::Obtained,
             () = files => Event::Reload("a file changed"),
-            () = self.fleet.changed() => Event::Reload("certificates came from etcd"),
+            () = self.fleet.changed() => Event::Obtained,
             () = resolve => Event::Resolve,
             event = self.gateway.endpoints() => Event::Endpoints(event),
             _ = self.check.tick() => Event::Check,
@@ -201,6 +207,14 @@ impl Control {
         );
         if let Err(error) = followed {
             log::error!("certificate store: {error}; this box is alone");
+        }
+    }
+
+    async fn take_kept(&mut self) {
+        match self.gateway.take_kept().await {
+            Ok(Some(generation)) => log::info!("new certificates: generation {generation} in force"),
+            Ok(None) => {}
+            Err(error) => log::error!("certificates that have come are not used: {error}"),
         }
     }
 

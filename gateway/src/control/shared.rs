@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+use super::acme::Tally;
 use super::admin::Sources;
 use super::counts;
 use crate::config::Refused;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub pressure: Arc<Pressure>,
     /// Whether the etcd of the certificate store answers; see [`Fleet::new`](super::fleet::Fleet::new).
     pub store_up: Arc<AtomicI64>,
+    /// How it went with certificates that are obtained.
+    pub acme: Arc<Tally>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -53,6 +56,7 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
+            acme: counts::acme(&self.acme),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),

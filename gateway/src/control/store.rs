@@ -21,6 +21,8 @@ use std::time::Duration;
 pub use directory::Directory;
 pub use etcd::Etcd;
 
+use crate::config::model::CertificateStore;
+
 /// Longest value: a thousand times the chain of a certificate, and what a mistake may take of memory.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -32,11 +34,6 @@ pub const CHALLENGES: &str = "challenges";
 
 /// How long what is announced outlives the process.
 const ANNOUNCED: Duration = Duration::from_secs(30);
-
-/// The key of a certificate.
-pub fn certificate(name: &str) -> String {
-    format!("{CERTIFICATES}/{}", segment(name))
-}
 
 /// Where things are kept.
 #[derive(Debug)]
@@ -92,6 +89,23 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl Store {
+    /// The store that the configuration wants.
+    pub fn open(wanted: &CertificateStore) -> Result<Store, StoreError> {
+        let directory = Directory::open(wanted.directory.clone())?;
+        match &wanted.etcd {
+            None => Ok(Store::Directory(directory)),
+            Some(etcd) => Ok(Store::Etcd(Etcd::rarely(etcd, directory)?)),
+        }
+    }
+
+    /// The files of this box: all that there is, or a copy of what a fleet has.
+    pub fn files(&self) -> &Directory {
+        match self {
+            Store::Directory(directory) => directory,
+            Store::Etcd(etcd) => etcd.copy(),
+        }
+    }
+
     /// The value at `key`; `None` when there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self {

@@ -89,6 +89,8 @@ families! {
         "1 while the breaker of a route is open, else 0."
     BREAKER_ANSWERS = Counter "gateway_route_breaker_answers_total" ["route"]
         "Requests that the open breaker of a route answered."
+    ACME_ORDERS = Counter "gateway_acme_orders_total" ["certificate", "result"]
+        "Tries to obtain a certificate by ACME."
     CLUSTER_REQUESTS = Counter "gateway_cluster_requests_total" ["cluster", "code"]
         "Upstream attempts finished, by class of response code; none when there was no response."
     CLUSTER_CONNECTIONS = Counter "gateway_cluster_connections_total" ["cluster"]

@@ -53,6 +53,8 @@ pub struct Extra {
     pub rate_limit_keys: Vec<(String, usize)>,
     /// Routes with a breaker, and whether it is open.
     pub breakers: Vec<(String, bool)>,
+    /// Certificates that are obtained by ACME, how often each was, and how often it failed.
+    pub acme: Vec<(String, [u64; 2])>,
     /// Sets of limits, and what each holds.
     pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
@@ -146,6 +148,7 @@ pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
     l4_routes(registry, &mut page);
     routes(registry, &mut page);
     breakers(registry, extra, &mut page);
+    acme(extra, &mut page);
     clusters(registry, extra, &mut page);
     filters(registry, extra, &mut page);
     process(registry, extra, &mut page);
@@ -210,6 +213,15 @@ fn breakers(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.breakers.iter().for_each(|(route, is_open)| family.sample(&[route], u8::from(*is_open)));
     });
     page.sums(&names::BREAKER_ANSWERS, &all, |shard| &shard.answers);
+}
+
+fn acme(extra: &Extra, page: &mut Page<'_>) {
+    page.family(&names::ACME_ORDERS, |family| {
+        for (certificate, [issued, failed]) in &extra.acme {
+            family.sample(&[certificate, "issued"], issued);
+            family.sample(&[certificate, "failed"], failed);
+        }
+    });
 }
 
 fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {

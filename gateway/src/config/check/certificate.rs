@@ -11,22 +11,25 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
+use super::names::Names;
 use super::{http_versions, only_one, reject_empty};
 use crate::config::decode::List;
 use crate::config::load::Loader;
-use crate::config::model::{Certificate, CertificateSource, HostPattern, HttpVersions, Pair, PairFiles};
+use crate::config::model::{Certificate, CertificateSource, HostPattern, HttpVersions, Obtained, Pair, PairFiles};
 use crate::config::pair::content;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::{FilePath, Host};
+use crate::config::value::{FilePath, Host, Name};
 use crate::config::{Known, PairPart, Refusal, Refused, raw};
 
 /// Most pairs in a directory: each costs a few KiB and two descriptors' worth of looking when something changes.
 const MAX_PAIRS: usize = 100_000;
 
+/// Most names of a certificate that is obtained, as with Let's Encrypt.
+const MAX_OBTAINED: usize = 100;
+
 /// Checks certificates in the light of those that run.
 pub struct Checker<'a> {
-    known: &'a Known<'a>,
     /// Unix time in seconds.
     now: i64,
     by_name: HashMap<&'a str, &'a Certificate>,
@@ -56,19 +59,18 @@ struct Problem {
 
 impl<'a> Checker<'a> {
     /// Looks at what runs.
-    pub fn new(known: &'a Known<'a>) -> Checker<'a> {
+    pub fn new(known: &Known<'a>) -> Checker<'a> {
         let running = known.running.iter().flat_map(|running| &running.certificates);
         let pairs = running.clone().filter_map(|certificate| certificate.pair.as_ref());
         Checker {
-            known,
             now: unix(known.now),
             by_name: running.map(|certificate| (certificate.name.as_str(), certificate)).collect(),
             by_content: pairs.map(|pair| (pair.content, pair)).collect(),
         }
     }
 
-    /// The certificates that a table stands for.
-    pub fn check(&self, raw: At<raw::Certificate>, loader: &mut Loader<'_>) -> Option<Vec<Certificate>> {
+    /// The certificates that a table stands for. `names` are those of `[[acme]]` tables.
+    pub fn check(&self, raw: At<raw::Certificate>, names: &Names, loader: &mut Loader<'_>) -> Option<Vec<Certificate>> {
         let At { value: raw, span } = raw;
         let diagnostics = &mut loader.diagnostics;
         if let Some(versions) = &raw.http {
@@ -86,8 +88,8 @@ impl<'a> Checker<'a> {
         let table = Table { http: http_versions(&raw.http), hosts: raw.hosts.map(hosts) };
         match (raw.chain, raw.key, raw.directory, raw.acme) {
             (_, _, Some(directory), _) => self.directory(name?, &directory, table, loader),
-            (_, _, _, Some(acme)) => self.obtained(name?, acme.value.0, table, span, loader).map(|it| vec![it]),
-            _ if stored.is_some() => Some(vec![self.stored(name?, table)]),
+            (_, _, _, Some(acme)) => self.obtained(name?, acme, names, table, span, loader).map(|it| vec![it]),
+            _ if stored.is_some() => Some(vec![stored_certificate(name?, table)]),
             (Some(chain), Some(key), ..) => {
                 let resolve = |path: &At<FilePath>| loader.diagnostics.sources.resolve(&path.value.0, path.span);
                 let files =
@@ -143,11 +145,12 @@ impl<'a> Checker<'a> {
         Some(pairs.into_iter().filter_map(certificate).collect())
     }
 
-    /// A certificate that others obtain.
+    /// A certificate that is obtained. What is kept of it comes later.
     fn obtained(
         &self,
         name: String,
-        by: String,
+        by: At<Name>,
+        names: &Names,
         table: Table,
         span: Span,
         loader: &mut Loader<'_>,
@@ -157,21 +160,19 @@ impl<'a> Checker<'a> {
             loader.diagnostics.error(span, "it is not said what the certificate is for").help(help);
             return None;
         };
-        let pair = self.known.issued.get(&name).cloned();
-        // Those that were added since wait for the next one.
-        let hosts = served(hosts, pair.as_deref());
-        Some(Certificate { name, source: CertificateSource::Acme(by), pair, hosts, http: table.http })
-    }
-
-    /// A certificate that is in etcd.
-    fn stored(&self, name: String, table: Table) -> Certificate {
-        let pair = self.known.issued.get(&name).cloned();
-        let hosts = match (table.hosts, &pair) {
-            (Some(hosts), pair) => served(hosts, pair.as_deref()),
-            (None, Some(pair)) => pair.info.names.clone(),
-            (None, None) => Vec::new(),
-        };
-        Certificate { name, source: CertificateSource::Stored, pair, hosts, http: table.http }
+        let diagnostics = &mut loader.diagnostics;
+        names.find(&by, diagnostics)?;
+        if hosts.len() > MAX_OBTAINED {
+            let message = format!("{} hosts in one certificate, at most {MAX_OBTAINED} are possible", hosts.len());
+            diagnostics.error(hosts[0].0, message).help("use several certificates");
+        }
+        for (span, host) in hosts.iter().filter(|(_, host)| host.contains('*')) {
+            let help = "the challenges http-01 and tls-alpn-01 prove one name each; a wildcard takes a file pair";
+            diagnostics.error(*span, format!("{host} cannot be obtained by ACME")).help(help);
+        }
+        let hosts: Vec<String> = hosts.into_iter().map(|(_, host)| host).collect();
+        let source = CertificateSource::Acme(Obtained { by: by.value.0, hosts: hosts.clone() });
+        Some(Certificate { name, source, pair: None, hosts, http: table.http })
     }
 
     fn of_files(
@@ -354,10 +355,10 @@ fn hosts(hosts: At<List<Host>>) -> Vec<(Span, String)> {
     hosts.value.into_iter().map(text).collect()
 }
 
-/// The hosts that a pair covers; all, while there is none.
-fn served(hosts: Vec<(Span, String)>, pair: Option<&Pair>) -> Vec<String> {
-    let is_served = |host: &String| pair.is_none_or(|pair| is_covered(host, pair));
-    hosts.into_iter().map(|(_, host)| host).filter(is_served).collect()
+/// A certificate that is in etcd. What is kept of it comes later.
+fn stored_certificate(name: String, table: Table) -> Certificate {
+    let hosts: Vec<String> = table.hosts.into_iter().flatten().map(|(_, host)| host).collect();
+    Certificate { name, source: CertificateSource::Stored(hosts.clone()), pair: None, hosts, http: table.http }
 }
 
 /// The hosts of a table that a pair does not cover.
@@ -366,11 +367,5 @@ fn misses<'t>(table: &'t Table, pair: &Pair) -> impl Iterator<Item = &'t (Span, 
 }
 
 fn is_covered(host: &str, pair: &Pair) -> bool {
-    pair.info.names.iter().any(|name| covers(name, host))
-}
-
-/// Whether a certificate's name is good for a host: equal, or a wildcard for its first label (RFC 9525 section 6.3).
-fn covers(name: &str, host: &str) -> bool {
-    let below = |parent: &str| host.split_once('.').is_some_and(|(label, rest)| label != "*" && rest == parent);
-    name == host || name.strip_prefix("*.").is_some_and(below)
+    pair.covers(host)
 }

@@ -53,11 +53,11 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
-    let checker = certificate::Checker::new(known);
-    let certificates = each(raw.certificate, |certificate| checker.check(certificate, loader));
-    let certificates = certificates.map(|tables| names.number_certificates(tables));
     let acme = each(raw.acme, |account| acme::check(account, &names, loader));
     let certificate_store = acme::store(raw.certificate_store, loader);
+    let checker = certificate::Checker::new(known);
+    let certificates = each(raw.certificate, |certificate| checker.check(certificate, &names.acme, loader));
+    let certificates = certificates.map(|tables| names.number_certificates(tables));
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();

@@ -182,18 +182,19 @@ fn every_example_in_the_schema_is_accepted() {
             without(examples("HealthCheck"), &["send", "expect", "service"])
         ),
         format!("[[access]]\n{}", examples("Access")),
+        format!("[[acme]]\n{}", examples("Acme")),
+        format!("[[acme]]\n{}[acme.external_account]\n{}", examples("Acme"), examples("ExternalAccount")),
+        format!("[certificate_store]\n{}", examples("CertificateStore")),
         format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "acme", "stored"])),
         format!(
-            "[[certificate]]\n{}",
-            without(examples("Certificate"), &["directory", "chain", "key", "ocsp", "stored"])
+            "[[acme]]\n{}[[certificate]]\nhosts = [\"example.com\"]\n{}",
+            examples("Acme"),
+            without(examples("Certificate"), &["hosts", "directory", "chain", "key", "ocsp", "stored"])
         ),
         format!(
             "[[certificate]]\n{}",
             without(examples("Certificate"), &["hosts", "acme", "chain", "key", "ocsp", "stored"])
         ),
-        format!("[[acme]]\n{}", examples("Acme")),
-        format!("[[acme]]\n{}[acme.external_account]\n{}", examples("Acme"), examples("ExternalAccount")),
-        format!("[certificate_store]\n{}", examples("CertificateStore")),
         format!(
             "[certificate_store]\n[certificate_store.etcd]\n{}[[certificate]]\n{}",
             examples("EtcdStore"),

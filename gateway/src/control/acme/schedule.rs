@@ -41,10 +41,10 @@ pub enum Fault {
 }
 
 /// When to do what about one certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// When what there is has to be renewed; `None`: there is nothing that would do.
-    renew_at: Option<i64>,
+    /// What there is, when it is to be renewed, and where chance has put that; `None`: there is nothing that would do.
+    renewal: Option<(Validity, i64, f64)>,
     /// Not before this, whatever is due.
     paused_until: i64,
     /// In a row.
@@ -54,12 +54,13 @@ pub struct Schedule {
 impl Schedule {
     /// There is this already, if anything.
     pub fn new(has: Option<Validity>, chance: f64) -> Schedule {
-        Schedule { renew_at: has.map(|has| renewal(has, chance)), paused_until: i64::MIN, failures: 0 }
+        let renewal = has.map(|has| (has, renewal(has, chance), chance));
+        Schedule { renewal, paused_until: i64::MIN, failures: 0 }
     }
 
     /// When to try next. May be in the past.
     pub fn due_at(&self) -> i64 {
-        self.renew_at.unwrap_or(i64::MIN).max(self.paused_until)
+        self.renewal.map_or(i64::MIN, |(_, at, _)| at).max(self.paused_until)
     }
 
     /// How many tries have failed since one succeeded.
@@ -72,6 +73,15 @@ impl Schedule {
         *self = Schedule::new(Some(has), chance);
         // One that is short of its end already, by a wrong clock here or there, is no reason to ask without a pause.
         self.paused_until = now + REFUSED_S.min((has.not_after - has.not_before) / 3).max(1);
+    }
+
+    /// The authority suggests to renew between `from` and `to` (RFC 9773), which it may know better: it may have to revoke the
+    /// certificate. But a sixth of its life is kept for tries that fail.
+    pub fn suggested(&mut self, (from, to): (i64, i64)) {
+        if let Some((has, at, chance)) = &mut self.renewal {
+            let inside = from + (to.saturating_sub(from).max(0) as f64 * *chance) as i64;
+            *at = inside.min(has.not_after - (has.not_after - has.not_before) / 6);
+        }
     }
 
     /// Another box obtains it.
@@ -183,6 +193,25 @@ mod tests {
         let mut schedule = Schedule::new(None, 0.0);
         schedule.obtained(NINETY_DAYS, 365 * DAY, 0.0);
         assert_eq!(schedule.due_at(), 365 * DAY + REFUSED_S);
+    }
+
+    #[test]
+    fn what_the_authority_suggests_is_followed_unless_it_is_too_late() {
+        for (window, chance, expected) in [
+            ((50 * DAY, 52 * DAY), 0.5, 51 * DAY),
+            // To be revoked: now.
+            ((-DAY, 0), 0.5, -DAY / 2),
+            ((80 * DAY, 90 * DAY), 0.5, 75 * DAY),
+            ((50 * DAY, 40 * DAY), 0.5, 50 * DAY),
+            ((i64::MIN, i64::MAX), 0.0, i64::MIN),
+        ] {
+            let mut schedule = Schedule::new(Some(NINETY_DAYS), chance);
+            schedule.suggested(window);
+            assert_eq!(schedule.due_at(), expected, "{window:?}");
+        }
+        let mut schedule = Schedule::new(None, 0.0);
+        schedule.suggested((50 * DAY, 52 * DAY));
+        assert_eq!(schedule.due_at(), i64::MIN, "what is not there is due whatever is suggested");
     }
 
     #[test]
