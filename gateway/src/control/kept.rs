@@ -55,3 +55,72 @@ fn read(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::config;
+    use crate::control::source::DiskFiles;
+
+    fn pem(hosts: &[&str]) -> String {
+        let key = KeyPair::generate().unwrap();
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        key.serialize_pem() + &CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    fn load(directory: &Path) -> Config {
+        let file = directory.join("gateway.toml");
+        let text = "[[acme]]\nname = 'le'\ndirectory_url = 'https://acme.test/'\nterms_of_service_agreed = true\n\
+                    [certificate_store]\ndirectory = 'kept'\n\
+                    [[certificate]]\nname = 'auto'\nacme = 'le'\nhosts = ['a.test', 'b.test']\n";
+        std::fs::write(&file, text).unwrap();
+        config::load(&file, &DiskFiles, SystemTime::now()).unwrap_or_else(|report| panic!("{report}")).config
+    }
+
+    #[test]
+    fn a_certificate_is_what_is_kept_of_it_for_the_hosts_it_covers() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Directory::open(temporary.path().join("kept")).unwrap();
+        let mut first = load(temporary.path());
+        give(&mut first, None).unwrap();
+        assert!(first.certificates[0].pair.is_none());
+        assert_eq!(first.certificates[0].hosts, ["a.test", "b.test"], "wanted, though nobody is shown it");
+
+        store.put(&key("auto"), pem(&["a.test"]).as_bytes()).unwrap();
+        let mut second = load(temporary.path());
+        give(&mut second, Some(&first)).unwrap();
+        assert_eq!(second.certificates[0].hosts, ["a.test"]);
+        let pair = second.certificates[0].pair.clone().unwrap();
+
+        // What has not changed is the same pair, and what cannot be read does not take its place.
+        for content in [None, Some("no certificate")] {
+            if let Some(content) = content {
+                store.put(&key("auto"), content.as_bytes()).unwrap();
+            }
+            let mut next = load(temporary.path());
+            give(&mut next, Some(&second)).unwrap();
+            assert!(Arc::ptr_eq(next.certificates[0].pair.as_ref().unwrap(), &pair), "{content:?}");
+            assert!(next == second, "nothing has changed");
+        }
+
+        store.put(&key("auto"), pem(&["a.test", "b.test"]).as_bytes()).unwrap();
+        let mut last = load(temporary.path());
+        give(&mut last, Some(&second)).unwrap();
+        assert_eq!(last.certificates[0].hosts, ["a.test", "b.test"]);
+        assert!(*last.certificates[0].pair.as_ref().unwrap() != pair);
+    }
+
+    #[test]
+    fn without_such_a_certificate_no_directory_is_made() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut config = load(temporary.path());
+        config.certificates.clear();
+        give(&mut config, None).unwrap();
+        assert!(!temporary.path().join("kept").exists());
+    }
+}

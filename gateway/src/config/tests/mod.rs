@@ -1,3 +1,4 @@
+mod acme;
 mod bad;
 mod balance;
 mod breaker;
