@@ -72,7 +72,7 @@ impl Fleet {
         let Some(settings) = &wanted.etcd else { return Ok(()) };
         let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
         let (tell, news) = mpsc::channel(1);
-        let sync = Sync {
+        let sharing = Sharing {
             etcd,
             keeper: keeper.clone(),
             challenges: challenges.clone(),
@@ -83,7 +83,7 @@ impl Fleet {
             is_odd: false,
         };
         let mut task = JoinSet::new();
-        task.spawn(sync.run());
+        task.spawn(sharing.run());
         self.member = Some(Member { wanted: wanted.clone(), news, _task: task });
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Fleet {
     }
 }
 
-struct Sync {
+struct Sharing {
     etcd: Etcd,
     keeper: Arc<Keeper>,
     challenges: Arc<Challenges>,
@@ -119,7 +119,7 @@ struct Sync {
     is_odd: bool,
 }
 
-impl Sync {
+impl Sharing {
     async fn run(mut self) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

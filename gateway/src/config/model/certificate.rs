@@ -15,7 +15,8 @@ pub struct Certificate {
     pub name: String,
     /// Where the pair comes from.
     pub source: CertificateSource,
-    /// The pair; `None` while an `acme` certificate has not been obtained, or a `stored` one has not come. Nobody is shown such a certificate.
+    /// The pair; `None` while an `acme` certificate has not been obtained, or a `stored` one has not come. Nobody is shown
+    /// such a certificate.
     pub pair: Option<Arc<Pair>>,
     /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
     pub hosts: Vec<String>,

@@ -72,7 +72,8 @@ fn a_stored_certificate_takes_an_etcd_and_no_other_source() {
     let etcd = store("endpoints = [\"http://a\"]");
     let config = read(&format!("{etcd}{table}hosts = [\"shop.test\"]")).unwrap();
     let Certificate { source, pair, hosts, .. } = &config.certificates[0];
-    assert_eq!((source, pair, hosts.as_slice()), (&CertificateSource::Stored, &None, &["shop.test".to_owned()][..]));
+    let wanted = vec!["shop.test".to_owned()];
+    assert_eq!((source, pair, hosts), (&CertificateSource::Stored(wanted.clone()), &None, &wanted));
     for (text, expected) in [
         (table.to_owned(), "there is no etcd that the certificate could be in"),
         (format!("{etcd}{table}chain = \"certs/good.pem\"\nkey = \"certs/good.key\""), "only one of `chain`"),
