@@ -94,8 +94,8 @@ const RESERVED: &[Reserved] = &[
     Reserved { names: &["aya", "aya_log"], only_in: &["xdp"], why: "only xdp/ names aya" },
     Reserved {
         names: &["fs::read", "fs::read_to_string", "File::open"],
-        only_in: &["control/source"],
-        why: "only control/source reads files (others get bytes), except the kernel's in /proc and /sys",
+        only_in: &["control/source", "control/store"],
+        why: "only control/source and control/store read files (others get bytes), except the kernel's in /proc and /sys",
     },
 ];
 

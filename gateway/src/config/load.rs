@@ -270,9 +270,11 @@ fn merge(into: &mut File, from: File, diagnostics: &mut Diagnostics) {
     merge_once("[xdp]", &mut into.xdp, from.xdp, diagnostics);
     let alerts = from.certificate_alerts;
     merge_once("[certificate_alerts]", &mut into.certificate_alerts, alerts, diagnostics);
+    merge_once("[certificate_store]", &mut into.certificate_store, from.certificate_store, diagnostics);
     into.access.extend(from.access);
     into.vip.extend(from.vip);
     into.certificate.extend(from.certificate);
+    into.acme.extend(from.acme);
     into.listener.extend(from.listener);
     into.cluster.extend(from.cluster);
     into.limits.extend(from.limits);

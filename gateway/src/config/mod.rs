@@ -23,13 +23,12 @@ mod span;
 mod tests;
 mod value;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use model::{Config, Pair};
+use model::Config;
 pub use pair::{PairError, PairPart, Refusal};
 pub use reference::reference;
 pub use report::{Diagnostic, Report, Severity};
@@ -44,9 +43,6 @@ pub trait Files {
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
-/// Pairs that were obtained for `acme` certificates, by the names of those.
-pub type Issued = HashMap<String, Arc<Pair>>;
-
 /// What is known beside the files.
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
@@ -55,8 +51,6 @@ pub struct Known<'a> {
     /// The configuration that runs. What it has read already is not parsed again, and a certificate goes on with the pair
     /// it has there when the new one is bad.
     pub running: Option<&'a Config>,
-    /// What `acme` certificates are.
-    pub issued: &'a Issued,
 }
 
 /// A configuration without errors.
@@ -93,7 +87,7 @@ pub struct Refused {
 ///
 /// The error has everything that is wrong, not just the first thing, and the warnings too.
 pub fn load(path: &Path, files: &dyn Files, now: SystemTime) -> Result<Loaded, Report> {
-    load_knowing(path, files, &Known { now, running: None, issued: &Issued::new() })
+    load_knowing(path, files, &Known { now, running: None })
 }
 
 /// The same, with what is known beside the files.

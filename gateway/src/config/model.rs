@@ -3,11 +3,13 @@
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
+mod acme;
 mod alerts;
 mod balance;
 mod breaker;
 mod certificate;
 mod cluster;
+mod etcd;
 mod filter;
 mod global_limit;
 mod health;
@@ -28,11 +30,13 @@ use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
+pub use acme::*;
 pub use alerts::*;
 pub use balance::*;
 pub use breaker::*;
 pub use certificate::*;
 pub use cluster::*;
+pub use etcd::*;
 pub use filter::*;
 pub use global_limit::*;
 pub use health::*;
@@ -65,6 +69,10 @@ pub struct Config {
     pub certificates: Vec<Certificate>,
     /// Who is told when one of them ends.
     pub certificate_alerts: CertificateAlerts,
+    /// Accounts with certificate authorities.
+    pub acme: Vec<Acme>,
+    /// Where what was issued is kept.
+    pub certificate_store: CertificateStore,
     /// Listeners; a [`ListenerId`] is an index into this.
     pub listeners: Vec<Listener>,
     /// Clusters; a [`ClusterId`] is an index into this.

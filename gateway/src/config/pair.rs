@@ -86,6 +86,11 @@ impl Pair {
         let content = content(chain_pem, key_pem, ocsp);
         Ok(Pair { key: Arc::new(key), info, chain_not_before, chain_not_after, content })
     }
+
+    /// Whether it was read from this.
+    pub fn is_of(&self, chain_pem: &[u8], key_pem: &[u8], ocsp: Option<&[u8]>) -> bool {
+        self.content == content(chain_pem, key_pem, ocsp)
+    }
 }
 
 /// What tells a pair from another one without reading either: SHA-256 of both files and what is stapled.

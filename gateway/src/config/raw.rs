@@ -5,10 +5,12 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod acme;
 mod alerts;
 mod balance;
 mod breaker;
 mod cluster_tls;
+mod etcd;
 mod filter;
 mod global_limit;
 mod health;
@@ -19,10 +21,12 @@ mod overload;
 mod route;
 mod tls;
 
+pub use acme::{Acme, CertificateStore, ExternalAccount};
 pub use alerts::CertificateAlerts;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
 pub use cluster_tls::ClusterTls;
+pub use etcd::EtcdStore;
 pub use filter::{Fault, FaultAbort, FaultDelay, Filter, Key, KeyTable, RateLimit, RateOverride, When};
 pub use global_limit::{DescriptorAction, GlobalRateLimit, HeaderValueMatch};
 pub use health::{CheckTls, HealthCheck};
@@ -73,6 +77,12 @@ pub struct File {
     /// A certificate with its private key.
     #[schemars(default)]
     pub certificate: List<Certificate>,
+    /// An account with a certificate authority that issues by ACME (RFC 8555), such as Let's Encrypt. It is made when a
+    /// certificate first needs it.
+    #[schemars(default)]
+    pub acme: List<Acme>,
+    /// Where ACME accounts and the certificates that were issued are kept.
+    pub certificate_store: Optional<CertificateStore>,
     /// Who is told when a certificate is about to expire, has expired, or was refused. There are lines in the log without
     /// this table too.
     pub certificate_alerts: Optional<CertificateAlerts>,
@@ -160,8 +170,8 @@ pub struct AccessLog {
 }
 
 table! { "[[certificate]]"
-/// A certificate with its private key: from a pair of files, each pair of a directory, or obtained by ACME. The files are
-/// watched: a new pair is there for the next handshake, and a bad one is refused while the old one stays.
+/// A certificate with its private key: from a pair of files, each pair of a directory, obtained by ACME, or shared by etcd.
+/// The files are watched: a new pair is there for the next handshake, and a bad one is refused while the old one stays.
 pub struct Certificate {
     /// What listeners call it.
     #[schemars(extend("examples" = ["example"]))]
@@ -183,6 +193,10 @@ pub struct Certificate {
     /// In place of `chain` and `key`: the `[[acme]]` table by which it is obtained, for the `hosts`.
     #[schemars(extend("examples" = ["letsencrypt"]))]
     pub acme: Optional<Given<Name>>,
+    /// In place of `chain` and `key`: it is in the etcd of `[certificate_store]`, where somebody puts it for all boxes:
+    /// private key and chain in one value, in PEM, under `certificates/` and the certificate's name.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub stored: Optional<bool>,
     /// Server names to use it for; the certificate must cover them. Without this, all that it covers. Not for a `directory`.
     #[schemars(extend("examples" = [["example.com", "*.example.com"]]))]
     pub hosts: Optional<List<Host>>,

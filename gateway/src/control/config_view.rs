@@ -3,6 +3,7 @@
 //! Private keys and the values of headers and parameters that carry credentials are never in it. Every struct is taken apart field by
 //! field without `..`, so a new field does not compile until somebody has decided whether it may be shown.
 
+mod acme;
 mod alerts;
 mod balance;
 mod breaker;
@@ -38,6 +39,8 @@ pub fn view(config: &Config) -> Value {
         access,
         vips,
         certificates,
+        acme,
+        certificate_store,
         certificate_alerts,
         listeners,
         clusters,
@@ -54,6 +57,8 @@ pub fn view(config: &Config) -> Value {
         "access": access.iter().map(view_access).collect::<Vec<_>>(),
         "vip": vips.iter().map(|vip| l4::view_vip(vip, config)).collect::<Vec<_>>(),
         "certificate": certificates.iter().map(view_certificate).collect::<Vec<_>>(),
+        "acme": acme.iter().map(acme::view).collect::<Vec<_>>(),
+        "certificate_store": acme::view_store(certificate_store),
         "certificate_alerts": alerts::view_alerts(certificate_alerts),
         "listener": listeners.iter().map(|listener| view_listener(listener, config)).collect::<Vec<_>>(),
         "cluster": clusters.iter().map(view_cluster).collect::<Vec<_>>(),
@@ -132,7 +137,8 @@ fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certifi
             view["chain"] = files.chain.to_string_lossy().into();
             view["ocsp"] = files.ocsp.as_ref().map(|path| path.to_string_lossy()).into();
         }
-        CertificateSource::Acme(by) => view["acme"] = by.as_str().into(),
+        CertificateSource::Acme(obtained) => view["acme"] = obtained.by.as_str().into(),
+        CertificateSource::Stored(_) => view["stored"] = true.into(),
     }
     view
 }

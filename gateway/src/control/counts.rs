@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::acme::Tally;
 use crate::config::Refused;
 use crate::config::model::{Cluster, LimitSet};
 use crate::metrics::render::{EndpointHealth, FlowTableCounts, LimitSetCounts, VipCounts, VipEndpointCounts};
@@ -31,6 +32,11 @@ pub fn refused(refused: &[Refused]) -> Vec<(String, &'static str)> {
     let mut reasons: Vec<_> = refused.iter().map(|it| (it.certificate.clone(), it.refusal.label())).collect();
     reasons.dedup_by(|later, first| later.0 == first.0);
     reasons
+}
+
+/// Certificates, how often each was issued, and how often it was not.
+pub fn acme(tally: &Tally) -> Vec<(String, [u64; 2])> {
+    tally.all().into_iter().map(|(name, count)| (name, [count.issued, count.failed])).collect()
 }
 
 pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {

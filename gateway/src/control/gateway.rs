@@ -14,13 +14,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 pub use error::ReloadError;
 pub use sockets::AdminSocket;
 use sockets::{Bound, Prepared};
 
+use super::acme::Acme;
 use super::certificates::Certificates;
 use super::health::Checks;
 use super::limits::Exchanges;
@@ -28,16 +29,16 @@ use super::log_writer::{self, LogWriter};
 use super::outliers::Outliers;
 use super::privileges::{self, Privileges};
 use super::shared::{Shared, State, ban};
-use super::{drop_log, resolve, services};
+use super::{drop_log, kept, resolve, services, tickets};
 use crate::config::model::{Config, VipMode};
-use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
+use crate::config::{self, Files, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
 use crate::net;
 use crate::overload::Pressure;
-use crate::snapshot::{Builder, Resolved, Snapshot};
+use crate::snapshot::{Builder, Challenges, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
 use crate::xdp::{self, ProbeWay, Xdp};
 
@@ -77,14 +78,15 @@ pub struct Gateway {
     path: PathBuf,
     files: Box<dyn Files>,
     builder: Builder,
+    tickets: Arc<tickets::Keeper>,
+    challenges: Arc<Challenges>,
     workers: Vec<worker::Handle>,
     current: Option<Arc<Snapshot>>,
     bound: HashMap<String, Bound>,
     admin: Option<Bound>,
     admin_socket: AdminSocket,
     resolved: Resolved,
-    /// What the `acme` certificates are.
-    issued: Issued,
+    acme: Acme,
     /// When certificates are to be looked at again, in seconds of Unix time.
     again_at: Option<i64>,
     checks: Checks,
@@ -126,6 +128,10 @@ impl Gateway {
             .map_err(|error| ReloadError::Bind(format!("worker threads: {error}")))?;
         let registry = Arc::new(Registry::new(count));
         let bans = Arc::new(Bans::default());
+        let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
+        let challenges = Arc::new(Challenges::default());
+        let acme = Acme::new(challenges.clone());
+        let tally = acme.tally();
         let state = State {
             current: None,
             xdp: None,
@@ -137,14 +143,16 @@ impl Gateway {
         let mut gateway = Gateway {
             path,
             files,
-            builder: Builder::new(registry.clone(), bans.clone()).map_err(ReloadError::Build)?,
+            builder: Builder::new(registry.clone(), bans.clone(), tickets.tickets(), challenges.clone()),
+            tickets,
+            challenges,
             workers,
             current: None,
             bound: HashMap::new(),
             admin: None,
             admin_socket: AdminSocket::Unchanged,
             resolved: Resolved::new(),
-            issued: Issued::new(),
+            acme,
             again_at: None,
             checks: Checks::default(),
             outliers: Outliers::default(),
@@ -157,6 +165,8 @@ impl Gateway {
                 bans,
                 pressure,
                 certificates: Mutex::new(Certificates::new(hostname)),
+                store_up: Arc::default(),
+                acme: tally,
                 state: Mutex::new(state),
                 log_errors: Arc::default(),
             }),
@@ -212,7 +222,7 @@ impl Gateway {
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let running = self.current.as_ref().map(|current| &current.config);
-        let known = Known { now: SystemTime::now(), running, issued: &self.issued };
+        let known = Known { now: SystemTime::now(), running };
         let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
@@ -259,6 +269,16 @@ impl Gateway {
         }
     }
 
+    /// The challenges of certificate authorities that are answered.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
+    }
+
+    /// The keys of session tickets.
+    pub fn tickets(&self) -> &Arc<tickets::Keeper> {
+        &self.tickets
+    }
+
     /// Compares the endpoints of clusters whose interval of outlier detection is over.
     pub fn compare_endpoints(&mut self) {
         if let Some(current) = &self.current {
@@ -285,9 +305,35 @@ impl Gateway {
         }
     }
 
+    /// Puts what has come into the certificate store into force. Files that have changed meanwhile, well or badly, have
+    /// nothing to do with it. The generation, if there was anything new.
+    pub async fn take_kept(&mut self) -> Result<Option<u64>, ReloadError> {
+        let mut config = self.config().clone();
+        self.give_kept(&mut config)?;
+        if config == *self.config() {
+            return Ok(None);
+        }
+        let resolved = self.resolved.clone();
+        let snapshot = self.build(config, &resolved)?;
+        let generation = snapshot.generation;
+        self.sync_kernel(&snapshot).await?;
+        self.commit(snapshot, resolved, Vec::new(), None).await?;
+        Ok(Some(generation))
+    }
+
+    /// Is notified when a certificate was obtained, which [`take_kept`](Gateway::take_kept) puts into force.
+    pub fn obtained(&self) -> Arc<Notify> {
+        self.acme.obtained()
+    }
+
+    fn give_kept(&self, config: &mut Config) -> Result<(), ReloadError> {
+        kept::give(config, self.current.as_ref().map(|current| &current.config)).map_err(ReloadError::Store)
+    }
+
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { config, warnings, files, refused, again_at } = loaded;
+        let Loaded { mut config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
+        self.give_kept(&mut config)?;
         self.again_at = again_at;
         self.tell_refused(refused);
         if let Some(current) = &self.current
@@ -498,6 +544,7 @@ impl Gateway {
             self.log = log.map(|(writer, _)| writer);
         }
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
+        self.acme.follow(&snapshot.config);
         self.shared.lock().current = Some(snapshot.clone());
         self.shared.follow_certificates();
         self.current = Some(snapshot);

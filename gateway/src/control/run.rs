@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::{self, AdminState, Readiness, ReloadDone, ReloadRequest};
+use super::fleet::Fleet;
 use super::gateway::{AdminSocket, EndpointEvent, Gateway, ReloadError};
 use super::privileges::Privileges;
 use super::watch::FileWatch;
-use super::{config_view, endpoints_view, notify, overload, resolve};
+use super::{acme, config_view, endpoints_view, notify, overload, resolve};
 use crate::config::Files;
 use crate::metrics::render;
 use crate::net;
@@ -39,9 +40,10 @@ pub fn run(
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // Only lookups block, of which each holds a permit, one making of access lists, and one reading of the system's
+    // Only lookups and orders block, of which each holds a permit, one making of access lists, and one reading of the system's
     // authorities: none ever waits for a thread.
-    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 2).build();
+    let threads = resolve::LOOKUPS_AT_ONCE + acme::ORDERS_AT_ONCE + 2;
+    let runtime = runtime.enable_all().max_blocking_threads(threads).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files, privileges, give_back).await?;
@@ -59,6 +61,7 @@ pub fn run(
 enum Event {
     Reload(&'static str),
     ReloadRequested(ReloadRequest),
+    Obtained,
     ReopenLog,
     Resolve,
     Endpoints(EndpointEvent),
@@ -75,6 +78,7 @@ struct Signals {
 
 struct Control {
     gateway: Gateway,
+    fleet: Fleet,
     signals: Signals,
     files: Option<FileWatch>,
     readiness: watch::Sender<Readiness>,
@@ -96,6 +100,7 @@ impl Control {
         let (readiness, _) = watch::channel(Readiness::Initializing);
         let (reload, reloads) = mpsc::channel(RELOADS_WAITING);
         let mut control = Control {
+            fleet: Fleet::new(gateway.shared().store_up.clone()),
             gateway,
             signals,
             files,
@@ -108,6 +113,7 @@ impl Control {
             sharing_failed: false,
         };
         control.serve_admin();
+        control.follow_fleet();
         Ok(control)
     }
 
@@ -123,6 +129,7 @@ impl Control {
                     let result = self.reload("POST /reload").await;
                     let _ = request.reply.send(result);
                 }
+                Event::Obtained => self.take_kept().await,
                 Event::ReopenLog => self.gateway.reopen_log(),
                 Event::Resolve => {
                     self.last_resolved = Instant::now();
@@ -134,6 +141,7 @@ impl Control {
                 Event::Endpoints(EndpointEvent::Interval) => self.gateway.compare_endpoints(),
                 Event::Check => {
                     self.gateway.shared().keep_time();
+                    self.gateway.tickets().keep_time(self.fleet.is_alone());
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
@@ -167,13 +175,16 @@ impl Control {
                 None => std::future::pending().await,
             }
         };
+        let obtained = self.gateway.obtained();
         tokio::select! {
             _ = self.signals.terminate.recv() => Event::Stop,
             _ = self.signals.interrupt.recv() => Event::Stop,
             _ = self.signals.hangup.recv() => Event::Reload("SIGHUP"),
             _ = self.signals.user1.recv() => Event::ReopenLog,
             Some(request) = self.reloads.recv() => Event::ReloadRequested(request),
+            () = obtained.notified() => Event::Obtained,
             () = files => Event::Reload("a file changed"),
+            () = self.fleet.changed() => Event::Obtained,
             () = resolve => Event::Resolve,
             event = self.gateway.endpoints() => Event::Endpoints(event),
             _ = self.check.tick() => Event::Check,
@@ -189,6 +200,26 @@ impl Control {
         self.sharing_failed = shared.is_err();
     }
 
+    /// Shares with other boxes what the configuration says.
+    fn follow_fleet(&mut self) {
+        let followed = self.fleet.follow(
+            &self.gateway.config().certificate_store,
+            self.gateway.tickets(),
+            self.gateway.challenges(),
+        );
+        if let Err(error) = followed {
+            log::error!("certificate store: {error}; this box is alone");
+        }
+    }
+
+    async fn take_kept(&mut self) {
+        match self.gateway.take_kept().await {
+            Ok(Some(generation)) => log::info!("new certificates: generation {generation} in force"),
+            Ok(None) => {}
+            Err(error) => log::error!("certificates that have come are not used: {error}"),
+        }
+    }
+
     async fn reload(&mut self, why: &str) -> Result<ReloadDone, String> {
         notify::reloading();
         let result = self.gateway.reload().await;
@@ -196,6 +227,7 @@ impl Control {
             files.replace(self.gateway.watched().to_vec());
         }
         self.serve_admin();
+        self.follow_fleet();
         let (status, result) = match result {
             Ok(reloaded) => {
                 let what = if reloaded.changed { "in force" } else { "unchanged" };

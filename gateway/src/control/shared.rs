@@ -1,12 +1,13 @@
 //! What the control thread and the admin endpoint share: the generation that runs, the XDP program, bans, counters.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+use super::acme::Tally;
 use super::admin::Sources;
 use super::certificates::Certificates;
 use super::counts;
@@ -27,6 +28,10 @@ pub struct Shared {
     /// What weighs on the process.
     pub pressure: Arc<Pressure>,
     pub(super) certificates: Mutex<Certificates>,
+    /// Whether the etcd of the certificate store answers; see [`Fleet::new`](super::fleet::Fleet::new).
+    pub store_up: Arc<AtomicI64>,
+    /// How it went with certificates that are obtained.
+    pub acme: Arc<Tally>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -54,6 +59,7 @@ impl Shared {
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
             certificates_refused: counts::refused(&state.refused),
+            acme: counts::acme(&self.acme),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),
@@ -62,6 +68,7 @@ impl Shared {
             xdp_rules: state.xdp.as_ref().map(counts::xdp_rules).unwrap_or_default(),
             flow_tables: state.xdp.as_ref().map(counts::flow_tables).unwrap_or_default(),
             xdp_drop_log: state.xdp.as_ref().and_then(counts::xdp_drop_log),
+            store_up: u64::try_from(self.store_up.load(Relaxed)).ok(),
             bans: self.bans.count() as u64,
             breakers: state.current.as_deref().map(counts::breakers).unwrap_or_default(),
             limit_sets: state.current.as_deref().map(counts::limit_sets).unwrap_or_default(),

@@ -16,6 +16,7 @@ use crate::config::model::{HttpVersions, ListenerId};
 use crate::filter::forwarded::Peer;
 use crate::net::{self, Until};
 use crate::proxy::{Admitted, ConnectionCx, Generation, ListenerCx, WorkerCx};
+use crate::snapshot::ACME_TLS;
 use crate::tls::{self, TlsInfo};
 
 use l4::Halves;
@@ -80,10 +81,14 @@ async fn open(
     let Accepted { reader, writer, id, admitted, .. } = accepted;
     let (client, tls) = match &view.tls {
         Some(settings) if terminates => {
-            let shaken = tls::accept(reader, writer, settings, &until).await;
+            let shaken = tls::accept(reader, writer, settings, &generation.challenges, &until).await;
             match shaken {
-                Ok((reader, writer, info)) => {
+                Ok((reader, mut writer, info)) => {
                     stats.handshakes_ok.inc();
+                    // A certificate authority has seen what it wanted (RFC 8737 section 3).
+                    if info.alpn.as_deref() == Some(ACME_TLS) {
+                        return writer.finish(&until).await;
+                    }
                     (Halves { reader, writer }, Some(info))
                 }
                 Err(error) => {

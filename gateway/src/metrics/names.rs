@@ -91,6 +91,8 @@ families! {
         "1 while the breaker of a route is open, else 0."
     BREAKER_ANSWERS = Counter "gateway_route_breaker_answers_total" ["route"]
         "Requests that the open breaker of a route answered."
+    ACME_ORDERS = Counter "gateway_acme_orders_total" ["certificate", "result"]
+        "Tries to obtain a certificate by ACME."
     CLUSTER_REQUESTS = Counter "gateway_cluster_requests_total" ["cluster", "code"]
         "Upstream attempts finished, by class of response code; none when there was no response."
     CLUSTER_CONNECTIONS = Counter "gateway_cluster_connections_total" ["cluster"]
@@ -193,6 +195,8 @@ families! {
         "Entries that the kernel's flow tables have room for: two for a flow whose answers come by, else one."
     XDP_DROP_LOG = Counter "gateway_xdp_drop_log_packets_total" ["result"]
         "Dropped packets while there is a `drop_log`: written to the log, or omitted because there were too many."
+    STORE_UP = Gauge "gateway_certificate_store_up" []
+        "1 while the etcd of the certificate store answers, else 0; none without etcd."
     BANS = Gauge "gateway_bans_active" []
         "Sources that are banned now."
     OVERLOAD_MEMORY = Gauge "gateway_overload_memory_bytes" []

@@ -45,6 +45,8 @@ pub struct Extra {
     pub flow_tables: Vec<FlowTableCounts>,
     /// Dropped packets that got a line of the log, and those that did not; `None` when XDP is off.
     pub xdp_drop_log: Option<[u64; 2]>,
+    /// 1 while the etcd of the certificate store answers, else 0; `None` without etcd.
+    pub store_up: Option<u64>,
     /// Sources that are banned now.
     pub bans: u64,
     /// What weighs on the process, and what is refused for that.
@@ -53,6 +55,8 @@ pub struct Extra {
     pub rate_limit_keys: Vec<(String, usize)>,
     /// Routes with a breaker, and whether it is open.
     pub breakers: Vec<(String, bool)>,
+    /// Certificates that are obtained by ACME, how often each was, and how often it failed.
+    pub acme: Vec<(String, [u64; 2])>,
     /// Sets of limits, and what each holds.
     pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
@@ -173,6 +177,7 @@ pub fn render(registry: &Registry, extra: &Extra, out: &mut String) {
     l4_routes(registry, &mut page);
     routes(registry, &mut page);
     breakers(registry, extra, &mut page);
+    acme(extra, &mut page);
     clusters(registry, extra, &mut page);
     filters(registry, extra, &mut page);
     process(registry, extra, &mut page);
@@ -245,6 +250,15 @@ fn breakers(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.breakers.iter().for_each(|(route, is_open)| family.sample(&[route], u8::from(*is_open)));
     });
     page.sums(&names::BREAKER_ANSWERS, &all, |shard| &shard.answers);
+}
+
+fn acme(extra: &Extra, page: &mut Page<'_>) {
+    page.family(&names::ACME_ORDERS, |family| {
+        for (certificate, [issued, failed]) in &extra.acme {
+            family.sample(&[certificate, "issued"], issued);
+            family.sample(&[certificate, "failed"], failed);
+        }
+    });
 }
 
 fn clusters(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
@@ -418,6 +432,7 @@ fn kernel(extra: &Extra, page: &mut Page<'_>) {
         let counts = extra.xdp_drop_log.iter().flatten();
         ["written", "omitted"].iter().zip(counts).for_each(|(result, packets)| family.sample(&[result], packets));
     });
+    page.family(&names::STORE_UP, |family| extra.store_up.iter().for_each(|up| family.sample(&[], up)));
     page.value(&names::BANS, extra.bans);
 }
 

@@ -24,6 +24,7 @@ mod tries;
 mod tunnel;
 mod upgrade;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use crate::snapshot::Generation;
@@ -43,7 +44,7 @@ use crate::net::Until;
 use crate::overload::Fate;
 use crate::overload::memory::Step;
 use crate::proto::h1::{encode, hop};
-use crate::proto::head::{Known, ResponseHead};
+use crate::proto::head::{Known, Method, ResponseHead};
 use crate::proto::websocket;
 use crate::route::{Query, host, rewrite};
 
@@ -127,6 +128,9 @@ pub async fn handle(mut request: Request<'_>, downstream: &mut impl Downstream) 
     }
     request.count_start();
     identify(&mut request);
+    if let Some(answer) = request.challenge() {
+        return Box::pin(answer_challenge(request, downstream, &answer)).await;
+    }
     let mut routed = find_route(&mut request);
     if fate == Fate::UnlessHigh && !request.is_high(routed.as_ref().ok()) {
         request.worker.overload.count_shed();
@@ -156,6 +160,14 @@ pub async fn refuse(mut request: Request<'_>, downstream: &mut impl Downstream, 
     request.exchange.client_ip = request.connection.peer.ip();
     request.exchange.client_keeps_alive = false;
     let ending = reply::error(&mut request, downstream, error).await;
+    finish::finish(&mut request);
+    ending
+}
+
+/// Answers a certificate authority that asks whether the name is ours, before routes and filters.
+async fn answer_challenge(mut request: Request<'_>, downstream: &mut impl Downstream, answer: &str) -> Ending {
+    let ending = reply::challenge(&mut request, downstream, answer).await;
+    request.exchange.received = downstream.split().0.received();
     finish::finish(&mut request);
     ending
 }
@@ -274,6 +286,16 @@ impl Request<'_> {
         let result = with(&query);
         exchange.scratch = scratch;
         result
+    }
+
+    /// What a certificate authority is answered, where this is one that looks for it (RFC 8555 section 8.3). It does so
+    /// without TLS.
+    fn challenge(&self) -> Option<Arc<str>> {
+        let head = &self.exchange.request;
+        if self.connection.tls.is_some() || !matches!(head.method, Method::Get | Method::Head) {
+            return None;
+        }
+        self.cx.generation.challenges.answer(head.path())
     }
 
     /// Makes an origin's response head, or one of our own, the one the client gets.

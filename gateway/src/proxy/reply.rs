@@ -136,6 +136,14 @@ pub(super) async fn direct(request: &mut Request<'_>, downstream: &mut impl Down
     send(request, downstream, respond.body.as_bytes(), respond.content_type.as_bytes()).await
 }
 
+/// The answer to a challenge of a certificate authority (RFC 8555 section 8.3).
+pub(super) async fn challenge(request: &mut Request<'_>, downstream: &mut impl Downstream, answer: &str) -> Ending {
+    request.exchange.details = "acme_challenge";
+    request.exchange.response.clear();
+    request.exchange.response.status = 200;
+    send(request, downstream, answer.as_bytes(), b"application/octet-stream").await
+}
+
 /// `redirect` of a route.
 pub(super) async fn redirect(
     request: &mut Request<'_>,

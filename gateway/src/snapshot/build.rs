@@ -12,8 +12,8 @@ use rustls::pki_types::ServerName;
 use super::cluster::{Affinity, CheckTls, EndpointTls, SubsetView};
 use super::filters::FilterBuilder;
 use super::subset::Subsets;
-use super::tls::{self, Secrets, ServerTls};
-use super::{Answers, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
+use super::tls::{self, Secrets, ServerTls, Tickets};
+use super::{Answers, Challenges, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
 use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
@@ -37,6 +37,7 @@ type State = (Arc<Health>, Arc<Load>, Arc<Answers>);
 pub struct Builder {
     registry: Arc<Registry>,
     bans: Arc<Bans>,
+    challenges: Arc<Challenges>,
     secrets: Secrets,
     generation: u64,
     next_endpoint: u64,
@@ -55,9 +56,14 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 impl Builder {
-    /// `registry` counts for every generation, and `bans` holds for every one.
-    pub fn new(registry: Arc<Registry>, bans: Arc<Bans>) -> Result<Builder, BuildError> {
-        Ok(Builder { registry, bans, secrets: Secrets::new()?, generation: 0, next_endpoint: 0 })
+    /// `registry` counts for every generation; `bans`, the keys of `tickets` and `challenges` hold for every one.
+    pub fn new(
+        registry: Arc<Registry>,
+        bans: Arc<Bans>,
+        tickets: Arc<Tickets>,
+        challenges: Arc<Challenges>,
+    ) -> Builder {
+        Builder { registry, bans, challenges, secrets: Secrets::new(tickets), generation: 0, next_endpoint: 0 }
     }
 
     /// The next generation. A failed build changes nothing.
@@ -113,6 +119,7 @@ impl Builder {
             l4_route_subsets: subsets.of_l4_routes,
             access,
             bans: self.bans.clone(),
+            challenges: self.challenges.clone(),
         })
     }
 

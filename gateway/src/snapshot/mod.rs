@@ -5,6 +5,7 @@
 
 mod breakers;
 mod build;
+mod challenges;
 mod cluster;
 mod filters;
 mod health;
@@ -32,6 +33,7 @@ use crate::route::{L4Table, Table};
 
 pub use breakers::BreakerView;
 pub use build::{BuildError, Builder, Resolved};
+pub use challenges::{ACME_TLS, Challenge, Challenges, Shown};
 pub use cluster::{Ask, CheckTls, ClusterView, EndpointId, EndpointTls, EndpointView};
 pub use filters::{FaultView, FilterView, GlobalRateLimitView, RateLimitView};
 pub use health::{Flips, Health};
@@ -40,7 +42,9 @@ pub use limits::LimitsView;
 pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
-pub use tls::{AdmittedBy, ServerTls, Shaken, Terms};
+pub use tls::{
+    AdmittedBy, DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, ServerTls, Shaken, Terms, TicketKeys, Tickets,
+};
 
 /// One generation.
 pub struct Snapshot {
@@ -74,6 +78,8 @@ pub struct Snapshot {
     pub access: AccessList,
     /// Sources that are refused for a while; those of the process, whichever generation sees them.
     pub bans: Arc<Bans>,
+    /// What certificate authorities are answered; of the process, too.
+    pub challenges: Arc<Challenges>,
 }
 
 /// A snapshot as a worker holds it: counted once between threads, and without atomics within one.

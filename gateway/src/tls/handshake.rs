@@ -13,7 +13,7 @@ use super::record::{feed, flush, halves};
 use super::stream::{Reader, Writer};
 use crate::net::{self, Buf, Until};
 use crate::proto::client_cert::ClientCert;
-use crate::snapshot::{ServerTls, Terms};
+use crate::snapshot::{Challenges, ServerTls, Terms};
 
 /// [`TlsInfo::version`] of TLS 1.3.
 pub const TLS13: &str = "TLSv1.3";
@@ -36,23 +36,26 @@ pub struct TlsInfo {
     pub terms: RefCell<Option<Arc<Terms>>>,
 }
 
-/// Server side.
+/// Server side. What settles [`ACME_TLS`](crate::snapshot::ACME_TLS) was a challenge, which is over now.
 pub async fn accept(
     mut reader: net::Reader,
     mut writer: net::Writer,
     settings: &ServerTls,
+    challenges: &Challenges,
     until: &Until<'_>,
 ) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
     let accepted = match hello(&mut reader, until).await? {
         Ok(accepted) => accepted,
         Err(refused) => return Err(refuse(refused, &mut writer, until).await),
     };
-    let (config, terms) = settings.config_for(accepted.client_hello().server_name());
+    let client_hello = accepted.client_hello();
+    let challenge = challenges.settings(&client_hello);
+    let (config, terms) = settings.config_for(client_hello.server_name());
     let own = match terms.asks_for_certificates() {
-        true => settings.certificate_for(accepted.client_hello()),
+        true => settings.certificate_for(client_hello),
         false => None,
     };
-    let tls = match accepted.into_connection(config.clone()) {
+    let tls = match accepted.into_connection(challenge.unwrap_or_else(|| config.clone())) {
         Ok(tls) => tls,
         // There is no certificate for the name (RFC 6066 §3).
         Err((error @ rustls::Error::General(_), _)) => {

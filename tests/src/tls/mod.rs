@@ -54,10 +54,19 @@ impl TlsClient {
         TlsClient::with(authority, ALL_VERSIONS, &[])
     }
 
+    /// One that trusts this root.
+    pub fn trusting(root: CertificateDer<'static>) -> TlsClient {
+        TlsClient::of(root, ALL_VERSIONS, &[])
+    }
+
     /// One that speaks only `versions` and offers `alpn`.
     pub fn with(authority: &Authority, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> TlsClient {
+        TlsClient::of(authority.der(), versions, alpn)
+    }
+
+    fn of(root: CertificateDer<'static>, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> TlsClient {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.der()).expect("a root certificate");
+        roots.add(root).expect("a root certificate");
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions the provider has")

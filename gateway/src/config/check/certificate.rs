@@ -11,25 +11,27 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
+use super::names::Names;
 use super::{http_versions, only_one, reject_empty};
 use crate::config::decode::{Given, List, Optional};
 use crate::config::load::Loader;
-use crate::config::model::{Certificate, CertificateSource, HostPattern, HttpVersions, Pair, PairFiles};
+use crate::config::model::{Certificate, CertificateSource, HostPattern, HttpVersions, Obtained, Pair, PairFiles};
 use crate::config::ocsp::Staple;
 use crate::config::pair::content;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::{FilePath, Host};
+use crate::config::value::{FilePath, Host, Name};
 use crate::config::{Known, PairError, PairPart, Refusal, Refused, raw};
 
 /// Most pairs in a directory: each costs a few KiB and two descriptors' worth of looking when something changes.
 const MAX_PAIRS: usize = 100_000;
 
 const NOT_STAPLED: &str = "nothing is stapled to the certificate";
+/// Most names of a certificate that is obtained, as with Let's Encrypt.
+const MAX_OBTAINED: usize = 100;
 
 /// Checks certificates in the light of those that run.
 pub struct Checker<'a> {
-    known: &'a Known<'a>,
     /// Unix time in seconds.
     now: i64,
     by_name: HashMap<&'a str, &'a Certificate>,
@@ -59,27 +61,28 @@ struct Problem {
 
 impl<'a> Checker<'a> {
     /// Looks at what runs.
-    pub fn new(known: &'a Known<'a>) -> Checker<'a> {
+    pub fn new(known: &Known<'a>) -> Checker<'a> {
         let running = known.running.iter().flat_map(|running| &running.certificates);
         let pairs = running.clone().filter_map(|certificate| certificate.pair.as_ref());
         Checker {
-            known,
             now: unix(known.now),
             by_name: running.map(|certificate| (certificate.name.as_str(), certificate)).collect(),
             by_content: pairs.map(|pair| (pair.content, pair)).collect(),
         }
     }
 
-    /// The certificates that a table stands for.
-    pub fn check(&self, raw: At<raw::Certificate>, loader: &mut Loader<'_>) -> Option<Vec<Certificate>> {
+    /// The certificates that a table stands for. `names` are those of `[[acme]]` tables.
+    pub fn check(&self, raw: At<raw::Certificate>, names: &Names, loader: &mut Loader<'_>) -> Option<Vec<Certificate>> {
         let At { value: raw, span } = raw;
         let diagnostics = &mut loader.diagnostics;
         if let Some(versions) = &raw.http {
             reject_empty(versions, "http", "every version the listener speaks", diagnostics);
         }
         let pair_span = raw.chain.as_ref().or(raw.key.as_ref()).map(|path| path.span);
-        let sources = [pair_span, raw.directory.as_ref().map(|key| key.span), raw.acme.as_ref().map(|key| key.span)];
-        only_one(sources, "`chain` with `key`, `directory` and `acme`", diagnostics);
+        let stored = raw.stored.filter(|stored| stored.value).map(|stored| stored.span);
+        let (directory, acme) = (raw.directory.as_ref().map(|key| key.span), raw.acme.as_ref().map(|key| key.span));
+        let sources = [pair_span, directory, acme, stored];
+        only_one(sources, "`chain` with `key`, `directory`, `acme` and `stored`", diagnostics);
         if let (Some(ocsp), None, Some(_)) = (&raw.ocsp, pair_span, sources.iter().flatten().next()) {
             diagnostics.error(ocsp.span, "`ocsp` is for a `chain` and its `key`");
         }
@@ -87,7 +90,8 @@ impl<'a> Checker<'a> {
         let table = Table { http: http_versions(&raw.http), hosts: raw.hosts.map(hosts) };
         match (raw.chain, raw.key, raw.directory, raw.acme) {
             (_, _, Some(directory), _) => self.directory(name?, &given(directory)?, table, loader),
-            (_, _, _, Some(acme)) => self.obtained(name?, given(acme)?.value.0, table, span, loader),
+            (_, _, _, Some(acme)) => self.obtained(name?, given(acme)?, names, table, span, loader).map(|it| vec![it]),
+            _ if stored.is_some() => Some(vec![stored_certificate(name?, table)]),
             (Some(chain), Some(key), ..) => self.pair(name, (given(chain), given(key)), raw.ocsp, &table, loader),
             (chain, key, ..) => {
                 let missing = match (chain, key) {
@@ -95,7 +99,7 @@ impl<'a> Checker<'a> {
                     (_, Some(_)) => "`chain` is missing",
                     _ => "it is not said where the certificate comes from",
                 };
-                let help = "`chain` and `key` are its files; or else give a `directory`, or `acme`";
+                let help = "`chain` and `key` are its files; or else give a `directory`, `acme`, or `stored`";
                 loader.diagnostics.error(span, missing).help(help);
                 None
             }
@@ -153,25 +157,34 @@ impl<'a> Checker<'a> {
         Some(pairs.into_iter().filter_map(certificate).collect())
     }
 
-    /// A certificate that others obtain.
+    /// A certificate that is obtained. What is kept of it comes later.
     fn obtained(
         &self,
         name: String,
-        by: String,
+        by: At<Name>,
+        names: &Names,
         table: Table,
         span: Span,
         loader: &mut Loader<'_>,
-    ) -> Option<Vec<Certificate>> {
+    ) -> Option<Certificate> {
         let Some(hosts) = table.hosts.filter(|hosts| !hosts.is_empty()) else {
             let help = "`hosts` has the names that it is obtained for";
             loader.diagnostics.error(span, "it is not said what the certificate is for").help(help);
             return None;
         };
-        let pair = self.known.issued.get(&name).cloned();
-        // Those that were added since wait for the next one.
-        let is_served = |host: &String| pair.as_ref().is_none_or(|pair| is_covered(host, pair));
-        let hosts = hosts.into_iter().map(|(_, host)| host).filter(is_served).collect();
-        Some(vec![Certificate { name, source: CertificateSource::Acme(by), pair, hosts, http: table.http }])
+        let diagnostics = &mut loader.diagnostics;
+        names.find(&by, diagnostics)?;
+        if hosts.len() > MAX_OBTAINED {
+            let message = format!("{} hosts in one certificate, at most {MAX_OBTAINED} are possible", hosts.len());
+            diagnostics.error(hosts[0].0, message).help("use several certificates");
+        }
+        for (span, host) in hosts.iter().filter(|(_, host)| host.contains('*')) {
+            let help = "the challenges http-01 and tls-alpn-01 prove one name each; a wildcard takes a file pair";
+            diagnostics.error(*span, format!("{host} cannot be obtained by ACME")).help(help);
+        }
+        let hosts: Vec<String> = hosts.into_iter().map(|(_, host)| host).collect();
+        let source = CertificateSource::Acme(Obtained { by: by.value.0, hosts: hosts.clone() });
+        Some(Certificate { name, source, pair: None, hosts, http: table.http })
     }
 
     fn of_files(
@@ -387,17 +400,17 @@ fn hosts(hosts: At<List<Host>>) -> Vec<(Span, String)> {
     hosts.value.into_iter().map(text).collect()
 }
 
+/// A certificate that is in etcd. What is kept of it comes later.
+fn stored_certificate(name: String, table: Table) -> Certificate {
+    let hosts: Vec<String> = table.hosts.into_iter().flatten().map(|(_, host)| host).collect();
+    Certificate { name, source: CertificateSource::Stored(hosts.clone()), pair: None, hosts, http: table.http }
+}
+
 /// The hosts of a table that a pair does not cover.
 fn misses<'t>(table: &'t Table, pair: &Pair) -> impl Iterator<Item = &'t (Span, String)> {
     table.hosts.iter().flatten().filter(|(_, host)| !is_covered(host, pair))
 }
 
 fn is_covered(host: &str, pair: &Pair) -> bool {
-    pair.info.names.iter().any(|name| covers(name, host))
-}
-
-/// Whether a certificate's name is good for a host: equal, or a wildcard for its first label (RFC 9525 section 6.3).
-fn covers(name: &str, host: &str) -> bool {
-    let below = |parent: &str| host.split_once('.').is_some_and(|(label, rest)| label != "*" && rest == parent);
-    name == host || name.strip_prefix("*.").is_some_and(below)
+    pair.covers(host)
 }

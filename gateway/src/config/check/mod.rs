@@ -4,6 +4,7 @@
 //! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
 
 mod access;
+mod acme;
 mod alerts;
 mod balance;
 mod certificate;
@@ -11,6 +12,7 @@ mod cluster;
 mod cluster_tls;
 mod coverage;
 mod destination;
+mod etcd;
 mod filter;
 mod health;
 mod kinds;
@@ -47,6 +49,7 @@ use names::Names;
 /// Checks everything. `None` when there is an error, and sometimes not even then: the diagnostics decide.
 pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Option<Config> {
     let mut names = Tables::new(&raw, &mut loader.diagnostics);
+    etcd::check_stored(&raw, &mut loader.diagnostics);
     let trusts_any = raw.listener.iter().any(|listener| !is_empty(&listener.value.trusted_proxies));
     let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
@@ -54,8 +57,10 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let overload = overload(raw.overload, &mut loader.diagnostics);
     let xdp = xdp::check(raw.xdp, &mut loader.diagnostics);
     let access = each(raw.access, |rule| access::check(rule, loader));
+    let acme = each(raw.acme, |account| acme::check(account, &names, loader));
+    let certificate_store = acme::store(raw.certificate_store, loader);
     let checker = certificate::Checker::new(known);
-    let certificates = each(raw.certificate, |certificate| checker.check(certificate, loader));
+    let certificates = each(raw.certificate, |certificate| checker.check(certificate, &names.acme, loader));
     let certificates = certificates.map(|tables| names.number_certificates(tables));
     let certificate_alerts = alerts::check(raw.certificate_alerts, loader);
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
@@ -91,6 +96,8 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
         vips: vips?,
         certificates: certificates?,
         certificate_alerts: certificate_alerts?,
+        acme: acme?,
+        certificate_store: certificate_store?,
         listeners: listeners?,
         clusters: clusters?,
         limits: limits?,
@@ -105,6 +112,7 @@ struct Tables {
     listeners: Names,
     clusters: Names,
     limits: Names,
+    acme: Names,
     certificate_kinds: Vec<CertificateKind>,
     /// The certificates that each table stands for; empty when there is an error in one of them.
     certificate_ids: Vec<Vec<CertificateId>>,
@@ -125,6 +133,7 @@ impl Tables {
             listeners: Names::new("listener", raw.listener.iter().map(|table| &table.value.name), diagnostics),
             clusters: Names::new("cluster", raw.cluster.iter().map(|table| &table.value.name), diagnostics),
             limits: Names::new("limit set", raw.limits.iter().map(|table| &table.value.name), diagnostics),
+            acme: Names::new("ACME account", raw.acme.iter().map(|table| &table.value.name), diagnostics),
             certificate_kinds: raw.certificate.iter().map(|table| CertificateKind::of(&table.value)).collect(),
             certificate_ids: Vec::new(),
             listener_kinds: raw.listener.iter().map(|table| ListenerKind::of(&table.value)).collect(),
@@ -152,6 +161,7 @@ impl Tables {
         self.certificates.warn_unused(|_| "no listener or cluster uses it", diagnostics);
         self.listeners.warn_unused(|id| self.listener_kinds[id as usize].fate_without_route(), diagnostics);
         self.clusters.warn_unused(|_| "no route uses it", diagnostics);
+        self.acme.warn_unused(|_| "no certificate is obtained by it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
 }

@@ -15,12 +15,33 @@ pub struct Certificate {
     pub name: String,
     /// Where the pair comes from.
     pub source: CertificateSource,
-    /// The pair; `None` while an `acme` certificate has not been obtained. Nobody is shown such a certificate.
+    /// The pair; `None` while an `acme` certificate has not been obtained, or a `stored` one has not come. Nobody is shown
+    /// such a certificate.
     pub pair: Option<Arc<Pair>>,
     /// `hosts`: exact names and `*.` wildcards this certificate serves; when the file names none, those of the certificate.
     pub hosts: Vec<String>,
     /// `http`: the HTTP versions these hosts are offered, of those the listener speaks. Default all.
     pub http: HttpVersions,
+}
+
+impl Certificate {
+    /// Whether its pair is kept in the certificate store, and [given](Certificate::give) to it from there.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.source, CertificateSource::Acme(_) | CertificateSource::Stored(_))
+    }
+
+    /// Gives a certificate that is kept its pair. Hosts that the pair does not cover wait for the next one.
+    pub fn give(&mut self, pair: Option<Arc<Pair>>) {
+        let wanted = match &self.source {
+            CertificateSource::Acme(Obtained { hosts, .. }) => hosts,
+            CertificateSource::Stored(hosts) if !hosts.is_empty() => hosts,
+            CertificateSource::Stored(_) => pair.as_ref().map_or(&self.hosts, |pair| &pair.info.names),
+            CertificateSource::Files(_) | CertificateSource::Directory(_) => return,
+        };
+        let is_served = |host: &&String| pair.as_ref().is_none_or(|pair| pair.covers(host));
+        self.hosts = wanted.iter().filter(is_served).cloned().collect();
+        self.pair = pair;
+    }
 }
 
 /// Where a certificate's pair comes from.
@@ -30,8 +51,19 @@ pub enum CertificateSource {
     Files(PairFiles),
     /// The same, in a `directory`.
     Directory(PairFiles),
-    /// `acme`: the name of the `[[acme]]` table it is obtained by.
-    Acme(String),
+    /// `acme` and `hosts`
+    Acme(Obtained),
+    /// `stored`: somebody puts it into the etcd of `[certificate_store]`. With `hosts`; none are all that it covers.
+    Stored(Vec<String>),
+}
+
+/// How a certificate is obtained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obtained {
+    /// `acme`: the name of the `[[acme]]` table.
+    pub by: String,
+    /// `hosts`: what it has to be for.
+    pub hosts: Vec<String>,
 }
 
 /// The files of a pair.
@@ -58,6 +90,19 @@ pub struct Pair {
     pub chain_not_after: i64,
     /// SHA-256 of what it was read from.
     pub content: [u8; 32],
+}
+
+impl Pair {
+    /// Whether one of its names is good for a host.
+    pub fn covers(&self, host: &str) -> bool {
+        self.info.names.iter().any(|name| covers(name, host))
+    }
+}
+
+/// Whether a certificate's name is good for a host: equal, or a wildcard for its first label (RFC 9525 section 6.3).
+fn covers(name: &str, host: &str) -> bool {
+    let below = |parent: &str| host.split_once('.').is_some_and(|(label, rest)| label != "*" && rest == parent);
+    name == host || name.strip_prefix("*.").is_some_and(below)
 }
 
 impl PartialEq for Pair {

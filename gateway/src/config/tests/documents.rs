@@ -63,10 +63,11 @@ fn an_empty_file_is_all_defaults() {
 /// A file with every table that has defaults; each may be filled with `keys`.
 fn file_with(keys: impl Fn(&str) -> String) -> String {
     format!(
-        "[gateway]\n{}[admin]\n{}[access_log]\n{}[certificate_alerts]\n{}[xdp]\n{}\
+        "[gateway]\n{}[admin]\n{}[access_log]\n{}[certificate_store]\n{}[certificate_alerts]\n{}[xdp]\n{}\
          [[listener]]\nname = \"web\"\naddress = \"0.0.0.0:443\"\n{}\
          [listener.tls]\ncertificates = [\"c\"]\n{}[listener.limits]\n{}[listener.path_normalisation]\n{}\
          [listener.http2]\n{}\
+         [[acme]]\nname = \"le\"\ndirectory_url = \"https://acme.test/directory\"\nterms_of_service_agreed = true\n{}\
          [[certificate]]\nname = \"c\"\nchain = \"certs/good.pem\"\nkey = \"certs/good.key\"\n{}\
          [[listener]]\nname = \"pg\"\naddress = \"0.0.0.0:5432\"\nprotocol = \"tcp\"\n\
          [[l4_route]]\nname = \"l\"\ncluster = \"api\"\n{}\
@@ -82,6 +83,7 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("Gateway"),
         keys("Admin"),
         keys("AccessLog"),
+        keys("CertificateStore"),
         keys("CertificateAlerts"),
         keys("Xdp"),
         keys("Listener"),
@@ -89,6 +91,7 @@ fn file_with(keys: impl Fn(&str) -> String) -> String {
         keys("Limits"),
         keys("PathNormalisation"),
         keys("Http2"),
+        keys("Acme"),
         keys("Certificate"),
         keys("L4Route"),
         keys("Cluster"),
@@ -157,9 +160,24 @@ fn every_example_in_the_schema_is_accepted() {
             without(examples("HealthCheck"), &["send", "expect", "service"])
         ),
         format!("[[access]]\n{}", examples("Access")),
-        format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "acme"])),
-        format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "chain", "key", "ocsp"])),
-        format!("[[certificate]]\n{}", without(examples("Certificate"), &["hosts", "acme", "chain", "key", "ocsp"])),
+        format!("[[acme]]\n{}", examples("Acme")),
+        format!("[[acme]]\n{}[acme.external_account]\n{}", examples("Acme"), examples("ExternalAccount")),
+        format!("[certificate_store]\n{}", examples("CertificateStore")),
+        format!("[[certificate]]\n{}", without(examples("Certificate"), &["directory", "acme", "stored"])),
+        format!(
+            "[[acme]]\n{}[[certificate]]\nhosts = [\"example.com\"]\n{}",
+            examples("Acme"),
+            without(examples("Certificate"), &["hosts", "directory", "chain", "key", "ocsp", "stored"])
+        ),
+        format!(
+            "[[certificate]]\n{}",
+            without(examples("Certificate"), &["hosts", "acme", "chain", "key", "ocsp", "stored"])
+        ),
+        format!(
+            "[certificate_store]\n[certificate_store.etcd]\n{}[[certificate]]\n{}",
+            examples("EtcdStore"),
+            without(examples("Certificate"), &["directory", "chain", "key", "ocsp", "acme"])
+        ),
         format!("[certificate_alerts]\n{}", examples("CertificateAlerts")),
         format!("[[listener]]\n{}[listener.limits]\n{}", examples("Listener"), examples("Limits")),
         format!(
@@ -209,6 +227,14 @@ fn every_example_in_the_schema_is_accepted() {
         }
         files.add("certs/example.ocsp", "");
         files.add("blacklist.txt", "10.0.0.1\n");
+        files.add("acme.hmac", "c2VjcmV0\n");
+        files.add("etcd.password", "hunter2\n");
+        for (name, like) in
+            [("etcd-ca.pem", "good.pem"), ("etcd-client.pem", "good.pem"), ("etcd-client.key", "good.key")]
+        {
+            let bytes = files.0[Path::new(&format!("certs/{like}"))].clone();
+            files.add(name, bytes);
+        }
         files.add("gateway.toml", text.as_str());
         if let Err(report) = files.load() {
             panic!("{text}\n{report}");

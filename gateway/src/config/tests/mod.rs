@@ -1,8 +1,10 @@
+mod acme;
 mod bad;
 mod balance;
 mod breaker;
 pub(super) mod certificates;
 mod documents;
+mod etcd;
 pub(super) mod files;
 mod filters;
 mod global_limits;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::certificates;
 use super::files::{MapFiles, now};
 use crate::config::model::{CertificateInfo, Config, KeyKind, Pair};
-use crate::config::{Issued, Known, Loaded, Refusal, Report, load_knowing};
+use crate::config::{Known, Loaded, Refusal, Report, load_knowing};
 
 const ONE: &str = "[[certificate]]\nname = \"c\"\nchain = \"c.pem\"\nkey = \"c.key\"\nhosts = [\"example.com\"]\n";
 const MANY: &str = "[[certificate]]\nname = \"d\"\ndirectory = \"certs.d\"\n";
@@ -34,7 +34,7 @@ fn put_pair(files: &mut MapFiles, at: &str, pair: &str) {
 }
 
 fn reload(files: &MapFiles, running: &Config) -> Result<Loaded, Report> {
-    let known = Known { now: now(), running: Some(running), issued: &Issued::new() };
+    let known = Known { now: now(), running: Some(running) };
     load_knowing(Path::new("gateway.toml"), files, &known)
 }
 
@@ -108,7 +108,7 @@ fn a_pair_that_is_not_valid_yet_is_looked_at_again_when_it_is() {
     put_pair(&mut files, "c", "future");
     let begin = reload(&files, &first).unwrap().again_at.expect("when it becomes valid");
     let then = std::time::UNIX_EPOCH + Duration::from_secs(begin as u64);
-    let known = Known { now: then, running: Some(&first), issued: &Issued::new() };
+    let known = Known { now: then, running: Some(&first) };
     let loaded = load_knowing(Path::new("gateway.toml"), &files, &known).unwrap();
     assert_eq!((pair(&loaded.config).info.not_before, loaded.again_at), (begin, None));
 }
@@ -139,21 +139,6 @@ fn pairs_of_a_directory_come_and_go_and_a_bad_one_is_left_out() {
     assert_eq!(names(&third), ["d/b"]);
     assert_eq!(third.config.certificates[0], second.config.certificates[1]);
     assert!(third.refused[0].kept);
-}
-
-#[test]
-fn a_certificate_that_is_obtained_serves_what_it_covers_once_there_is_one() {
-    let text = "[[certificate]]\nname = \"c\"\nacme = \"a\"\nhosts = [\"example.com\", \"example.org\"]\n";
-    let files = files(text);
-    let certificate = files.load().unwrap().config.certificates.remove(0);
-    assert_eq!((certificate.pair, certificate.hosts.len()), (None, 2));
-
-    let [chain, key] = ["certs/good.pem", "certs/good.key"].map(|path| files.0[Path::new(path)].clone());
-    let pair = Arc::new(Pair::of(&chain, &key, None).unwrap());
-    let issued = Issued::from([("c".to_owned(), pair.clone())]);
-    let known = Known { now: now(), running: None, issued: &issued };
-    let certificate = load_knowing(Path::new("gateway.toml"), &files, &known).unwrap().config.certificates.remove(0);
-    assert_eq!((certificate.pair, certificate.hosts), (Some(pair), vec!["example.com".to_owned()]));
 }
 
 #[test]

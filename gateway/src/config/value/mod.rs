@@ -1,6 +1,8 @@
 //! How single values are written: durations, sizes, numbers, names.
 
+mod acme;
 mod balance;
+mod etcd;
 mod filter;
 mod http;
 mod l4;
@@ -13,7 +15,9 @@ mod url;
 
 use std::time;
 
+pub use acme::*;
 pub use balance::*;
+pub use etcd::*;
 pub use filter::*;
 pub use http::*;
 pub use l4::*;

@@ -182,7 +182,8 @@ fn item(certificate: &Certificate, bound: Vec<Binding>, refused: Option<String>)
         bound,
         source: match &certificate.source {
             CertificateSource::Files(files) | CertificateSource::Directory(files) => files.chain.display().to_string(),
-            CertificateSource::Acme(name) => format!("acme {name}"),
+            CertificateSource::Acme(obtained) => format!("acme {}", obtained.by),
+            CertificateSource::Stored(_) => "stored".to_owned(),
         },
         refused,
     }

@@ -39,6 +39,17 @@ fn config() -> Config {
             hosts: vec!["example.com".into()],
             http: HttpVersions::default(),
         }],
+        acme: vec![Acme {
+            name: "letsencrypt".into(),
+            directory_url: "https://acme.test/directory".into(),
+            contact: vec![],
+            challenge: AcmeChallenge::default(),
+            ca_pem: None,
+            key_type: AcmeKeyType::default(),
+            external_account: Some(ExternalAccount { key_id: "kid".into(), hmac_key: (*b"PRIVATE HMAC").into() }),
+            profile: None,
+        }],
+        certificate_store: CertificateStore::default(),
         certificate_alerts: CertificateAlerts {
             days: vec![30],
             webhook: Some(Webhook {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::config::Report;
+use crate::control::store::StoreError;
 use crate::snapshot::BuildError;
 use crate::xdp::XdpError;
 
@@ -23,6 +24,8 @@ pub enum ReloadError {
     Build(BuildError),
     /// The XDP program cannot be attached as asked.
     Xdp(XdpError),
+    /// What was kept of certificates cannot be had.
+    Store(StoreError),
     /// A worker thread is gone.
     Worker(usize),
 }
@@ -34,6 +37,7 @@ impl fmt::Display for ReloadError {
             ReloadError::Bind(text) | ReloadError::Log(text) | ReloadError::Privileges(text) => f.write_str(text),
             ReloadError::Build(error) => error.fmt(f),
             ReloadError::Xdp(error) => error.fmt(f),
+            ReloadError::Store(error) => write!(f, "certificate_store: {error}"),
             ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
         }
     }

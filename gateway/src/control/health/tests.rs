@@ -149,7 +149,7 @@ fn snapshot(builder: &mut Builder, addresses: &[SocketAddr], previous: Option<&S
 
 #[tokio::test]
 async fn endpoints_come_and_go_with_their_servers_and_their_health_outlives_a_generation() {
-    let mut builder = Builder::new(Arc::new(Registry::new(1)), Arc::default()).unwrap();
+    let mut builder = Builder::new(Arc::new(Registry::new(1)), Arc::default(), Arc::default(), Arc::default());
     let up = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let down = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = [up.local_addr().unwrap(), down.local_addr().unwrap()];

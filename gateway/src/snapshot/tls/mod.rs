@@ -6,6 +6,7 @@ mod client_auth;
 mod hosts;
 mod server;
 mod sni;
+mod tickets;
 
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::ProducesTickets;
 
 use super::BuildError;
 use crate::config::model::HttpVersions;
@@ -21,21 +21,20 @@ use crate::config::model::HttpVersions;
 pub(super) use client::{check, client, of_endpoint};
 pub(super) use server::server;
 pub use server::{AdmittedBy, ServerTls, Shaken, Terms};
+pub use tickets::{DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, TicketKeys, Tickets};
 
 /// What every generation's TLS settings share.
 pub struct Secrets {
     provider: Arc<CryptoProvider>,
-    /// Ticket keys, the same for every worker and listener, so that a client resumes whichever worker it meets. rustls
-    /// makes a new key every six hours and accepts the last one for six more.
-    tickets: Arc<dyn ProducesTickets>,
+    /// Ticket keys, the same for every worker and listener, so that a client resumes whichever worker it meets.
+    tickets: Arc<Tickets>,
     /// The system's roots, read when a cluster first needs them.
     roots: std::sync::OnceLock<Arc<RootCertStore>>,
 }
 
 impl Secrets {
-    pub(in crate::snapshot) fn new() -> Result<Secrets, BuildError> {
-        let tickets = aws_lc_rs::Ticketer::new().map_err(|error| BuildError(format!("TLS ticket keys: {error}")))?;
-        Ok(Secrets { provider: Arc::new(aws_lc_rs::default_provider()), tickets, roots: std::sync::OnceLock::new() })
+    pub(in crate::snapshot) fn new(tickets: Arc<Tickets>) -> Secrets {
+        Secrets { provider: Arc::new(aws_lc_rs::default_provider()), tickets, roots: std::sync::OnceLock::new() }
     }
 
     fn system_roots(&self) -> Arc<RootCertStore> {

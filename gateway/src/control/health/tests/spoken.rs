@@ -126,7 +126,7 @@ fn cluster(
 }
 
 fn builder() -> Builder {
-    Builder::new(Arc::new(Registry::new(1)), Arc::default()).unwrap()
+    Builder::new(Arc::new(Registry::new(1)), Arc::default(), Arc::default(), Arc::default())
 }
 
 /// What the endpoint of such a cluster is asked.

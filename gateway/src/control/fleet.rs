@@ -1,0 +1,261 @@
+//! What the boxes of a fleet have in common, by etcd: certificates that another box obtained or an operator put there, and
+//! the keys of session tickets. Nobody waits for it: a box goes on with what it has, and starts from its copy.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::acme::proof::Proof;
+use super::kept;
+use super::store::etcd::Changed;
+use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
+use super::tickets::{self, Keeper};
+use crate::config::model::CertificateStore;
+use crate::snapshot::{Challenges, Shown, TicketKeys};
+
+/// How often etcd is asked whether anything has changed: one small read.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The key of what [`TicketKeys::encode`] writes.
+const TICKETS: &str = "tickets";
+
+/// Name, and time, of the lock under which a box makes the next ticket key for all.
+const LOCK: &str = "tickets";
+const LOCK_TTL: Duration = Duration::from_secs(10);
+
+/// After so long every box that can ask etcd has heard what was put there.
+pub const HEARD: Duration = Duration::from_millis(2_500);
+
+/// What is told of the store by a metric while there is none.
+pub const NO_STORE: i64 = -1;
+
+/// This box as one of a fleet, while the configuration says so.
+#[derive(Debug)]
+pub struct Fleet {
+    member: Option<Member>,
+    up: Arc<AtomicI64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    wanted: CertificateStore,
+    /// One message is enough, however many certificates have come.
+    news: mpsc::Receiver<()>,
+    /// Ends when it is dropped.
+    _task: JoinSet<()>,
+}
+
+impl Fleet {
+    /// A box that is alone. `up` tells a metric whether etcd answers: 1 or 0, or [`NO_STORE`].
+    pub fn new(up: Arc<AtomicI64>) -> Fleet {
+        up.store(NO_STORE, Relaxed);
+        Fleet { member: None, up }
+    }
+
+    /// Is one of the fleet that this stands for from now on. What is the same goes on.
+    pub fn follow(
+        &mut self,
+        wanted: &CertificateStore,
+        keeper: &Arc<Keeper>,
+        challenges: &Arc<Challenges>,
+    ) -> Result<(), StoreError> {
+        if self.member.as_ref().is_some_and(|member| member.wanted == *wanted) {
+            return Ok(());
+        }
+        self.member = None;
+        self.up.store(NO_STORE, Relaxed);
+        let Some(settings) = &wanted.etcd else { return Ok(()) };
+        let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
+        let (tell, news) = mpsc::channel(1);
+        let sharing = Sharing {
+            etcd,
+            keeper: keeper.clone(),
+            challenges: challenges.clone(),
+            shown: HashMap::new(),
+            tell,
+            seen: 0,
+            up: self.up.clone(),
+            is_odd: false,
+        };
+        let mut task = JoinSet::new();
+        task.spawn(sharing.run());
+        self.member = Some(Member { wanted: wanted.clone(), news, _task: task });
+        Ok(())
+    }
+
+    /// Waits until certificates have come into the copy.
+    pub async fn changed(&mut self) {
+        if let Some(member) = &mut self.member
+            && member.news.recv().await.is_some()
+        {
+            return;
+        }
+        // There is none, or its task has ended, which it never does.
+        std::future::pending().await
+    }
+
+    /// Whether this box makes its ticket keys alone.
+    pub fn is_alone(&self) -> bool {
+        self.member.is_none()
+    }
+}
+
+struct Sharing {
+    etcd: Etcd,
+    keeper: Arc<Keeper>,
+    challenges: Arc<Challenges>,
+    /// Challenges of other boxes that this one answers, by their keys.
+    shown: HashMap<String, Shown>,
+    tell: mpsc::Sender<()>,
+    /// The revision of etcd up to which its certificates are in the copy.
+    seen: u64,
+    up: Arc<AtomicI64>,
+    /// Something else is where the ticket keys should be; it has been told.
+    is_odd: bool,
+}
+
+impl Sharing {
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let done = self.look().await;
+            self.note(&done);
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let (keys, revision) = self.etcd.get_at(TICKETS).await?;
+        self.share_tickets(keys).await?;
+        // It counts up with every change, those of others' keys among them.
+        if revision != self.seen {
+            if revision < self.seen {
+                // It has begun anew, or from a backup.
+                self.seen = 0;
+            }
+            // The authority asks as soon as it may.
+            self.answer_challenges().await?;
+            self.fetch().await?;
+            self.seen = revision;
+        }
+        Ok(())
+    }
+
+    async fn share_tickets(&mut self, shared: Option<Vec<u8>>) -> Result<(), StoreError> {
+        if !self.take_tickets(shared) {
+            return Ok(());
+        }
+        // Whoever has it makes the key; the others find it there the next time.
+        let Some(_lock) = self.etcd.lock(LOCK, LOCK_TTL).await? else { return Ok(()) };
+        let (shared, _) = self.etcd.get_at(TICKETS).await?;
+        if !self.take_tickets(shared) {
+            return Ok(());
+        }
+        let line = self.keeper.change(|keys, now_s| {
+            if keys.want_next(now_s) {
+                tickets::append(keys);
+            }
+            keys.encode()
+        });
+        self.etcd.put_shared(TICKETS, &line).await
+    }
+
+    /// Takes over the keys that the fleet has. Says whether there is something to be put there.
+    fn take_tickets(&mut self, shared: Option<Vec<u8>>) -> bool {
+        let shared = shared.map(zeroize::Zeroizing::new);
+        let shared = shared.map(|bytes| TicketKeys::decode(&bytes));
+        let was_odd = std::mem::replace(&mut self.is_odd, matches!(shared, Some(Err(_))));
+        match shared {
+            None => true,
+            Some(Ok(mut shared)) => self.keeper.change(|keys, now_s| {
+                shared.keep_time(now_s);
+                if *keys != shared {
+                    keys.adopt(shared);
+                }
+                keys.want_next(now_s)
+            }),
+            Some(Err(_)) => {
+                if !was_odd {
+                    log::warn!(
+                        "etcd has no ticket keys under `{TICKETS}` but something else: delete it, or upgrade this box"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    /// Answers the challenges of other boxes, as long as those want it.
+    async fn answer_challenges(&mut self) -> Result<(), StoreError> {
+        let announced = self.etcd.all(CHALLENGES).await?;
+        self.shown.retain(|key, _| announced.iter().any(|announced| announced.key == *key));
+        for Changed { key, value } in announced {
+            if self.shown.contains_key(&key) {
+                continue;
+            }
+            match Proof::decode(&value).map(|proof| proof.challenge()) {
+                Some(Ok(challenge)) => drop(self.shown.insert(key, self.challenges.show(challenge))),
+                Some(Err(error)) => log::warn!("etcd: `{key}`: {error}"),
+                None => log::warn!("etcd: `{key}` is no challenge"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes certificates that have changed into the copy.
+    async fn fetch(&mut self) -> Result<(), StoreError> {
+        let (mut after, mut is_news) = (None, false);
+        loop {
+            let (changed, more) = self.etcd.changes(CERTIFICATES, after.as_deref(), self.seen).await?;
+            after = changed.last().map(|last| last.key.clone());
+            for changed in changed {
+                is_news |= self.take(changed)?;
+                // The disk is waited for: the other tasks of this thread must not wait for thousands.
+                tokio::task::yield_now().await;
+            }
+            if !more || after.is_none() {
+                break;
+            }
+        }
+        if is_news {
+            // A message that waits already says the same.
+            let _ = self.tell.try_send(());
+        }
+        Ok(())
+    }
+
+    /// Says whether it is something new. What is no pair stays away: the copy has what a start can rely on.
+    fn take(&self, Changed { key, value }: Changed) -> Result<bool, StoreError> {
+        let value = zeroize::Zeroizing::new(value);
+        let copy = self.etcd.copy();
+        if let Err(why) = kept::parse(&value) {
+            log::error!("etcd: `{key}` is not used: it {why}; the one before stays");
+            return Ok(false);
+        }
+        match copy.get(&key) {
+            Ok(Some(same)) if same == *value => Ok(false),
+            Err(StoreError::Key(_)) => {
+                log::warn!("etcd: `{key}` is no name of a certificate");
+                Ok(false)
+            }
+            _ => copy.put(&key, &value).map(|()| true),
+        }
+    }
+
+    fn note(&self, done: &Result<(), StoreError>) {
+        let was_up = self.up.swap(i64::from(done.is_ok()), Relaxed);
+        match (done, was_up) {
+            (Ok(()), 0) => log::info!("certificate store: etcd is back"),
+            (Err(error), 1 | NO_STORE) => {
+                log::warn!("certificate store: {error}; this box goes on with what it has")
+            }
+            _ => {}
+        }
+    }
+}

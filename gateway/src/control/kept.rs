@@ -1,0 +1,126 @@
+//! Certificates that are not in files of the configuration but in the certificate store's directory.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::store::{CERTIFICATES, Directory, StoreError, segment};
+use crate::config::model::{Certificate, Config, Pair};
+
+/// The key at which the pair of a certificate is kept.
+pub fn key(certificate: &str) -> String {
+    format!("{CERTIFICATES}/{}", segment(certificate))
+}
+
+/// Reads what is kept at a certificate's key: one text with the private key and the chain.
+pub fn parse(bytes: &[u8]) -> Result<Pair, String> {
+    let why = |errors: Vec<crate::config::PairError>| {
+        let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
+        messages.join("; ")
+    };
+    Pair::of(bytes, bytes, None).map_err(why)
+}
+
+/// Gives every certificate that is obtained or stored the pair that is kept for it. One that cannot be read changes nothing:
+/// the pair that `running` has for the certificate stays.
+pub fn give(config: &mut Config, running: Option<&Config>) -> Result<(), StoreError> {
+    let mut certificates = config.certificates.iter_mut().filter(|certificate| certificate.is_kept()).peekable();
+    if certificates.peek().is_none() {
+        return Ok(());
+    }
+    let directory = Directory::open(config.certificate_store.directory.clone())?;
+    for certificate in certificates {
+        let before = running.and_then(|running| running.certificates.iter().find(|old| old.name == certificate.name));
+        let before = before.and_then(|before| before.pair.clone());
+        certificate.give(read(&directory, certificate, before.clone())?.or(before));
+    }
+    Ok(())
+}
+
+/// What is kept; `before` itself where that is the same.
+fn read(
+    directory: &Directory,
+    certificate: &Certificate,
+    before: Option<Arc<Pair>>,
+) -> Result<Option<Arc<Pair>>, StoreError> {
+    let Some(bytes) = directory.get(&key(&certificate.name))?.map(Zeroizing::new) else { return Ok(None) };
+    if before.as_ref().is_some_and(|before| before.is_of(&bytes, &bytes, None)) {
+        return Ok(before);
+    }
+    match parse(&bytes) {
+        Ok(pair) => Ok(Some(Arc::new(pair))),
+        Err(why) => {
+            log::error!("certificate \"{}\": what is kept of it cannot be used: {why}", certificate.name);
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::config;
+    use crate::control::source::DiskFiles;
+
+    fn pem(hosts: &[&str]) -> String {
+        let key = KeyPair::generate().unwrap();
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        key.serialize_pem() + &CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    fn load(directory: &Path) -> Config {
+        let file = directory.join("gateway.toml");
+        let text = "[[acme]]\nname = 'le'\ndirectory_url = 'https://acme.test/'\nterms_of_service_agreed = true\n\
+                    [certificate_store]\ndirectory = 'kept'\n\
+                    [[certificate]]\nname = 'auto'\nacme = 'le'\nhosts = ['a.test', 'b.test']\n";
+        std::fs::write(&file, text).unwrap();
+        config::load(&file, &DiskFiles, SystemTime::now()).unwrap_or_else(|report| panic!("{report}")).config
+    }
+
+    #[test]
+    fn a_certificate_is_what_is_kept_of_it_for_the_hosts_it_covers() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Directory::open(temporary.path().join("kept")).unwrap();
+        let mut first = load(temporary.path());
+        give(&mut first, None).unwrap();
+        assert!(first.certificates[0].pair.is_none());
+        assert_eq!(first.certificates[0].hosts, ["a.test", "b.test"], "wanted, though nobody is shown it");
+
+        store.put(&key("auto"), pem(&["a.test"]).as_bytes()).unwrap();
+        let mut second = load(temporary.path());
+        give(&mut second, Some(&first)).unwrap();
+        assert_eq!(second.certificates[0].hosts, ["a.test"]);
+        let pair = second.certificates[0].pair.clone().unwrap();
+
+        // What has not changed is the same pair, and what cannot be read does not take its place.
+        for content in [None, Some("no certificate")] {
+            if let Some(content) = content {
+                store.put(&key("auto"), content.as_bytes()).unwrap();
+            }
+            let mut next = load(temporary.path());
+            give(&mut next, Some(&second)).unwrap();
+            assert!(Arc::ptr_eq(next.certificates[0].pair.as_ref().unwrap(), &pair), "{content:?}");
+            assert!(next == second, "nothing has changed");
+        }
+
+        store.put(&key("auto"), pem(&["a.test", "b.test"]).as_bytes()).unwrap();
+        let mut last = load(temporary.path());
+        give(&mut last, Some(&second)).unwrap();
+        assert_eq!(last.certificates[0].hosts, ["a.test", "b.test"]);
+        assert!(*last.certificates[0].pair.as_ref().unwrap() != pair);
+    }
+
+    #[test]
+    fn without_such_a_certificate_no_directory_is_made() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut config = load(temporary.path());
+        config.certificates.clear();
+        give(&mut config, None).unwrap();
+        assert!(!temporary.path().join("kept").exists());
+    }
+}

@@ -1,0 +1,250 @@
+//! Certificates by ACME, from a real authority that sends real challenges: issue, renew under traffic, and what happens when
+//! it is away.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gateway_tests::certs::Store;
+use gateway_tests::pebble::{Pebble, Settings};
+use gateway_tests::ports::loopback;
+use gateway_tests::prelude::*;
+use gateway_tests::tls::{TlsClient, TlsServer};
+
+/// Issuing takes a second or two where nobody else wants the processor.
+const ISSUE: Duration = Duration::from_secs(60);
+
+/// Listeners `web`, without TLS, and `secure`. Nothing is obtained yet, so the ports are known before the authority is.
+fn bare(origin: &Origin) -> Config {
+    Config::new()
+        .listener("web", "")
+        .listener("secure", "")
+        .cluster("origin", &[origin.addr()], "")
+        .route("all", "cluster = 'origin'")
+}
+
+/// The same with a certificate `auto` for these hosts on `secure`, and where all that comes to `web` is sent away; `acme` is
+/// the account.
+fn with_acme(origin: &Origin, store: &Path, hosts: &str, acme: &str) -> Config {
+    Config::new()
+        .tables(&format!("[certificate_store]\ndirectory = '{}'", store.display()))
+        .tables(&format!("[[acme]]\nname = 'pebble'\n{acme}"))
+        .tables(&format!("[[certificate]]\nname = 'auto'\nacme = 'pebble'\nhosts = {hosts}"))
+        .listener("web", "")
+        .listener("secure", "tls = { certificates = ['auto'] }")
+        .cluster("origin", &[origin.addr()], "")
+        .route("all", "listeners = ['secure']\ncluster = 'origin'")
+        .route("away", "listeners = ['web']\nredirect = { scheme = 'https' }")
+}
+
+fn orders(gateway: &Gateway, result: &str) -> u64 {
+    gateway.metrics().sum("gateway_acme_orders_total", &[("certificate", "auto"), ("result", result)]) as u64
+}
+
+fn wait_issued(gateway: &Gateway, count: u64) {
+    wait::within(ISSUE, "a certificate to be issued", || (orders(gateway, "issued") >= count).then_some(()));
+}
+
+/// Waits until the listener shows a certificate that leads to the authority's root. That it was issued is known a moment
+/// before it is in force.
+fn wait_shown(gateway: &Gateway, client: &TlsClient, name: &str) {
+    wait::until("the certificate to be in force", || client.connect(gateway.addr("secure"), name).ok());
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).mode() & 0o777
+}
+
+#[test]
+fn http_01_proves_several_names_before_any_route_and_a_new_start_issues_nothing() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let store = dir.path().join("store");
+    let mut gateway = Gateway::start(&bare(&origin));
+    let pebble = Pebble::start(&Settings::new(gateway.addr("web"), gateway.addr("secure")));
+    let hosts = "['one.test', 'two.test']";
+    gateway.reload(&with_acme(&origin, &store, hosts, &pebble.acme()));
+    wait_issued(&gateway, 1);
+    let client = TlsClient::trusting(pebble.root());
+    for name in ["one.test", "two.test"] {
+        wait_shown(&gateway, &client, name);
+        let (mut conn, _) = client.connect(gateway.addr("secure"), name).expect("a handshake");
+        conn.send(format!("GET / HTTP/1.1\r\nhost: {name}\r\n\r\n"));
+        assert_eq!(conn.response().status, 200);
+    }
+    // What is not pending is nobody's but the route's.
+    assert_eq!(gateway.get("/.well-known/acme-challenge/theirs").status, 301);
+    for (path, expected) in [
+        ("", 0o700),
+        ("acme/pebble", 0o700),
+        ("acme/pebble/account", 0o600),
+        ("certificates", 0o700),
+        ("certificates/auto", 0o600),
+    ] {
+        assert_eq!(mode(&store.join(path)), expected, "{path}");
+    }
+    let log = gateway.process.stderr.text();
+    assert!(!log.contains("PRIVATE KEY") && !gateway.admin_get("/config").text().contains("PRIVATE KEY"));
+
+    let shown = client.connect(gateway.addr("secure"), "one.test").expect("a handshake").1.certificate;
+    drop(gateway);
+    let acme = pebble.acme();
+    let _ended = pebble.kill();
+    let again = Gateway::start(&with_acme(&origin, &store, hosts, &acme));
+    let after = client.connect(again.addr("secure"), "one.test").expect("a handshake at once").1.certificate;
+    assert!(shown == after, "the certificate is the one that was kept");
+    assert_eq!((orders(&again, "issued"), orders(&again, "failed")), (0, 0));
+}
+
+#[test]
+fn origins_get_the_challenges_that_are_theirs() {
+    let origin = Origin::start("a");
+    let gateway = Gateway::start(&bare(&origin));
+    gateway.get("/.well-known/acme-challenge/theirs");
+    assert_eq!(origin.requests(), 1);
+}
+
+#[test]
+fn tls_alpn_01_with_an_external_account_and_renewals_lose_no_handshake() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let mut gateway = Gateway::start(&bare(&origin));
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let mut settings = Settings::new(gateway.addr("web"), gateway.addr("secure"));
+    settings.validity_s = 15;
+    settings.external_accounts.insert("kid-1".into(), key.into());
+    let pebble = Pebble::start(&settings);
+    let hmac = dir.path().join("hmac");
+    std::fs::write(&hmac, format!("{key}\n")).expect("write a file");
+    let acme = format!(
+        "{}challenge = 'tls-alpn-01'\ncontact = ['mailto:ops@example.com']\n\
+         external_account = {{ key_id = 'kid-1', hmac_key = '{}' }}",
+        pebble.acme(),
+        hmac.display()
+    );
+    gateway.reload(&with_acme(&origin, dir.path(), "['one.test', 'two.test']", &acme));
+    wait_issued(&gateway, 1);
+    let client = TlsClient::trusting(pebble.root());
+    wait_shown(&gateway, &client, "one.test");
+
+    let (addr, done) = (gateway.addr("secure"), AtomicBool::new(false));
+    let shown = std::thread::scope(|scope| {
+        // Each handshake is full and verified: with a certificate that has expired it would fail.
+        let traffic = scope.spawn(|| {
+            let mut shown = BTreeSet::new();
+            while !done.load(Relaxed) {
+                let client = TlsClient::trusting(pebble.root());
+                let (mut conn, handshake) = client.connect(addr, "two.test").expect("a handshake");
+                conn.send("GET / HTTP/1.1\r\nhost: two.test\r\n\r\n");
+                assert_eq!(conn.response().status, 200);
+                shown.insert(handshake.certificate.to_vec());
+            }
+            shown
+        });
+        // A failed assertion of the traffic must not wait for renewals that nobody needs any more.
+        wait::within(ISSUE, "two renewals", || {
+            (orders(&gateway, "issued") >= 3 || traffic.is_finished()).then_some(())
+        });
+        done.store(true, Relaxed);
+        traffic.join().expect("no failed handshake")
+    });
+    assert!(shown.len() >= 2, "{} certificates were seen", shown.len());
+    assert_eq!(orders(&gateway, "failed"), 0);
+}
+
+#[test]
+fn a_failed_renewal_leaves_the_old_certificate_and_is_told() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let mut gateway = Gateway::start(&bare(&origin));
+    let mut settings = Settings::new(gateway.addr("web"), gateway.addr("secure"));
+    settings.validity_s = 15;
+    let pebble = Pebble::start(&settings);
+    let acme = pebble.acme();
+    gateway.reload(&with_acme(&origin, dir.path(), "['one.test']", &acme));
+    wait_issued(&gateway, 1);
+    let client = TlsClient::trusting(pebble.root());
+    wait_shown(&gateway, &client, "one.test");
+    let careless = TlsClient::accepting_anything(&gateway_tests::certs::Authority::new());
+    let shown = || careless.connect(gateway.addr("secure"), "one.test").expect("a handshake").1.certificate;
+    let first = shown();
+
+    // Away: what is there stays, and a line and a metric tell.
+    let ended = pebble.kill();
+    wait::within(ISSUE, "a failed renewal", || (orders(&gateway, "failed") >= 1).then_some(()));
+    assert!(shown() == first);
+    let told = |line: &str| line.contains("certificate \"auto\": not issued by `pebble`") && line.contains("stays");
+    wait::until_true("a line about it", || gateway.process.stderr.lines().iter().any(|line| told(line)));
+
+    // Back, and it has forgotten the account: a new one is made.
+    let pebble = ended.back(&settings);
+    wait_issued(&gateway, 2);
+    let client = TlsClient::trusting(pebble.root());
+    wait_shown(&gateway, &client, "one.test");
+    assert!(shown() != first);
+}
+
+#[test]
+fn an_authority_that_cannot_reach_the_name_says_so_and_nobody_is_shown_anything() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let mut gateway = Gateway::start(&bare(&origin));
+    // Its challenges go to the origin.
+    let pebble = Pebble::start(&Settings::new(origin.addr(), origin.addr()));
+    gateway.reload(&with_acme(&origin, dir.path(), "['one.test']", &pebble.acme()));
+    wait::within(ISSUE, "a failed order", || (orders(&gateway, "failed") >= 1).then_some(()));
+    let told =
+        |line: &str| line.contains("there is none yet") && line.contains("one.test") && line.contains("unauthorized");
+    wait::until_true("a line about it", || gateway.process.stderr.lines().iter().any(|line| told(line)));
+    let careless = TlsClient::accepting_anything(&gateway_tests::certs::Authority::new());
+    careless.connect(gateway.addr("secure"), "one.test").expect_err("there is no certificate");
+}
+
+#[test]
+fn an_authority_that_wants_a_certificate_to_be_renewed_earlier_is_heard() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let mut gateway = Gateway::start(&bare(&origin));
+    let pebble = Pebble::start(&Settings::new(gateway.addr("web"), gateway.addr("secure")));
+    gateway.reload(&with_acme(&origin, dir.path(), "['one.test']", &pebble.acme()));
+    wait_issued(&gateway, 1);
+    drop(gateway);
+
+    // Another authority of the same name has this to say about the certificate, and nothing else.
+    let store = Store::new();
+    let leaf = store.authority.leaf(&[&loopback().to_string()]);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let authority = Script::start_tls(TlsServer::new(&leaf, &[]), {
+        let asked = asked.clone();
+        move |mut conn| {
+            let Ok(head) = conn.head() else { return };
+            let base = format!("https://{}", head.header("host").expect("a host"));
+            asked.lock().unwrap().push(head.target().to_owned());
+            let body = match head.target() {
+                "/dir" => serde_json::json!({
+                    "newNonce": format!("{base}/nonce"), "newAccount": format!("{base}/account"),
+                    "newOrder": format!("{base}/order"), "renewalInfo": format!("{base}/renewal"),
+                }),
+                target if target.starts_with("/renewal/") => serde_json::json!({
+                    "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" },
+                }),
+                _ => return conn.send("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"),
+            };
+            let body = body.to_string();
+            conn.send(format!("HTTP/1.1 200 OK\r\nretry-after: 21600\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    let url = format!("https://{}/dir", authority.addr());
+    let account = dir.path().join("acme/pebble/account");
+    let mut kept: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&account).expect("the account")).expect("JSON");
+    kept["directory"] = url.as_str().into();
+    std::fs::write(&account, kept.to_string()).expect("write a file");
+    let acme = format!(
+        "directory_url = '{url}'\nca = '{}'\nterms_of_service_agreed = true",
+        store.path().join("ca.pem").display()
+    );
+    let gateway = Gateway::start(&with_acme(&origin, dir.path(), "['one.test']", &acme));
+    wait::within(ISSUE, "a renewal to be tried", || (orders(&gateway, "failed") >= 1).then_some(()));
+    let asked = asked.lock().unwrap();
+    let of_certificate = |target: &String| target.strip_prefix("/renewal/").is_some_and(|id| id.contains('.'));
+    assert!(asked.iter().any(of_certificate) && asked.contains(&"/nonce".to_owned()), "{asked:?}");
+}
