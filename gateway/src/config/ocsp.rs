@@ -73,3 +73,6 @@ fn sequence(any: Any<'_>) -> Option<Vec<Any<'_>>> {
 fn is_tagged(any: &Any<'_>, number: u32) -> bool {
     any.class() == Class::ContextSpecific && any.tag().0 == number
 }
+
+#[cfg(test)]
+mod tests;

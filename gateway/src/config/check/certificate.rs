@@ -125,13 +125,13 @@ impl<'a> Checker<'a> {
         &self,
         name: String,
         directory: &At<FilePath>,
-        table: Table,
+        mut table: Table,
         loader: &mut Loader<'_>,
     ) -> Option<Vec<Certificate>> {
         let span = directory.span;
-        if let Some((span, _)) = table.hosts.as_ref().and_then(|hosts| hosts.first()) {
+        if let Some((span, _)) = table.hosts.take().and_then(|hosts| hosts.into_iter().next()) {
             let help = "each certificate of a directory is used for all that it covers";
-            loader.diagnostics.error(*span, "`hosts` is not for a `directory`").help(help);
+            loader.diagnostics.error(span, "`hosts` is not for a `directory`").help(help);
         }
         let path = loader.diagnostics.sources.resolve(&directory.value.0, span);
         let pairs = pairs_in(loader.list(&path, span)?);

@@ -9,7 +9,7 @@ use rcgen::{
 
 use super::files::MapFiles;
 
-/// Files that every case may name: `good`, `other`, `expired`, `future` and `nameless`, each `.pem` and `.key`, and
+/// Files that every case may name: `good`, `renewed`, `other`, `expired`, `future` and `nameless`, each `.pem` and `.key`, and
 /// some that are broken; `none-revoked.crl` and `stale.crl`.
 pub fn files() -> MapFiles {
     static FILES: LazyLock<MapFiles> = LazyLock::new(make);
@@ -19,6 +19,7 @@ pub fn files() -> MapFiles {
 fn make() -> MapFiles {
     let mut files = MapFiles::default();
     pair(&mut files, "good", &["example.com", "*.example.com"], 2020, 2040);
+    pair(&mut files, "renewed", &["example.com", "*.example.com"], 2021, 2041);
     pair(&mut files, "other", &["example.org"], 2020, 2040);
     pair(&mut files, "expired", &["example.com"], 2020, 2025);
     pair(&mut files, "future", &["example.com"], 2030, 2040);

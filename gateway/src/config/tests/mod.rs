@@ -1,12 +1,13 @@
 mod bad;
 mod balance;
 mod breaker;
-mod certificates;
-mod files;
+pub(super) mod certificates;
+pub(super) mod files;
 mod filters;
 mod global_limits;
 mod good;
 mod health;
 mod limits;
 mod numbers;
+mod renewal;
 mod robust;

@@ -73,11 +73,6 @@ impl BySni {
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
     }
-
-    /// Whether there is no certificate for a client that asks for this name, or for none.
-    pub fn refuses(&self, server_name: Option<&str>) -> bool {
-        self.default.is_empty() && server_name.and_then(|name| self.find(name)).is_none()
-    }
 }
 
 impl ResolvesServerCert for BySni {
