@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
@@ -87,6 +88,14 @@ impl Authority {
         params.signed_by(&self.0).expect("a revocation list").pem().expect("PEM")
     }
 
+    /// The same, good until `until` and not longer.
+    pub fn leaf_until(&self, hosts: &[&str], until: SystemTime) -> Leaf {
+        let since_epoch = until.duration_since(SystemTime::UNIX_EPOCH).expect("a moment after 1970");
+        self.leaf_with(hosts, |params| {
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(since_epoch.as_secs());
+        })
+    }
+
     /// The authority's own certificate, as it is on the wire.
     pub fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
@@ -115,7 +124,15 @@ impl Store {
     /// Issues a certificate for `hosts` as `NAME.pem` and `NAME.key`, in place of the one of that name. Each file
     /// changes all at once; the pair does not.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Leaf {
-        let leaf = self.authority.leaf(hosts);
+        self.put(name, self.authority.leaf(hosts))
+    }
+
+    /// The same, good until `until` and not longer.
+    pub fn issue_until(&self, name: &str, hosts: &[&str], until: SystemTime) -> Leaf {
+        self.put(name, self.authority.leaf_until(hosts, until))
+    }
+
+    fn put(&self, name: &str, leaf: Leaf) -> Leaf {
         for (file, text) in [(format!("{name}.pem"), &leaf.chain_pem), (format!("{name}.key"), &leaf.key_pem)] {
             self.write(&file, text);
         }

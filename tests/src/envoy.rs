@@ -2,6 +2,7 @@
 //! it and says by `GATEWAY_TEST_ENVOY` where it is. Configurations are in YAML's flow style, because it is short.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use crate::wait;
 pub const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
 /// The filter that every chain of HTTP filters ends with.
-pub fn router() -> String {
+fn router() -> String {
     format!("{{name: router, typed_config: {{'@type': {TYPES}.filters.http.router.v3.Router}}}}")
 }
 
@@ -37,6 +38,41 @@ pub fn cluster(name: &str, endpoints: &[SocketAddr], http: Http, more: &str) -> 
          load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{endpoints}]}}]}}, \
          typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
          {{'@type': {TYPES}.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{{codec}: {{}}}}}}}}}}"
+    )
+}
+
+/// A listener at `listen`, which speaks HTTP, with its clusters. `filters` are the HTTP filters before the router, `manager` are
+/// further keys of its connection manager, each ended with a comma.
+pub fn config(
+    listen: SocketAddr,
+    manager: &str,
+    filters: &[String],
+    route_config: &str,
+    clusters: &[String],
+) -> String {
+    let (address, clusters) = (at(listen), clusters.join(", "));
+    let filters = [filters, &[router()]].concat().join(", ");
+    let manager = format!(
+        "{{'@type': {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: web, {manager} \
+         http_filters: [{filters}], route_config: {route_config}}}"
+    );
+    format!(
+        "static_resources:
+  listeners:
+  - name: web
+    address: {address}
+    filter_chains: [{{filters: [{{name: http, typed_config: {manager}}}]}}]
+  clusters: [{clusters}]
+"
+    )
+}
+
+/// Lines of an access log, each in this format.
+pub fn access_log(path: &Path, format: &str) -> String {
+    format!(
+        "access_log: [{{name: file, typed_config: {{'@type': {TYPES}.access_loggers.file.v3.FileAccessLog, path: '{}', \
+         log_format: {{text_format_source: {{inline_string: \"{format}\\n\"}}}}}}}}],",
+        path.display()
     )
 }
 

@@ -56,6 +56,11 @@ impl Gateway {
         *self.listeners.get(name).unwrap_or_else(|| panic!("no LISTEN line for {name:?}: {:?}", self.listeners))
     }
 
+    /// The address of the admin endpoint.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.expect("an ADMIN line")
+    }
+
     /// A connection to the listener `web`.
     pub fn connect(&self) -> Conn {
         Conn::connect(self.addr("web"))

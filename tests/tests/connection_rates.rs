@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use gateway_tests::client;
 use gateway_tests::ports::{any_port, loopback};
 use gateway_tests::prelude::*;
-use gateway_tests::proxy_header::v1;
+use gateway_tests::proxy_header::{v1, v2, v2_local};
 use gateway_tests::stream::Stream;
 
 /// So slow that no token comes while a test runs.
@@ -73,6 +74,41 @@ fn a_source_that_is_too_fast_is_refused_and_others_are_not() {
         assert_eq!(served, 5, "{source:?}");
     }
     assert_eq!(count(&gateway, "source_rate"), 30.0);
+}
+
+#[test]
+fn clients_of_http_behind_a_trusted_proxy_are_counted_by_the_source_that_it_names() {
+    let origin = Origin::start("up");
+    let limits = rate("new_connections_per_source", 3);
+    let trust = format!("trusted_proxies = ['{}']\nlimits = {{ {limits} }}", loopback());
+    let gateway = Gateway::start(
+        &Config::new()
+            .listener("web", &format!("proxy_protocol = 'accept'\n{trust}"))
+            .cluster("origin", &[origin.addr()], "")
+            .route("all", "cluster = 'origin'"),
+    );
+    let destination = SocketAddr::new(IpAddr::from([203, 0, 113, 1]), 443);
+    let named = |source: [u8; 4], port| SocketAddr::new(IpAddr::from(source), port);
+    let count_served = |header: &dyn Fn(u16) -> Vec<u8>| {
+        let is_served = |port: &u16| {
+            let Ok(stream) = Stream::connect(gateway.addr("web")) else { return false };
+            let mut conn = Conn::new(stream, 0);
+            let request = [header(*port), client::request("GET", "/", "").into_bytes()].concat();
+            conn.try_send(request) && conn.try_response_to("GET").is_ok_and(|answer| answer.status == 200)
+        };
+        (40_000..40_010).filter(is_served).count()
+    };
+    for source in [[198, 51, 100, 1], [198, 51, 100, 2]] {
+        assert_eq!(count_served(&|port| v1(named(source, port), destination)), 3, "{source:?}");
+    }
+    assert_eq!(
+        count_served(&|port| v2(named([198, 51, 100, 1], port), destination, &[])),
+        0,
+        "one source in both versions"
+    );
+    // The proxy itself has not used any of that up.
+    assert_eq!(count_served(&|_| v2_local()), 3);
+    assert_eq!(count(&gateway, "source_rate"), 31.0);
 }
 
 #[test]

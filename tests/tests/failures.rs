@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use gateway_tests::client;
 use gateway_tests::conn::Framing;
+use gateway_tests::h2::Options;
 use gateway_tests::nginx::Nginx;
+use gateway_tests::origin::serve;
 use gateway_tests::ports::{HeldPort, is_connected_to};
 use gateway_tests::prelude::*;
 
@@ -125,6 +127,39 @@ fn an_origin_that_hangs_up_without_an_answer_is_503() {
     }
     assert_eq!(origin.connections(), 4, "the request had been sent on a fresh connection: it must not be repeated");
     flagged(&gateway, "UC", 4);
+}
+
+#[test]
+fn an_origin_that_resets_the_stream_has_meant_the_request_whose_connection_goes_on() {
+    let origin = Script::start(|conn| {
+        serve(conn, &Options::default(), &|served| {
+            served.body(&mut |_| ()).expect("a request");
+            match served.path() {
+                "/cut" => served.cut(),
+                "/half" => {
+                    served.start(200, &[], Framing::Length(10));
+                    served.send(b"half");
+                    served.cut();
+                }
+                _ => _ = served.answer(200, &[], b"well"),
+            }
+        });
+    });
+    let config = Config::new()
+        .listener("web", "")
+        .cluster("origin", &[origin.addr()], "protocol = 'h2'")
+        .route("all", "cluster = 'origin'\nretry = { attempts = 0 }");
+    let gateway = Gateway::start(&config);
+    assert_eq!(gateway.get("/").text(), "well");
+    let answer = gateway.get("/cut");
+    let words = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
+    assert_eq!((answer.status, answer.text()), (503, words));
+    let mut client = gateway.connect();
+    client.send(client::request("GET", "/half", ""));
+    assert!(client.try_response_to("GET").is_err());
+    flagged(&gateway, "UR", 2);
+    assert_eq!(gateway.get("/").text(), "well");
+    assert!(gateway.metrics().sum("gateway_cluster_retries_total", &[("cluster", "origin")]) == 0.0);
 }
 
 #[test]

@@ -35,6 +35,8 @@ every_pair! {
     a_service_that_fails_decides_nothing
     a_client_that_does_not_wait_is_not_waited_for
     a_body_waits_for_the_verdict
+    several_limits_say_one_set_of_fields
+    a_client_that_waits_for_a_100_is_refused_without_one
 }
 
 /// Longer than a busy machine needs to answer.
@@ -237,6 +239,62 @@ fn a_body_waits_for_the_verdict(pair: Pair) {
         decide.send(()).unwrap();
         assert_eq!(posted.join().unwrap(), LENGTH.to_string());
     });
+}
+
+fn several_limits_say_one_set_of_fields(pair: Pair) {
+    let origin = Origin::start("a");
+    const OF_SERVICE: &str = "10, 1000;w=3600, 10;w=60";
+    // How many requests the local limit has, what the service says, how many requests; of the last answer: status, limit, left.
+    let cases = [
+        (100, Code::Ok, 1, 200, OF_SERVICE, "4"),
+        (2, Code::Ok, 1, 200, "2", "1"),
+        (1, Code::Ok, 2, 429, "1", "0"),
+        (100, Code::OverLimit, 1, 429, OF_SERVICE, "4"),
+        (1, Code::OverLimit, 1, 429, "1", "0"),
+    ];
+    for (local, code, requests, status, limit, left) in cases {
+        let service = LimitService::saying(full(code));
+        let global = format!(
+            "{{ global_rate_limit = {{ domain = 'shop', cluster = 'limits', ratelimit_headers = true, {PATIENT}, \
+             descriptors = [[{{ remote_address = {{}} }}]] }} }}"
+        );
+        let of =
+            |quota: u32| format!("{{ rate_limit = {{ requests = {quota}, per = '1h', ratelimit_headers = true }} }}");
+        let filters = [of(1_000), of(local), global.clone(), global];
+        let config = Config::new()
+            .listener("web", "")
+            .cluster("origin", &[origin.addr()], &format!("protocol = '{}'", pair.origin.name()))
+            .cluster("limits", &[service.addr()], "protocol = 'h2'")
+            .route("all", &format!("cluster = 'origin'\nfilters = [{}]", filters.join(", ")));
+        let gateway = Gateway::start(&config);
+        let mut client = pair.connect(&gateway);
+        (1..requests).for_each(|_| assert_eq!(client.get("/").status, 200));
+        let response = client.get("/");
+        let values = |name: &str| {
+            let fields = response.head.headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+            fields.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+        };
+        let case = format!("{local} {code:?}");
+        assert_eq!((response.status, values("x-ratelimit-limit")), (status, vec![limit]), "{case}");
+        assert_eq!((values("x-ratelimit-remaining"), values("x-ratelimit-reset").len()), (vec![left], 1), "{case}");
+    }
+}
+
+fn a_client_that_waits_for_a_100_is_refused_without_one(pair: Pair) {
+    let (origin, service) = (Origin::start("a"), LimitService::saying(Says::over_limit()));
+    let gateway = start(pair, &origin, service.addr(), PATIENT);
+    let mut client = pair.connect(&gateway);
+    let mut asked = client.start("POST", "/echo", &[("content-length", "5"), ("expect", "100-continue")]);
+    let refused = asked.response();
+    assert_eq!((refused.status, refused.interim.len()), (429, 0));
+    // The body may or may not follow, so what comes next on a connection of HTTP/1.1 is in doubt.
+    assert_eq!(refused.closes(), pair.client == Http::H1);
+    if pair.client == Http::H2 {
+        // The stream may have been ended by then.
+        let _ = asked.send(b"hello") && asked.finish(&[]);
+        assert_eq!(client.get("/").status, 429, "the connection goes on");
+    }
+    assert_eq!(origin.requests(), 0);
 }
 
 const PLAIN: Pair = Pair { client: Http::H1, origin: Http::H1 };

@@ -408,7 +408,8 @@ fn the_gateways_own_answers_are_grpc() {
         .route("refused", "match = { path_prefix = '/test.Refused' }\ncluster = 'nobody'")
         .route("empty", "match = { path_prefix = '/test.Empty' }\ncluster = 'empty'")
         .route("busy", "match = { path_prefix = '/test.Busy' }\nrespond = { status = 429, body = 'later' }")
-        .route("denied", "match = { path_prefix = '/test.Denied' }\nrespond = { status = 403 }");
+        .route("denied", "match = { path_prefix = '/test.Denied' }\nrespond = { status = 403 }")
+        .route("moved", "match = { path_prefix = '/test.Moved' }\nredirect = { host = 'new.example', status = 308 }");
     let gateway = Gateway::start(&config);
     let client = Client::connect(gateway.addr("web"));
     for (path, status) in [
@@ -417,6 +418,8 @@ fn the_gateways_own_answers_are_grpc() {
         ("/test.Empty/Call", "14"),
         ("/test.Busy/Call", "14"),
         ("/test.Denied/Call", "7"),
+        // No client of gRPC follows a redirect.
+        ("/test.Moved/Call", "2"),
     ] {
         let headers = [("content-type", "application/grpc+proto"), ("te", "trailers")];
         let stream = client.start("POST", path, &headers, false);

@@ -258,37 +258,14 @@ fn envoy_limits_by_the_service_of_the_box() {
 
 fn envoy_config(listen: SocketAddr, service: SocketAddr, origin: SocketAddr) -> String {
     let clusters =
-        [envoy::cluster("origin", &[origin], Http::H1, ""), envoy::cluster("limits", &[service], Http::H2, "")]
-            .join(", ");
-    let (listen, router) = (envoy::at(listen), envoy::router());
-    format!(
-        "static_resources:
-  listeners:
-  - name: web
-    address: {listen}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: web
-          http_filters:
-          - name: limit
-            typed_config:
-              '@type': {TYPES}.filters.http.ratelimit.v3.RateLimit
-              domain: edge
-              timeout: 10s
-              failure_mode_deny: true
-              enable_x_ratelimit_headers: DRAFT_VERSION_03
-              rate_limit_service: {{transport_api_version: V3, grpc_service: {{envoy_grpc: {{cluster_name: limits}}}}}}
-          - {router}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ['*']
-              rate_limits: [{{actions: [{{request_headers: {{header_name: x-user, descriptor_key: user}}}}]}}]
-              routes: [{{match: {{prefix: /}}, route: {{cluster: origin}}}}]
-  clusters: [{clusters}]
-"
-    )
+        [envoy::cluster("origin", &[origin], Http::H1, ""), envoy::cluster("limits", &[service], Http::H2, "")];
+    let limit = format!(
+        "{{name: limit, typed_config: {{'@type': {TYPES}.filters.http.ratelimit.v3.RateLimit, domain: edge, timeout: 10s, \
+         failure_mode_deny: true, enable_x_ratelimit_headers: DRAFT_VERSION_03, \
+         rate_limit_service: {{transport_api_version: V3, grpc_service: {{envoy_grpc: {{cluster_name: limits}}}}}}}}}}"
+    );
+    let routes = "{virtual_hosts: [{name: all, domains: ['*'], \
+                  rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}], \
+                  routes: [{match: {prefix: /}, route: {cluster: origin}}]}]}";
+    envoy::config(listen, "", &[limit], routes, &clusters)
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use gateway_tests::envoy::{self, Envoy, TYPES};
 use gateway_tests::h2::Client;
 use gateway_tests::prelude::*;
 use gateway_tests::process::Process;
@@ -213,4 +214,42 @@ fn all_listeners_together_have_a_limit_of_connections() {
     assert_eq!(kept[0].get("/").status, 200, "a reload drops nothing");
     drop(kept);
     wait::until_true("the places to be free", || gateway.admin_get("/overload").json()["connections"] == 0);
+}
+
+#[test]
+#[ignore = "needs Envoy 1.40: `cargo xtask test --with-envoy`, or set GATEWAY_TEST_ENVOY to its path"]
+fn envoy_refuses_requests_in_the_same_words() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (pressure, log) = (dir.path().join("pressure"), dir.path().join("log"));
+    std::fs::write(&pressure, "1.0").expect("write the pressure");
+    let envoy = Envoy::start(|listen| {
+        let manager = format!(
+            "append_local_overload: true, {}",
+            envoy::access_log(&log, "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%")
+        );
+        let routes = "{virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, \
+                      direct_response: {status: 200, body: {inline_string: served}}}]}]}";
+        let overload = format!(
+            "overload_manager: {{refresh_interval: 0.05s, \
+             resource_monitors: [{{name: pressure, typed_config: {{\
+             '@type': {TYPES}.resource_monitors.injected_resource.v3.InjectedResourceConfig, filename: '{}'}}}}], \
+             actions: [{{name: envoy.overload_actions.stop_accepting_requests, \
+             triggers: [{{name: pressure, threshold: {{value: 0.9}}}}]}}]}}\n",
+            pressure.display()
+        );
+        overload + &envoy::config(listen, &manager, &[], routes, &[])
+    });
+    let refused = wait::until("Envoy to refuse", || {
+        let response = Conn::connect(envoy.addr()).get("/");
+        (response.status != 200).then_some(response)
+    });
+    is_shed(&refused);
+    assert_eq!(refused.header("content-type"), Some("text/plain"));
+    let call = [("content-type", "application/grpc"), ("te", "trailers")];
+    let call = Client::connect(envoy.addr()).ask("POST", "/a.Service/Call", &call, b"");
+    let said = ["grpc-status", "grpc-message", "x-envoy-local-overloaded"].map(|name| call.header(name));
+    assert_eq!((call.status, said), (200, [Some("14"), Some("envoy overloaded"), Some("true")]));
+    wait::until_true("the log to say why", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.lines().filter(|line| *line == "OM overload").count() == 2)
+    });
 }

@@ -27,6 +27,7 @@ every_pair! {
     an_answer_that_is_never_good_is_passed_on
     an_endpoint_that_takes_too_long_is_given_up_for_another
     calls_of_grpc_are_sent_again_by_their_status
+    who_wants_to_know_is_told_how_often_a_request_was_sent
 }
 
 /// An origin whose requests are answered by `answer`, which is told how many came before.
@@ -168,6 +169,30 @@ fn calls_of_grpc_are_sent_again_by_their_status(pair: Pair) {
     let call = [("content-type", "application/grpc"), ("te", "trailers"), ("content-length", "0")];
     let response = client.ask("POST", "/a.B/C", &call);
     assert_eq!((response.header("grpc-status"), origin.requests()), (Some("0"), 2));
+}
+
+fn who_wants_to_know_is_told_how_often_a_request_was_sent(pair: Pair) {
+    const COUNT: &str = "x-envoy-attempt-count";
+    let origin = Counting::start(|served, before| {
+        served.body(&mut |_| ()).expect("a request");
+        let told = served.head.header(COUNT).unwrap_or("none").to_owned();
+        // What an origin says of it is not believed.
+        served.answer(if before.is_multiple_of(2) { 503 } else { 200 }, &[(COUNT, "7")], told.as_bytes());
+    });
+    // The route's lines; what endpoint and client are told.
+    let cases =
+        [("true", "true", "2", Some("2")), ("true", "false", "2", Some("7")), ("false", "true", "none", Some("2"))];
+    for (in_request, in_response, seen, told) in cases {
+        let counts = format!("attempt_count_in_request = {in_request}, attempt_count_in_response = {in_response}");
+        let gateway = start(pair, &[origin.addr()], "", &format!("retry = {{ on = ['5xx'], attempts = 1, {counts} }}"));
+        let response = pair.connect(&gateway).ask("GET", "/", &[(COUNT, "99")]);
+        assert_eq!((response.status, response.text(), response.header(COUNT)), (200, seen, told), "{counts}");
+    }
+    let nobody = HeldPort::new();
+    let route = "retry = { on = ['connect-failure'], attempts = 2, attempt_count_in_response = true }";
+    let gateway = start(pair, &[nobody.addr()], "", route);
+    let response = pair.connect(&gateway).get("/");
+    assert_eq!((response.status, response.header(COUNT)), (503, Some("3")), "an answer of our own says it too");
 }
 
 #[test]

@@ -81,7 +81,8 @@ fn run_tests(args: &Args, envoy: Option<&Path>, testssl: Option<&Path>) -> Resul
 }
 
 /// The test programs all of whose ignored tests need Envoy. In others some are ignored for other reasons.
-const WITH_ENVOY: [&str; 6] = ["--test", "envoy", "--test", "envoy_client_certs", "--test", "limit_service"];
+const WITH_ENVOY: [&str; 8] =
+    ["--test", "envoy", "--test", "envoy_client_certs", "--test", "limit_service", "--test", "overload"];
 
 /// The whole-gateway tests once more, with [::1] in place of 127.0.0.1. Of the very long streams a part is enough: the
 /// address family shows in the first bytes or not at all.

@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod bans;
+pub mod certs;
 pub mod check;
 pub mod demo;
 pub mod doctor;
@@ -99,6 +100,9 @@ enum Command {
                       gateway bans why 203.0.113.7\n  gateway bans undo 203.0.113.7"
     )]
     Bans(bans::Bans),
+    /// Show the certificates: what each says, where it is used, and until when it is good; those that end first on top.
+    #[command(after_help = "Examples:\n  gateway certs\n  gateway certs --config /etc/gateway/gateway.toml --json")]
+    Certs(certs::Options),
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  gateway schema > gateway.schema.json")]
     Schema,
@@ -142,6 +146,7 @@ pub fn main(give_back: fn()) -> ExitCode {
         }),
         Command::Lists(options) => finish(lists::run(options)),
         Command::Bans(command) => finish(bans::run(command)),
+        Command::Certs(options) => finish(certs::run(&options, &DiskFiles, SystemTime::now())),
         Command::Schema => {
             print(&schema::schema());
             ExitCode::SUCCESS

@@ -266,7 +266,10 @@ fn merge(into: &mut File, from: File, diagnostics: &mut Diagnostics) {
     merge_once("[gateway]", &mut into.gateway, from.gateway, diagnostics);
     merge_once("[admin]", &mut into.admin, from.admin, diagnostics);
     merge_once("[access_log]", &mut into.access_log, from.access_log, diagnostics);
+    merge_once("[overload]", &mut into.overload, from.overload, diagnostics);
     merge_once("[xdp]", &mut into.xdp, from.xdp, diagnostics);
+    let alerts = from.certificate_alerts;
+    merge_once("[certificate_alerts]", &mut into.certificate_alerts, alerts, diagnostics);
     into.access.extend(from.access);
     into.vip.extend(from.vip);
     into.certificate.extend(from.certificate);

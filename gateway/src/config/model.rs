@@ -3,6 +3,7 @@
 //! Plain data. Two configurations that mean the same compare equal, and that is how a reload knows that nothing
 //! changed. Nothing here has the shape of the file; that is `raw`.
 
+mod alerts;
 mod balance;
 mod breaker;
 mod certificate;
@@ -27,6 +28,7 @@ use regex::bytes::Regex;
 
 use crate::proto::head::{HeaderName, Method};
 pub use crate::proto::path::{EncodedSlashes, PathPolicy};
+pub use alerts::*;
 pub use balance::*;
 pub use breaker::*;
 pub use certificate::*;
@@ -61,6 +63,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// Certificates; a [`CertificateId`] is an index into this.
     pub certificates: Vec<Certificate>,
+    /// Who is told when one of them ends.
+    pub certificate_alerts: CertificateAlerts,
     /// Listeners; a [`ListenerId`] is an index into this.
     pub listeners: Vec<Listener>,
     /// Clusters; a [`ClusterId`] is an index into this.

@@ -5,6 +5,7 @@
 //!
 //! `default` and `example` are for people; a test holds both against the code.
 
+mod alerts;
 mod balance;
 mod breaker;
 mod cluster_tls;
@@ -18,6 +19,7 @@ mod overload;
 mod route;
 mod tls;
 
+pub use alerts::CertificateAlerts;
 pub use balance::{AffinityCookie, HashCookie, HashRule};
 pub use breaker::Breaker;
 pub use cluster_tls::ClusterTls;
@@ -71,6 +73,9 @@ pub struct File {
     /// A certificate with its private key.
     #[schemars(default)]
     pub certificate: List<Certificate>,
+    /// Who is told when a certificate is about to expire, has expired, or was refused. There are lines in the log without
+    /// this table too.
+    pub certificate_alerts: Optional<CertificateAlerts>,
     /// An address to listen on.
     #[schemars(default)]
     pub listener: List<Listener>,

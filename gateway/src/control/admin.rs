@@ -8,6 +8,7 @@
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /config` | the running configuration as JSON, without keys and secrets |
 //! | `GET /endpoints` | every endpoint: whether it gets requests, and why its checks fail |
+//! | `GET /certificates` | every certificate: what it says, where it is used, until when it is good |
 //! | `GET /overload` | memory, delays, and what is refused for them |
 //! | `GET /lists`, `GET /lists/ADDRESS` | the access rules with their packets; the entry that decides about an address |
 //! | `GET /bans`, `GET /bans/ADDRESS` | who is banned, and why |
@@ -57,6 +58,8 @@ pub struct AdminState {
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders every endpoint as it is now.
     pub endpoints: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Renders the certificates, as JSON.
+    pub certificates: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders what weighs on the process, as JSON.
     pub overload: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.
@@ -108,6 +111,7 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/metrics", get(metrics))
         .route("/config", get(config))
         .route("/endpoints", get(endpoints))
+        .route("/certificates", get(certificates))
         .route("/overload", get(overload))
         .route("/lists", get(sources::lists))
         .route("/lists/{address}", get(sources::list_entry))
@@ -121,15 +125,16 @@ fn router(state: AdminState, loopback: bool) -> Router {
 }
 
 async fn index() -> &'static str {
-    "GET  /ready      200 when the gateway takes traffic, else 503\n\
-     GET  /healthz    200 while the process answers\n\
-     GET  /metrics    metrics in Prometheus text form\n\
-     GET  /config     the running configuration as JSON, without keys\n\
-     GET  /endpoints  every endpoint: whether it gets requests, and why its checks fail\n\
-     GET  /overload   memory, delays, and what is refused for them\n\
-     GET  /lists      the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
-     GET  /bans       who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
-     POST /reload     reads the configuration again\n"
+    "GET  /ready         200 when the gateway takes traffic, else 503\n\
+     GET  /healthz       200 while the process answers\n\
+     GET  /metrics       metrics in Prometheus text form\n\
+     GET  /config        the running configuration as JSON, without keys\n\
+     GET  /endpoints     every endpoint: whether it gets requests, and why its checks fail\n\
+     GET  /certificates  every certificate: what it says, where it is used, until when it is good\n\
+     GET  /overload      memory, delays, and what is refused for them\n\
+     GET  /lists         the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
+     GET  /bans          who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\
+     POST /reload        reads the configuration again\n"
 }
 
 async fn ready(State(state): State<AdminState>) -> (StatusCode, &'static str) {
@@ -150,6 +155,10 @@ async fn config(State(state): State<AdminState>) -> Response {
 
 async fn endpoints(State(state): State<AdminState>) -> Response {
     json(StatusCode::OK, (state.endpoints)())
+}
+
+async fn certificates(State(state): State<AdminState>) -> Response {
+    json(StatusCode::OK, (state.certificates)())
 }
 
 async fn overload(State(state): State<AdminState>) -> Response {

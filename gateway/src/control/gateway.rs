@@ -3,9 +3,10 @@
 //! A reload is *read → check → build → prepare → commit*. Everything that can fail comes before the commit, and a
 //! failure before it leaves the old generation running as if nothing had happened.
 
+mod error;
+mod sockets;
+
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
@@ -13,10 +14,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
+pub use error::ReloadError;
+pub use sockets::AdminSocket;
+use sockets::{Bound, Prepared};
+
+use super::certificates::Certificates;
 use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
@@ -24,17 +29,17 @@ use super::outliers::Outliers;
 use super::privileges::{self, Privileges};
 use super::shared::{Shared, State, ban};
 use super::{drop_log, resolve, services};
-use crate::config::model::{Config, Listener, ListenerProtocol, VipMode};
+use crate::config::model::{Config, VipMode};
 use crate::config::{self, Files, Issued, Known, Loaded, Refused, Report};
 use crate::filter::bans::{self, Bans};
 use crate::metrics::access_log::LineFormat;
 use crate::metrics::access_log::queue::LogSink;
 use crate::metrics::registry::Registry;
-use crate::net::{self, Transport};
+use crate::net;
 use crate::overload::Pressure;
-use crate::snapshot::{BuildError, Builder, Resolved, Snapshot};
+use crate::snapshot::{Builder, Resolved, Snapshot};
 use crate::worker::{self, Message, Publish};
-use crate::xdp::{self, ProbeWay, Xdp, XdpError};
+use crate::xdp::{self, ProbeWay, Xdp};
 
 /// How long names may take to resolve before a start or reload goes on without their addresses.
 const RESOLVE_AT_START: Duration = Duration::from_secs(2);
@@ -47,52 +52,6 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 /// to be healthy.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Why a reload, or the start, was refused.
-#[derive(Debug)]
-pub enum ReloadError {
-    /// The configuration has errors; here are all of them.
-    Config(Report),
-    /// An address to listen on cannot be had.
-    Bind(String),
-    /// The access log cannot be opened.
-    Log(String),
-    /// The process cannot become who it should be, or give up what it should.
-    Privileges(String),
-    /// A certificate or name turned out unusable.
-    Build(BuildError),
-    /// The XDP program cannot be attached as asked.
-    Xdp(XdpError),
-    /// A worker thread is gone.
-    Worker(usize),
-}
-
-impl fmt::Display for ReloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReloadError::Config(report) => report.fmt(f),
-            ReloadError::Bind(text) | ReloadError::Log(text) | ReloadError::Privileges(text) => f.write_str(text),
-            ReloadError::Build(error) => error.fmt(f),
-            ReloadError::Xdp(error) => error.fmt(f),
-            ReloadError::Worker(number) => write!(f, "worker {number} has ended; restart the gateway"),
-        }
-    }
-}
-
-impl std::error::Error for ReloadError {}
-
-impl ReloadError {
-    /// An address that cannot be had, and what to do about it.
-    fn bind(what: &str, address: SocketAddr, error: &io::Error) -> ReloadError {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there, `ss -lntup` shows which",
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address, see `ip address`",
-            io::ErrorKind::PermissionDenied => "; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
-            _ => "",
-        };
-        ReloadError::Bind(format!("{what}: cannot listen on {address}: {error}{advice}"))
-    }
-}
-
 /// What a reload did.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -102,32 +61,6 @@ pub struct Reloaded {
     pub changed: bool,
     /// What is allowed and probably not meant.
     pub warnings: Report,
-}
-
-/// A listener's sockets are bound to `actual`, for which the configuration says `wanted`.
-struct Bound {
-    transport: Transport,
-    wanted: SocketAddr,
-    actual: SocketAddr,
-}
-
-/// Sockets of one listener, one for each worker.
-struct Prepared {
-    name: String,
-    bound: Bound,
-    sockets: Vec<OwnedFd>,
-}
-
-/// What a generation changes about the admin endpoint's socket.
-#[derive(Default)]
-pub enum AdminSocket {
-    /// Nothing.
-    #[default]
-    Unchanged,
-    /// It is closed.
-    Off,
-    /// This one, which listens already, takes its place.
-    New(TcpListener),
 }
 
 /// What is to be done about endpoints.
@@ -219,7 +152,14 @@ impl Gateway {
             in_doubt: false,
             log: None,
             watched: Vec::new(),
-            shared: Arc::new(Shared { registry, bans, pressure, state: Mutex::new(state), log_errors: Arc::default() }),
+            shared: Arc::new(Shared {
+                registry,
+                bans,
+                pressure,
+                certificates: Mutex::new(Certificates::new(hostname)),
+                state: Mutex::new(state),
+                log_errors: Arc::default(),
+            }),
             reader: JoinSet::new(),
         };
         let warnings = gateway.put_into_force(loaded).await?.warnings;
@@ -354,6 +294,7 @@ impl Gateway {
             && current.config == config
             && !self.in_doubt
         {
+            self.shared.follow_certificates();
             return Ok(Reloaded { generation: current.generation, changed: false, warnings });
         }
         self.warn_of_what_needs_a_restart(&config);
@@ -406,50 +347,6 @@ impl Gateway {
                 "gateway.user, group, core_dumps: who the process is changes with the next start, not with a reload"
             );
         }
-    }
-
-    /// Binds what is new. Listeners that stay are not touched. A port that is ours already is not in use by somebody else:
-    /// a listener may move from one address to all of them, or to another name.
-    fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, ReloadError> {
-        let is_bound = |bound: &Bound, listener: &Listener| {
-            bound.wanted == listener.address && bound.transport == transport(listener)
-        };
-        let new = config
-            .listeners
-            .iter()
-            .filter(|listener| self.bound.get(&listener.name).is_none_or(|bound| !is_bound(bound, listener)));
-        new.map(|listener| {
-            let what = format!("listener \"{}\"", listener.name);
-            let cannot = |error| ReloadError::bind(&what, listener.address, &error);
-            let (transport, port) = (transport(listener), listener.address.port());
-            let ours = self.bound.values().any(|bound| bound.transport == transport && bound.actual.port() == port);
-            if !ours {
-                net::check_unused(listener.address, transport).map_err(cannot)?;
-            }
-            let first = net::bind_reuseport(listener.address, transport).map_err(cannot)?;
-            let actual = net::bound_addr(&first).map_err(cannot)?;
-            let mut sockets = vec![first];
-            for _ in 1..self.workers.len() {
-                sockets.push(net::bind_reuseport(actual, transport).map_err(cannot)?);
-            }
-            let bound = Bound { transport, wanted: listener.address, actual };
-            Ok(Prepared { name: listener.name.clone(), bound, sockets })
-        })
-        .collect()
-    }
-
-    /// Binds the admin endpoint's address if it changed. The old socket still listens: its port is ours, so another
-    /// address with the same port is not in use by somebody else.
-    fn prepare_admin(&self, config: &Config) -> Result<(Option<Bound>, AdminSocket), ReloadError> {
-        let wanted = config.admin.as_ref().map(|admin| admin.address);
-        if self.admin.as_ref().map(|bound| bound.wanted) == wanted {
-            return Ok((None, AdminSocket::Unchanged));
-        }
-        let Some(wanted) = wanted else { return Ok((None, AdminSocket::Off)) };
-        let ours = self.admin.as_ref().is_some_and(|bound| bound.actual.port() == wanted.port());
-        let (socket, actual) =
-            bind_admin(wanted, ours).map_err(|error| ReloadError::bind("admin.address", wanted, &error))?;
-        Ok((Some(Bound { transport: Transport::Tcp, wanted, actual }), AdminSocket::New(socket)))
     }
 
     /// Opens the access log if it changed. `None`: it stays as it is.
@@ -602,6 +499,7 @@ impl Gateway {
         }
         self.bound.retain(|name, _| snapshot.listener_named(name).is_some());
         self.shared.lock().current = Some(snapshot.clone());
+        self.shared.follow_certificates();
         self.current = Some(snapshot);
         self.resolved = resolved;
         Ok(())
@@ -634,23 +532,6 @@ impl Gateway {
         }
         drained
     }
-}
-
-fn transport(listener: &Listener) -> Transport {
-    match listener.protocol {
-        ListenerProtocol::Udp => Transport::Udp,
-        ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => Transport::Tcp,
-    }
-}
-
-fn bind_admin(address: SocketAddr, port_is_ours: bool) -> io::Result<(TcpListener, SocketAddr)> {
-    if !port_is_ours {
-        net::check_unused(address, Transport::Tcp)?;
-    }
-    let socket = std::net::TcpListener::from(net::bind_reuseport(address, Transport::Tcp)?);
-    socket.set_nonblocking(true)?;
-    let actual = socket.local_addr()?;
-    Ok((TcpListener::from_std(socket)?, actual))
 }
 
 fn hostname() -> String {

@@ -19,7 +19,7 @@ use redis::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::resolve;
+use super::resolve::Asking;
 use crate::config::model::{EndpointAddress, RedisStore};
 use crate::filter::limits::{Counters, Entry, Learnt};
 use crate::metrics::registry::LimitSetStats;
@@ -70,6 +70,7 @@ impl Exchanges {
                         counters: counters.clone(),
                         stats: view.stats.clone(),
                         field: field.clone(),
+                        asking: Asking::default(),
                         link: None,
                         heard: Instant::now(),
                     };
@@ -89,6 +90,8 @@ struct Exchange {
     counters: Arc<Counters>,
     stats: Arc<LimitSetStats>,
     field: String,
+    /// The lookup of Redis' name.
+    asking: Asking,
     link: Option<MultiplexedConnection>,
     /// When Redis last answered.
     heard: Instant,
@@ -122,7 +125,7 @@ impl Exchange {
         self.stats.of_control().unshared.add(given_up);
         let mut link = match self.link.take() {
             Some(link) => link,
-            None => connect(&self.store).await?,
+            None => connect(&self.store, &mut self.asking).await?,
         };
         // Whether it is there is of interest also while there is nothing to say.
         if due.is_empty() && self.heard.elapsed() >= RETRY {
@@ -212,7 +215,7 @@ fn sum(answers: &[Value]) -> Result<Option<u64>, RedisError> {
 }
 
 /// Connects and logs in.
-async fn connect(store: &RedisStore) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(store: &RedisStore, asking: &mut Asking) -> Result<MultiplexedConnection, RedisError> {
     let mut settings = RedisConnectionInfo::default().set_db(store.database.into()).set_skip_set_lib_name();
     if let Some(username) = &store.username {
         settings = settings.set_username(username);
@@ -222,18 +225,18 @@ async fn connect(store: &RedisStore) -> Result<MultiplexedConnection, RedisError
     }
     let patience = AsyncConnectionConfig::new();
     let patience = patience.set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-    let address = tokio::time::timeout(PATIENCE, address(&store.address)).await;
+    let address = tokio::time::timeout(PATIENCE, address(&store.address, asking)).await;
     let address = address.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     let to = ConnectionAddr::Tcp(address.ip().to_string(), address.port()).into_connection_info()?;
     Client::open(to.set_redis_settings(settings))?.get_multiplexed_async_connection_with_config(&patience).await
 }
 
 /// The first address of a name.
-async fn address(address: &EndpointAddress) -> io::Result<SocketAddr> {
+async fn address(address: &EndpointAddress, asking: &mut Asking) -> io::Result<SocketAddr> {
     match address {
         EndpointAddress::Socket(address) => Ok(*address),
         EndpointAddress::Name(name, port) => {
-            let first = resolve::ask(name.clone()).await?.into_iter().next();
+            let first = asking.ask(name).await?.into_iter().next();
             let first = first.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
             Ok(SocketAddr::new(first, *port))
         }

@@ -2,6 +2,7 @@
 //! answers the admin endpoint and speaks with the service manager.
 
 pub mod admin;
+pub mod certificates;
 pub mod config_view;
 mod counts;
 mod drop_log;

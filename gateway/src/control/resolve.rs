@@ -6,7 +6,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::config::model::{Config, EndpointAddress};
@@ -66,7 +66,7 @@ async fn lookup(name: String, end: Instant) -> (String, Result<Vec<IpAddr>, Stri
 
 /// The addresses of one name. The permit belongs to the thread, not to this future: getaddrinfo(3) cannot be cancelled, so a lookup that nobody
 /// waits for any more still takes its place until the system's resolver gives up.
-pub async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
+async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
     let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
     let lookup = tokio::task::spawn_blocking(move || {
         let _permit = permit;
@@ -75,6 +75,21 @@ pub async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
         Ok(addresses.into_iter().collect())
     });
     lookup.await.map_err(io::Error::other)?
+}
+
+/// Asks for one name again and again, but not while an answer is outstanding: a name that does not resolve takes one place and
+/// not all of them.
+#[derive(Default)]
+pub struct Asking(Option<JoinHandle<io::Result<Vec<IpAddr>>>>);
+
+impl Asking {
+    /// The addresses of `name`, always the same one. Who does not wait for the end gets the answer the next time.
+    pub async fn ask(&mut self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let lookup = self.0.get_or_insert_with(|| tokio::spawn(ask(name.to_owned())));
+        let answer = lookup.await;
+        self.0 = None;
+        answer.map_err(io::Error::other)?
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +113,20 @@ mod tests {
         let last = Resolved::from_iter([("localhost".to_owned(), vec![IpAddr::from([192, 0, 2, 1])])]);
         assert_eq!(all(&localhost(), &last, Duration::ZERO).await, last);
         drop(stuck);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_not_asked_about_again_while_its_answer_is_outstanding() {
+        let stuck = LOOKUPS.acquire_many(LOOKUPS_AT_ONCE as u32).await.expect("all places");
+        let mut asking = Asking::default();
+        let mut lookups = Vec::new();
+        for _ in 0..2 {
+            assert!(tokio::time::timeout(Duration::from_millis(1), asking.ask("localhost")).await.is_err());
+            lookups.extend(asking.0.as_ref().map(JoinHandle::id));
+        }
+        assert_eq!(lookups[0], lookups[1]);
+        drop(stuck);
+        assert!(!asking.ask("localhost").await.expect("an answer").is_empty());
+        assert!(asking.0.is_none());
     }
 }

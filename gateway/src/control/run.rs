@@ -39,8 +39,9 @@ pub fn run(
 ) -> Result<(), ReloadError> {
     net::raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // Only lookups block, of which each holds a permit, and one making of access lists: none ever waits for a thread.
-    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 1).build();
+    // Only lookups block, of which each holds a permit, one making of access lists, and one reading of the system's
+    // authorities: none ever waits for a thread.
+    let runtime = runtime.enable_all().max_blocking_threads(resolve::LOOKUPS_AT_ONCE + 2).build();
     let runtime = runtime.map_err(|error| ReloadError::Bind(format!("control thread: {error}")))?;
     let result = runtime.block_on(async {
         let (gateway, warnings) = Gateway::start(path, files, privileges, give_back).await?;
@@ -230,7 +231,7 @@ impl Control {
     }
 
     fn admin_state(&self) -> AdminState {
-        let [metrics, config, endpoints, pressure] = std::array::from_fn(|_| self.gateway.shared());
+        let [metrics, config, endpoints, certificates, pressure] = std::array::from_fn(|_| self.gateway.shared());
         AdminState {
             readiness: self.readiness.subscribe(),
             metrics: Arc::new(move || {
@@ -246,6 +247,7 @@ impl Control {
                 Some(current) => format!("{:#}\n", endpoints_view::view(&current)),
                 None => String::new(),
             }),
+            certificates: Arc::new(move || certificates.certificates()),
             overload: Arc::new(move || overload::view(&pressure.pressure)),
             reload: self.reload.clone(),
             sources: Arc::new(self.gateway.shared()),

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
 use super::admin::Sources;
+use super::certificates::Certificates;
 use super::counts;
 use crate::config::Refused;
 use crate::filter::bans::Bans;
@@ -25,6 +26,7 @@ pub struct Shared {
     pub bans: Arc<Bans>,
     /// What weighs on the process.
     pub pressure: Arc<Pressure>,
+    pub(super) certificates: Mutex<Certificates>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -65,6 +67,7 @@ impl Shared {
             limit_sets: state.current.as_deref().map(counts::limit_sets).unwrap_or_default(),
             overload: super::overload::counts(&self.pressure),
             faults_active: state.current.as_deref().map(counts::faults_active).unwrap_or_default(),
+            certificates: lock(&self.certificates).counts(SystemTime::now()),
             rate_limit_keys: state.current.as_deref().map(counts::rate_limit_keys).unwrap_or_default(),
         }
     }
@@ -72,6 +75,7 @@ impl Shared {
     /// Ends what is over, of bans and of access rules, and tells XDP.
     pub fn keep_time(&self) {
         self.bans.expire(SystemTime::now());
+        lock(&self.certificates).keep_time(SystemTime::now());
         let mut state = self.lock();
         let State { current, xdp: Some(xdp), .. } = &mut *state else { return };
         if let Some(current) = current
@@ -80,6 +84,19 @@ impl Shared {
             log::warn!("{error}");
         }
         ban(xdp, &self.bans);
+    }
+
+    /// Looks at the certificates of the generation that runs, and tells who has to know.
+    pub fn follow_certificates(&self) {
+        let state = self.lock();
+        if let Some(current) = &state.current {
+            lock(&self.certificates).follow(&current.config, &state.refused, SystemTime::now());
+        }
+    }
+
+    /// Every certificate, as JSON.
+    pub fn certificates(&self) -> String {
+        lock(&self.certificates).view(SystemTime::now())
     }
 
     /// Tells XDP of bans that have come or gone.
@@ -119,9 +136,13 @@ impl Shared {
         self.lock().current.clone()
     }
 
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sources for Arc<Shared> {

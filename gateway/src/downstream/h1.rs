@@ -23,23 +23,31 @@ const READY: Duration = Duration::from_millis(100);
 /// Serves requests until the client, the limits or an error end the connection. Dropping it afterwards is its end.
 ///
 /// While it waits for long it holds nothing but the connection: what requests need is a future in a box of its own.
-pub(super) async fn serve(worker: &WorkerCx, connection: &ConnectionCx, reader: &mut Reader, writer: &mut Writer) {
-    let idle = worker.timers.deadline_in(connection.listener.group);
-    let mut next = await_request(reader, &idle, connection.listener.idle_timeout(), true).await;
-    while next == Next::Request {
-        next = match Box::pin(serve_busy(worker, connection, reader, writer, &idle)).await {
-            Next::Silence => {
+#[expect(clippy::manual_async_fn, reason = "its arguments would have their room twice")]
+pub(super) fn serve<'a>(
+    worker: &'a WorkerCx,
+    connection: &'a ConnectionCx,
+    reader: &'a mut Reader,
+    writer: &'a mut Writer,
+) -> impl Future<Output = ()> + 'a {
+    async move {
+        let idle = worker.timers.deadline_in(connection.listener.group);
+        let mut next = await_request(reader, &idle, connection.listener.idle_timeout(), true).await;
+        while next == Next::Request {
+            next = Box::pin(serve_busy(worker, connection, reader, writer, &idle)).await;
+            if next == Next::Silence {
                 // If it is, which is all but sure by now, the last answer's memory is free.
                 writer.is_settled();
                 let rest = connection.listener.idle_timeout().saturating_sub(READY);
-                await_request(reader, &idle, rest, false).await
+                let _rest = worker.resting.begin();
+                next = await_request(reader, &idle, rest, false).await;
             }
-            other => other,
-        };
-    }
-    match next {
-        Next::Silence | Next::Gone => leave(connection, writer, &idle).await,
-        Next::Request | Next::Ended => {}
+        }
+        match next {
+            // Boxed, so that a connection has no room for its end while it waits.
+            Next::Silence | Next::Gone => Box::pin(leave(connection, writer, &idle)).await,
+            Next::Request | Next::Ended => {}
+        }
     }
 }
 

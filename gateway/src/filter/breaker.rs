@@ -83,12 +83,14 @@ impl Breaker {
             self.slow.inc(slot, began);
         }
         let sum = |ring: &Ring| ring.sum(period.0, self.bucket_ms * BUCKETS as u64, now_ms);
+        // Requests last: then whoever is among the errors is among them, and no share is larger than it is.
+        let (errors, slow) = (sum(&self.errors), sum(&self.slow));
         let requests = sum(&self.requests);
         if requests < settings.min_requests.into() {
             return false;
         }
-        let fails = settings.error_percent.is_some_and(|most| sum(&self.errors) * 100 >= requests * u64::from(most));
-        let is_slow = settings.slow.is_some_and(|slow| sum(&self.slow) > slow.max_requests.into());
+        let fails = settings.error_percent.is_some_and(|most| errors * 100 >= requests * u64::from(most));
+        let is_slow = settings.slow.is_some_and(|settings| slow > settings.max_requests.into());
         // Of many workers that find this at once, one opens it.
         let opened = now_ms.saturating_add(settings.break_duration.as_millis() as u64);
         (fails || is_slow) && self.closed_since.compare_exchange(period.0, opened, Relaxed, Relaxed).is_ok()
@@ -115,7 +117,7 @@ impl Ring {
 
     /// What the buckets have that began within the period, and within the last `window_ms`.
     fn sum(&self, period: u64, window_ms: u64, now_ms: u64) -> u64 {
-        let words = self.0.iter().map(|word| word.load(Relaxed));
+        let words = self.0.iter().map(|word| word.load(Acquire));
         let parts = words.map(|word| (word >> COUNT_BITS, word & COUNT_MAX));
         parts.filter(|(began, _)| *began >= period && began + window_ms > now_ms).map(|(_, count)| count).sum()
     }

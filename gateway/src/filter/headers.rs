@@ -45,6 +45,14 @@ pub fn set_expected_timeout(headers: &mut Headers, timeout: Option<Duration>) {
     }
 }
 
+const ATTEMPT_COUNT: &[u8] = b"x-envoy-attempt-count";
+
+/// Says how often the request has been sent, in place of what others say of it.
+pub fn set_attempt_count(headers: &mut Headers, attempts: u32) {
+    headers.retain(|known, name, _| known != Known::Other || name != ATTEMPT_COUNT);
+    headers.append_raw(ATTEMPT_COUNT, itoa::Buffer::new().format(attempts).as_bytes());
+}
+
 /// Timeouts that a request asks for. Each may also be `Some(None)`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AskedTimeouts {

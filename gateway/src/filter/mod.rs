@@ -8,5 +8,6 @@ pub mod fault;
 pub mod forwarded;
 pub mod global_limit;
 pub mod headers;
+mod key_table;
 pub mod limits;
 pub mod rate_limit;

@@ -2,7 +2,6 @@
 
 mod bucket;
 mod connections;
-mod table;
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -11,8 +10,8 @@ use std::sync::atomic::AtomicU64;
 
 pub use bucket::{Pace, Taken};
 pub use connections::{ConnectionRates, TooFast};
-use table::BucketTable;
 
+use super::key_table::KeyTable;
 use crate::config::model::{Prefixes, RateKey, RateLimit};
 use crate::proto::cookie;
 use crate::proto::head::{Headers, Known, Name as _, RequestHead};
@@ -29,7 +28,7 @@ pub struct RateLimiter {
 enum Buckets {
     /// One for each pace.
     Shared(Box<[Alone]>),
-    ByKey(BucketTable),
+    ByKey(KeyTable),
 }
 
 /// On cache lines of its own: every worker writes it.
@@ -84,7 +83,7 @@ impl RateLimiter {
             Some((old, limiter)) if same_buckets(old, limit) => limiter.buckets.clone(),
             _ => Arc::new(match limit.key {
                 None => Buckets::Shared(paces.iter().map(|_| Alone::default()).collect()),
-                Some(_) => Buckets::ByKey(BucketTable::new(limit.max_keys)),
+                Some(_) => Buckets::ByKey(KeyTable::new(limit.max_keys)),
             }),
         };
         RateLimiter { paces, buckets }
@@ -94,12 +93,12 @@ impl RateLimiter {
     /// quota, else the number of an override from 1.
     pub fn take(&self, tier: usize, key: Option<&RateKey>, asker: &Asker<'_>, now: u64) -> Decision {
         let pace = &self.paces[tier];
-        let (bucket, evicted) = match (&*self.buckets, key) {
-            (Buckets::Shared(buckets), _) => (&buckets[tier].0, false),
-            (Buckets::ByKey(table), Some(key)) => table.bucket((tier, KeyOf { key, asker }), now),
-            (Buckets::ByKey(table), None) => table.bucket(tier, now),
+        let (taken, evicted) = match (&*self.buckets, key) {
+            (Buckets::Shared(buckets), _) => (pace.take(&buckets[tier].0, now), false),
+            (Buckets::ByKey(table), Some(key)) => pace.take_by_key(table, (tier, KeyOf { key, asker }), now),
+            (Buckets::ByKey(table), None) => pace.take_by_key(table, tier, now),
         };
-        let (is_allowed, remaining, next_ns) = match pace.take(bucket, now) {
+        let (is_allowed, remaining, next_ns) = match taken {
             Taken::Token { left, next_ns } => (true, left, next_ns),
             Taken::Nothing { next_ns } => (false, 0, next_ns),
         };
@@ -111,7 +110,7 @@ impl RateLimiter {
     pub fn keys(&self, now: u64) -> Option<usize> {
         match &*self.buckets {
             Buckets::Shared(_) => None,
-            Buckets::ByKey(table) => Some(table.keys(now)),
+            Buckets::ByKey(table) => Some(table.count(|full_at| full_at > now)),
         }
     }
 }

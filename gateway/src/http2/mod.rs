@@ -35,3 +35,9 @@ fn to_io(error: h2::Error) -> io::Error {
     };
     io::Error::new(kind, error)
 }
+
+/// Whether an error on a stream is the peer's RST_STREAM: the connection goes on.
+pub fn is_peers_reset(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<h2::Error>());
+    inner.is_some_and(|error| error.is_reset() && error.is_remote())
+}

@@ -207,6 +207,12 @@ families! {
         "The share of ordinary requests and new connections that a worker refuses because of its delay."
     OVERLOAD_SHED = Counter "gateway_overload_requests_shed_total" ["reason"]
         "Requests answered with 503 and flag OM, for want of memory or because of delay."
+    CERTIFICATE_NOT_AFTER = Gauge "gateway_certificate_not_after_seconds" ["kind", "name", "domain"]
+        "When a certificate, or one of its chain, expires, in seconds of Unix time."
+    CERTIFICATES = Gauge "gateway_certificates" ["state"]
+        "Certificates with a key, by state: ok, expired, not_yet_valid, not_obtained, or refused because of its files."
+    CERTIFICATE_ALERT_POSTS = Counter "gateway_certificate_alert_posts_total" ["result"]
+        "Posts to the webhook of certificate alerts: ok, or failed when it was given up."
     CONFIG_GENERATION = Gauge "gateway_config_generation" []
         "Generation of the running configuration; 1 is the one the process started with."
     CONFIG_RELOADS = Counter "gateway_config_reloads_total" ["result"]

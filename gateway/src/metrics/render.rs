@@ -57,6 +57,33 @@ pub struct Extra {
     pub limit_sets: Vec<LimitSetCounts>,
     /// Faults, and requests that each has its hands on.
     pub faults_active: Vec<(String, u32)>,
+    /// Certificates, and what became of alerts about them.
+    pub certificates: CertificateCounts,
+}
+
+/// Certificates, and what became of alerts about them.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateCounts {
+    /// When each ends. No two have the same kind and name.
+    pub ends: Vec<CertificateEnd>,
+    /// How many of those with a key are in each state.
+    pub states: Vec<(&'static str, usize)>,
+    /// Posts to the webhook that were taken, and those that were given up.
+    pub posts: [u64; 2],
+}
+
+/// When a certificate ends.
+#[derive(Clone, Debug)]
+pub struct CertificateEnd {
+    /// What it is for.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// A name it is good for. It is one, however many there are: a certificate is one series, and stays it when it is
+    /// renewed.
+    pub domain: String,
+    /// In seconds of Unix time.
+    pub not_after_s: i64,
 }
 
 /// What weighs on the process, and what is refused for that.
@@ -401,6 +428,7 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
     page.value(&names::LOG_WRITE_ERRORS, extra.log_write_errors);
     kernel(extra, page);
     overload(&extra.overload, page);
+    certificates(&extra.certificates, page);
     page.value(&names::CONFIG_GENERATION, extra.generation);
     page.family(&names::CONFIG_RELOADS, |family| {
         family.sample(&["ok"], extra.reloads_ok);
@@ -411,6 +439,18 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         extra.certificates_refused.iter().for_each(|(name, reason)| family.sample(&[name, reason], 1));
     });
     page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
+}
+
+fn certificates(counts: &CertificateCounts, page: &mut Page<'_>) {
+    page.family(&names::CERTIFICATE_NOT_AFTER, |family| {
+        counts.ends.iter().for_each(|end| family.sample(&[end.kind, &end.name, &end.domain], end.not_after_s));
+    });
+    page.family(&names::CERTIFICATES, |family| {
+        counts.states.iter().for_each(|(state, count)| family.sample(&[state], count));
+    });
+    page.family(&names::CERTIFICATE_ALERT_POSTS, |family| {
+        ["ok", "failed"].iter().zip(counts.posts).for_each(|(result, posts)| family.sample(&[result], posts));
+    });
 }
 
 fn overload(counts: &OverloadCounts, page: &mut Page<'_>) {

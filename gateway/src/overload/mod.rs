@@ -4,6 +4,7 @@
 //! its own delay, a few times in a second. What they find is a [`Load`] in a cell of each worker. A request looks at that.
 
 pub mod delay;
+pub mod ebb;
 pub mod memory;
 
 use std::cell::{Cell, RefCell};

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{BodySink as _, BodySource as _, Request};
+use super::{BodySink as _, BodySource as _, ProxyError, Request};
 use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId};
 use crate::metrics::shard::{ClusterShard, Held};
@@ -62,11 +62,11 @@ impl Caller {
     }
 
     /// Sends the request once, to one endpoint. `take` gets the answer's body in pieces, and says whether it wants more.
-    pub async fn call(&self, call: &Call<'_>, take: impl FnMut(&[u8]) -> bool) -> Result<Answered, UpstreamError> {
+    pub async fn call(&self, call: &Call<'_>, take: impl FnMut(&[u8]) -> bool) -> Result<Answered, ProxyError> {
         let (cluster, view) =
             (&self.generation.config.clusters[call.cluster.index()], self.generation.cluster(call.cluster));
         let ask = Ask { worker: self.worker, random: self.random, now_ms: now_ms(), ..Ask::default() };
-        let endpoint = view.pick(&ask, |_| true).ok_or(UpstreamError::Overflow)?;
+        let endpoint = view.pick(&ask, |_| true).ok_or(ProxyError::NoEndpoint)?;
         let _in_flight = view.begin(endpoint);
         let deadline = self.timers.deadline();
         let answered = self.at_endpoint(call, endpoint, &deadline, take).await;
@@ -79,7 +79,7 @@ impl Caller {
         if let Some(outcome) = outcome {
             note_outcome(cluster, view, endpoint, outcome, self.worker, || self.random as u32);
         }
-        answered
+        answered.map_err(ProxyError::from)
     }
 
     async fn at_endpoint(

@@ -13,6 +13,7 @@ use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
 use crate::net::{Deadline, Timers, now_ms};
 use crate::overload::Guard;
+use crate::overload::ebb::Resting;
 use crate::proto::client_cert::ClientCert;
 use crate::proto::date::imf_fixdate;
 use crate::proto::limits;
@@ -36,6 +37,8 @@ pub struct WorkerCx {
     pub log: RefCell<Option<LogSink>>,
     /// What weighs on it.
     pub overload: Guard,
+    /// Its connections to clients that wait for their next request.
+    pub resting: Resting,
     /// This machine's name, for the access log.
     pub hostname: String,
     served: Cell<u64>,
@@ -60,6 +63,7 @@ impl WorkerCx {
             open: Open::default(),
             log: RefCell::new(None),
             overload,
+            resting: Resting::default(),
             hostname,
             served: Cell::new(0),
             rng: RefCell::new(fastrand::Rng::new()),

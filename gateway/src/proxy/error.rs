@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
+use crate::http2;
 use crate::metrics::flags::ResponseFlag;
 use crate::net::Passed;
 use crate::proto::grpc;
@@ -149,6 +150,18 @@ impl LocalReply {
     }
 }
 
+/// The flag and details of an answer that ended too early.
+pub(super) fn of_broken_answer(error: &io::Error) -> (ResponseFlag, &'static str) {
+    use ResponseFlag as Flag;
+    if error.kind() == io::ErrorKind::InvalidData {
+        (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
+    } else if http2::is_peers_reset(error) {
+        (Flag::UpstreamRemoteReset, "upstream_reset_after_response_started{remote_reset}")
+    } else {
+        (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
+    }
+}
+
 fn of_upstream(error: &UpstreamError) -> LocalReply {
     use ResponseFlag as Flag;
     match error {
@@ -178,6 +191,12 @@ fn of_upstream(error: &UpstreamError) -> LocalReply {
             Flag::UpstreamRemoteReset,
             "upstream_reset_before_response_started{remote_refused_stream_reset}",
             "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset",
+        ),
+        UpstreamError::Reset => LocalReply::new(
+            503,
+            Flag::UpstreamRemoteReset,
+            "upstream_reset_before_response_started{remote_reset}",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
         ),
         UpstreamError::Closed { .. } => LocalReply::new(
             503,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{note_outcome, take_place};
 use super::cx::in_time;
+use super::error::of_broken_answer;
 use super::mirror::{Copied, Copies};
 use super::pause::{pause, unless_gone};
 use super::proxy_header::proxy_header;
@@ -18,6 +19,7 @@ use super::upgrade;
 use super::{BodySource as _, Downstream, Ending, Exchange, ProxyError, Request, ResponseSink, ask_for_body};
 use crate::balance::outlier::Outcome;
 use crate::config::model::{Cluster, ClusterId, Forward, RouteId};
+use crate::filter::headers;
 use crate::metrics::flags::ResponseFlag;
 use crate::metrics::shard::ClusterShard;
 use crate::net::{Passed, Until, now_ms};
@@ -134,6 +136,9 @@ async fn one_try(
     request.exchange.upstream = Some(endpoint.address);
     request.exchange.upstream_failure = None;
     request.exchange.attempts += 1;
+    if tries.are_told_to_endpoints() {
+        headers::set_attempt_count(&mut request.exchange.request.headers, request.exchange.attempts);
+    }
     request.timers.begin_try(request.exchange.try_timeout);
     let tried = at_endpoint(request, downstream, target, endpoint, tries, passing).await;
     request.note_outcome(target, endpoint, &tried);
@@ -459,12 +464,7 @@ impl<'a> Request<'a> {
             (PumpError::TooLong, None) => {
                 (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
             }
-            (PumpError::Source(error), None) if error.kind() == io::ErrorKind::InvalidData => {
-                (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
-            }
-            (PumpError::Source(_), None) => {
-                (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
-            }
+            (PumpError::Source(error), None) => of_broken_answer(&error),
         };
         self.exchange.flags.insert(flag);
         self.exchange.details = details;

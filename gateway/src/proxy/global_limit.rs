@@ -94,7 +94,7 @@ async fn service_verdict(
     let place = take_place(settings, service, service.stats.shard(caller.worker));
     let answered = match &place {
         Ok(_) => caller.call(&call, take).await,
-        Err(error) => Err(error.clone()),
+        Err(error) => Err(error.clone().into()),
     };
     let read = match &answered {
         Ok(answered) => limit::read_answer(&answered.head, &message, &answered.trailers).map_err(|bad| bad.to_string()),

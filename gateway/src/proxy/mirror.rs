@@ -7,14 +7,13 @@ use std::io;
 use std::time::Duration;
 
 use super::call::{Call, Caller};
-use super::{BodySource, Request, RequestBody};
+use super::{BodySource, ProxyError, Request, RequestBody};
 use crate::config::model::{ClusterId, RouteId};
 use crate::metrics::shard::MirrorShard;
 use crate::net::{self, Buf, Until};
 use crate::proto::head::{BodyLength, Headers, Known, RequestHead};
 use crate::route::host;
 use crate::snapshot::{Active, MirrorView};
-use crate::upstream::UpstreamError;
 
 /// How long a copy may take where the route has no timeout: Envoy's for a route.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -143,7 +142,7 @@ impl Context {
         head: &RequestHead,
         body: &[u8],
         trailers: &Headers,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<(), ProxyError> {
         let connecting = self.caller.generation.config.clusters[cluster.index()].connect_timeout;
         let call = Call { cluster, head, body, trailers, connecting, answering: Some(self.timeout) };
         let mut read = 0;

@@ -307,7 +307,11 @@ impl Request<'_> {
             added.iter().for_each(|(_, name, value)| head.headers.append_raw(name, value));
         }
         if let Some(route) = exchange.route {
-            headers::apply(&generation.config.routes[route.index()].response_headers, &mut head.headers);
+            let route = &generation.config.routes[route.index()];
+            if route.retry.attempt_count_in_response && exchange.attempts > 0 {
+                headers::set_attempt_count(&mut head.headers, exchange.attempts);
+            }
+            headers::apply(&route.response_headers, &mut head.headers);
         }
     }
 

@@ -155,6 +155,9 @@ pub(super) async fn redirect(
     location::location(redirect, scheme, &exchange.request, matched, &mut text);
     exchange.response.headers.append(&Known::Location, &text);
     exchange.scratch = text;
+    if is_grpc(request.exchange) {
+        return send_grpc(request, downstream, b"", None).await;
+    }
     send(request, downstream, b"", b"text/plain").await
 }
 

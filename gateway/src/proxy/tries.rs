@@ -73,6 +73,11 @@ impl<'a> Tries<'a> {
         self.repeats == 0
     }
 
+    /// Whether each try says how many there were.
+    pub(super) fn are_told_to_endpoints(&self) -> bool {
+        self.retry.attempt_count_in_request
+    }
+
     /// Whether this endpoint has had the request.
     pub(super) fn has_had(&self, endpoint: EndpointId) -> bool {
         self.endpoint == Some(endpoint) || self.failed.contains(&endpoint)
@@ -179,7 +184,9 @@ fn failure(error: &ProxyError) -> Option<Failure> {
         ProxyError::TryTimeout => Some(Failure::TryTimeout),
         ProxyError::Upstream(UpstreamError::Connect(_) | UpstreamError::ConnectTimeout) => Some(Failure::Connect),
         ProxyError::Upstream(UpstreamError::Refused) => Some(Failure::Refused),
-        ProxyError::Upstream(UpstreamError::Closed { .. } | UpstreamError::Protocol(_)) => Some(Failure::Reset),
+        ProxyError::Upstream(UpstreamError::Reset | UpstreamError::Closed { .. } | UpstreamError::Protocol(_)) => {
+            Some(Failure::Reset)
+        }
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 
+use super::error::of_broken_answer;
 use super::forward::{Target, Tried, answer_head, relay};
 use super::pump::PumpError;
 use super::tunnel::{TunnelError, tunnel};
@@ -90,9 +91,7 @@ impl Request<'_> {
     fn note_tunnel_end(&mut self, error: &TunnelError) {
         let (flag, details) = match error {
             TunnelError::Client(_) => (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
-            TunnelError::Origin(_) => {
-                (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}")
-            }
+            TunnelError::Origin(error) => of_broken_answer(error),
             TunnelError::TimedOut(Passed::Idle | Passed::End) => (Flag::StreamIdleTimeout, "stream_idle_timeout"),
         };
         self.exchange.flags.insert(flag);

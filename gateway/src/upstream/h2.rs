@@ -86,7 +86,7 @@ pub(super) async fn connect(
     let mut handshake = Box::pin(handshake);
     let until = Until::only(deadline);
     let shaken = std::future::poll_fn(|cx| match handshake.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result.map_err(|error| of_error(&error, false))),
+        Poll::Ready(result) => Poll::Ready(result.map_err(|error| of_error(&error))),
         Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
     });
     let (sender, mut connection) = shaken.await?;
@@ -137,7 +137,7 @@ pub(super) async fn connect(
 async fn settle(pings: &mut PingPong, until: &Until<'_>) -> Result<(), UpstreamError> {
     let mut pong = pin!(pings.ping(Ping::opaque()));
     std::future::poll_fn(|cx| match pong.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result.map(drop).map_err(|error| of_error(&error, false))),
+        Poll::Ready(result) => Poll::Ready(result.map(drop).map_err(|error| of_error(&error))),
         Poll::Pending => until.poll_passed(cx).map(|_| Err(UpstreamError::ConnectTimeout)),
     })
     .await
@@ -257,18 +257,20 @@ impl Shared {
             // It allows fewer than we thought; the next goes elsewhere.
             self.limit.set(self.active.get().saturating_sub(1).max(1));
         }
-        of_error(error, false)
+        of_error(error)
     }
 }
 
-fn of_error(error: &h2::Error, answered: bool) -> UpstreamError {
+fn of_error(error: &h2::Error) -> UpstreamError {
     let refused = error.reason() == Some(Reason::REFUSED_STREAM) && error.is_reset();
     // h2 gives the error of a GOAWAY to streams above its last one only.
     if error.is_remote() && (refused || error.is_go_away()) {
         UpstreamError::Refused
+    } else if error.is_remote() && error.is_reset() {
+        UpstreamError::Reset
     } else if error.is_library() {
         UpstreamError::Protocol("http2.protocol_error")
     } else {
-        UpstreamError::Closed { answered }
+        UpstreamError::Closed { answered: false }
     }
 }

@@ -31,6 +31,8 @@ pub enum UpstreamError {
     /// The origin has not looked at the request, and says so: REFUSED_STREAM, or a stream above a GOAWAY's last one (RFC
     /// 9113 §8.7). It may be sent again, whatever it is.
     Refused,
+    /// The origin ended the request's stream, and only that: RST_STREAM.
+    Reset,
     /// The connection ended or was reset. `answered`: after the first byte of the answer.
     Closed {
         /// Whether any byte of the answer had come.
@@ -51,6 +53,7 @@ impl UpstreamError {
             UpstreamError::Connect(_)
             | UpstreamError::ConnectTimeout
             | UpstreamError::Refused
+            | UpstreamError::Reset
             | UpstreamError::Closed { .. }
             | UpstreamError::Protocol(_)
             | UpstreamError::TimedOut(_) => true,
@@ -66,6 +69,7 @@ impl UpstreamError {
                 Some(why) => UpstreamError::Connect(format!("TLS error: {why}")),
                 None => UpstreamError::Protocol("upstream_tls_error"),
             },
+            _ if http2::is_peers_reset(error) => UpstreamError::Reset,
             _ => UpstreamError::Closed { answered },
         }
     }

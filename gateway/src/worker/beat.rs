@@ -22,6 +22,8 @@ impl Worker {
                 self.close_idle();
                 // What those of the last time held is free by now, and the allocator keeps it (Envoy's `shrink_heap`).
                 (self.give_back)();
+            } else if self.cx.resting.ebbed(now_ms()) {
+                (self.give_back)();
             }
         }
     }

@@ -4,6 +4,7 @@
 //! A part with an error becomes `None`, after all of it has been looked at: one run finds everything.
 
 mod access;
+mod alerts;
 mod balance;
 mod certificate;
 mod cluster;
@@ -56,6 +57,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let checker = certificate::Checker::new(known);
     let certificates = each(raw.certificate, |certificate| checker.check(certificate, loader));
     let certificates = certificates.map(|tables| names.number_certificates(tables));
+    let certificate_alerts = alerts::check(raw.certificate_alerts, loader);
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
@@ -88,6 +90,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
         access: access?,
         vips: vips?,
         certificates: certificates?,
+        certificate_alerts: certificate_alerts?,
         listeners: listeners?,
         clusters: clusters?,
         limits: limits?,

@@ -22,6 +22,11 @@ pub struct Retry {
     pub max_backoff: Duration,
     /// `body_bytes`: longest request body that is kept to be sent again. Default 64 KiB.
     pub body_bytes: usize,
+    /// `attempt_count_in_request`: whether `x-envoy-attempt-count` tells the endpoint how often the request has been sent
+    /// (Envoy's `include_request_attempt_count`). Default no.
+    pub attempt_count_in_request: bool,
+    /// `attempt_count_in_response`: whether it tells the client (Envoy's `include_attempt_count_in_response`). Default no.
+    pub attempt_count_in_response: bool,
 }
 
 /// Why a request is sent again: Envoy's `retry_on` and `retry_grpc_on`.
@@ -70,6 +75,8 @@ impl Default for Retry {
             backoff,
             max_backoff: backoff * 10,
             body_bytes: 64 * 1024,
+            attempt_count_in_request: false,
+            attempt_count_in_response: false,
         }
     }
 }

@@ -49,7 +49,7 @@ pub struct RateLimit {
     /// The same of an IPv6 address. The default is what one customer is given (RFC 6177).
     #[schemars(extend("default" = 64, "examples" = [56]))]
     pub ipv6_prefix: Optional<Count<u8, 1, 128>>,
-    /// Buckets that are held. When there are more keys, those whose buckets are fullest are forgotten. Takes 32 bytes each.
+    /// Buckets that are held. When there are more keys, those whose buckets are fullest are forgotten. Takes 35 bytes each.
     #[schemars(extend("default" = 65536, "examples" = [1000000]))]
     pub max_keys: Optional<Count<u32, 16, 16_777_216>>,
     /// Which requests it is for. Every part must hold; without it, all.

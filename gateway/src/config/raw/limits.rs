@@ -13,8 +13,8 @@ pub struct LimitSet {
     /// file; `*`, `?` and `[…]` as in a shell. A change of one, or a new one, is a reason to reload.
     #[schemars(extend("examples" = [["limits/*.yaml"]]))]
     pub files: Required<List<FilePath>>,
-    /// Counters that are held. When there are more, those that have counted least are forgotten. Takes 48 bytes each;
-    /// `redis` takes up to 50 MiB more.
+    /// Counters that are held. When there are more, those that have counted least are forgotten. Takes 35 bytes each,
+    /// and 16 more with `redis`, which takes up to 50 MiB besides.
     #[schemars(extend("default" = 65536, "examples" = [1000000]))]
     pub max_counters: Optional<Count<u32, 16, 16_777_216>>,
     /// Counts what would be over its limit, and answers that nothing is.

@@ -130,6 +130,12 @@ pub struct Retry {
     /// Longest request body that is kept to be sent again. A request with more is sent again only while none of it is sent.
     #[schemars(extend("default" = "64KiB", "examples" = ["1MiB"]))]
     pub body_bytes: Optional<Size>,
+    /// Whether `x-envoy-attempt-count` tells the endpoint how often the request has been sent, this time included.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub attempt_count_in_request: Optional<bool>,
+    /// Whether `x-envoy-attempt-count` tells the client how often its request was sent.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub attempt_count_in_response: Optional<bool>,
 }
 }
 

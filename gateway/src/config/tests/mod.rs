@@ -2,6 +2,7 @@ mod bad;
 mod balance;
 mod breaker;
 pub(super) mod certificates;
+mod documents;
 pub(super) mod files;
 mod filters;
 mod global_limits;

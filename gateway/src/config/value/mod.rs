@@ -9,6 +9,7 @@ mod overload;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod url;
 
 use std::time;
 
@@ -20,6 +21,7 @@ pub use net::*;
 pub use overload::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 pub use tls::*;
+pub use url::*;
 
 use super::decode::{Decode, FromText, Node, Problem};
 use super::report::Diagnostics;

@@ -39,6 +39,7 @@ async fn bed() -> Bed {
         metrics: Arc::new(|| "# metrics\n".to_owned()),
         config: Arc::new(|| "{\"listeners\":[]}".to_owned()),
         endpoints: Arc::new(|| "[]".to_owned()),
+        certificates: Arc::new(|| "{}\n".to_owned()),
         overload: Arc::new(|| "{}\n".to_owned()),
         reload,
         sources: Arc::new(Bans::default()),

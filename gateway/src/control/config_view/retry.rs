@@ -6,7 +6,18 @@ use super::{duration, duration_or_none};
 use crate::config::model::{Retry, RetryBudget, RetryOn};
 
 pub(super) fn view_retry(retry: &Retry) -> Value {
-    let Retry { attempts, on, statuses, non_idempotent, per_try_timeout, backoff, max_backoff, body_bytes } = retry;
+    let Retry {
+        attempts,
+        on,
+        statuses,
+        non_idempotent,
+        per_try_timeout,
+        backoff,
+        max_backoff,
+        body_bytes,
+        attempt_count_in_request,
+        attempt_count_in_response,
+    } = retry;
     json!({
         "attempts": attempts,
         "on": on.iter().map(|on| view_on(*on)).collect::<Vec<_>>(),
@@ -16,6 +27,8 @@ pub(super) fn view_retry(retry: &Retry) -> Value {
         "backoff": duration(*backoff),
         "max_backoff": duration(*max_backoff),
         "body_bytes": body_bytes,
+        "attempt_count_in_request": attempt_count_in_request,
+        "attempt_count_in_response": attempt_count_in_response,
     })
 }
 

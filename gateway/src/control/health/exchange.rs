@@ -9,12 +9,10 @@ use h2::client::{Builder, SendRequest};
 use http::{Request, Response, Uri};
 
 use super::probe::Io;
+use crate::proto::limits::RESPONSE_HEAD_BYTES;
 
 /// Why a request is not sent after a TLS handshake that settled something else.
 pub const NOT_H2: &str = "it does not speak HTTP/2 (ALPN)";
-
-/// Longest head, or trailers, of an answer: as much as the gateway takes of an origin's.
-const HEAD_BYTES: u32 = 64 << 10;
 
 /// Where a request goes.
 pub fn uri(is_tls: bool, host: &str, path: &str) -> Result<Uri, String> {
@@ -31,7 +29,7 @@ pub async fn exchange<T>(
     read: impl AsyncFnOnce(Response<RecvStream>) -> Result<T, String>,
 ) -> Result<T, String> {
     let mut builder = Builder::new();
-    builder.max_header_list_size(HEAD_BYTES).enable_push(false);
+    builder.max_header_list_size(RESPONSE_HEAD_BYTES as u32).enable_push(false);
     let (sender, connection) = builder.handshake(io).await.map_err(text)?;
     let mut connection = pin!(connection);
     let mut asked = pin!(ask(sender, request, body, read));

@@ -9,15 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::exchange::{self, NOT_H2};
 use super::probe::{Connection, Io};
 use crate::config::model::UpstreamProtocol;
+use crate::proto::limits::{RESPONSE_HEAD_BYTES, RESPONSE_HEADER_COUNT};
 
 /// What checks call themselves.
 pub const USER_AGENT: &str = "gateway-health-check";
-
-/// Longest answer head that is read: as much as the gateway takes of an origin's.
-const HEAD_BYTES: usize = 64 << 10;
-
-/// More header fields than an answer to a health check has.
-const FIELDS: usize = 128;
 
 /// The status of the final answer; interim ones (1xx, RFC 9110 section 15.2) are passed over. The body is not read.
 pub async fn status(connection: Connection, version: UpstreamProtocol, host: &str, path: &str) -> Result<u16, String> {
@@ -52,7 +47,7 @@ async fn over_h1(io: &mut Box<dyn Io>, host: &str, path: &str) -> io::Result<u16
             }
             buffer.drain(..length);
         }
-        if buffer.len() > HEAD_BYTES {
+        if buffer.len() > RESPONSE_HEAD_BYTES {
             return Err(io::Error::other("its head does not end"));
         }
         if io.read_buf(&mut buffer).await? == 0 {
@@ -63,7 +58,7 @@ async fn over_h1(io: &mut Box<dyn Io>, host: &str, path: &str) -> io::Result<u16
 
 /// The status and length of a head; `None` when it is not complete.
 fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut fields = [httparse::EMPTY_HEADER; RESPONSE_HEADER_COUNT];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => Ok(response.code.map(|status| (status, length))),

@@ -1,29 +1,21 @@
-//! Counters by key, in memory of fixed size, without locks.
-//!
-//! A key is kept as a hash of 64 bits, whose secret an attacker does not know. The hash chooses a set of sixteen places, of
-//! which any may hold the counter. A counter whose window is over says nothing: its place is free. When every place of a set
-//! is taken, the counter that has counted least gives way, which costs the least: its key may begin anew. There are twice as
-//! many places as counters are wanted, so that few sets (one in 250) are that full when the table has as many as it should.
+//! Counters by key, in a [`KeyTable`].
 //!
 //! A counter is one word, its window's end and what was counted in it, so that counting is one compare-and-exchange, and
-//! whoever comes first after the end begins the next window.
+//! whoever comes first after the end begins the next window. A counter whose window is over says nothing: its place is free.
+//! When a place is wanted and none is free, the counter that has counted least gives way, which costs the least: its key may
+//! begin anew.
 //!
-//! Two workers may want the same place at the same moment. Then one of them may go without its count; nothing ever waits.
+//! What other boxes have counted is beside it, under the seal of the counter and its window: what was learnt of one that has
+//! gone counts for nobody.
 
-use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::ledger::{Ledger, Opened};
 use super::rules::Key;
+use crate::filter::key_table::{Changed, KeyTable, Place};
 use crate::proto::rate_limit_service::{RateLimitDescriptor, RateLimitRequest};
-
-/// Places of a set.
-const WAYS: usize = 16;
-
-/// Places for each counter that is wanted.
-const ROOM: usize = 2;
 
 /// Counters that have been opened and that the control thread has not heard of yet. It listens at each exchange, ten times in
 /// a second: as many new keys in a tenth of a second are more than a box of this size is asked about.
@@ -32,28 +24,19 @@ const OPENED_WAITING: usize = 1 << 16;
 /// Counters by key.
 #[derive(Debug)]
 pub struct Counters {
-    sets: Box<[Set]>,
-    hasher: RandomState,
+    /// Of [`Tally`].
+    table: KeyTable,
     shared: Option<Shared>,
 }
 
-/// How the control thread learns of counters.
+/// What several boxes need.
 #[derive(Debug)]
 struct Shared {
+    /// What the others have counted, as far as is known, by place: [`Place::seal`] for the window's end, and the number.
+    others: Box<[AtomicU64]>,
     opened: SyncSender<Opened>,
     /// Only the control thread's.
     ledger: Mutex<Ledger>,
-}
-
-/// Key 0 is none.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Set {
-    keys: [AtomicU64; WAYS],
-    /// [`Tally`] of this box.
-    own: [AtomicU64; WAYS],
-    /// [`Tally`] of the others, as far as is known.
-    others: [AtomicU64; WAYS],
 }
 
 /// A window's end, and what was counted in it.
@@ -96,14 +79,6 @@ pub struct Counted {
     pub unshared: bool,
 }
 
-/// Where a counter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    set: u32,
-    way: u32,
-    hash: u64,
-}
-
 impl Window {
     /// The window of this length that `now_s` is in.
     pub fn at(now_s: u64, length_s: u32) -> Window {
@@ -139,6 +114,11 @@ impl Tally {
         Tally { ends_s: (word >> 32) as u32, count: word as u32 }
     }
 
+    /// What it costs to forget it: nothing when it is over. Of two that have counted the same the one that ends first costs less.
+    fn loss(self, now_s: u32) -> u64 {
+        if self.ends_s <= now_s { 0 } else { u64::from(self.count) << 32 | u64::from(self.ends_s) }
+    }
+
     fn word(self) -> u64 {
         u64::from(self.ends_s) << 32 | u64::from(self.count)
     }
@@ -157,43 +137,50 @@ impl Tally {
 impl Counters {
     /// A table for about `max` counters.
     pub fn new(max: u32, is_shared: bool) -> Counters {
-        let sets = (max as usize * ROOM).div_ceil(WAYS).max(1);
+        let table = KeyTable::new(max);
         let shared = is_shared.then(|| {
             let (opened, heard) = sync_channel(OPENED_WAITING);
-            Shared { opened, ledger: Mutex::new(Ledger::new(heard)) }
+            let others = (0..table.places()).map(|_| AtomicU64::new(0)).collect();
+            Shared { others, opened, ledger: Mutex::new(Ledger::new(heard)) }
         });
-        Counters { sets: (0..sets).map(|_| Set::default()).collect(), hasher: RandomState::new(), shared }
+        Counters { table, shared }
     }
 
     /// Counts a request.
     pub fn count(&self, key: Key<'_>, window: Window, hits: Hits) -> Counted {
-        let (place, evicted) = self.place(key, window);
-        let (set, way) = (&self.sets[place.set as usize], place.way as usize);
-        let own = &set.own[way];
-        let mut before = own.load(Relaxed);
-        let (tally, begins) = loop {
-            let (tally, begins) = Tally::of(before).after(window, hits);
-            // Nothing else is ordered by it, and an exchange that fails means that another has succeeded.
-            match own.compare_exchange_weak(before, tally.word(), Relaxed, Relaxed) {
-                Ok(_) => break (tally, begins),
-                Err(other) => before = other,
+        let Changed { told: (tally, begins), place, evicted } = self.tally(key, window, hits);
+        let mut counted = Counted { total: tally.count.into(), evicted, unshared: false };
+        let Some(shared) = &self.shared else { return counted };
+        match place {
+            Some(place) => {
+                counted.total += u64::from(shared.others(place, tally.ends_s));
+                counted.unshared = begins && !shared.tell(Opened { place, ends_s: tally.ends_s, key: key.text() });
             }
-        };
-        let unshared = begins && !self.tell(key, place, tally.ends_s);
-        let others = Tally::of(set.others[way].load(Relaxed));
-        let others = if others.ends_s == tally.ends_s { others.count } else { 0 };
-        Counted { total: u64::from(tally.count) + u64::from(others), evicted, unshared }
+            None => counted.unshared = true,
+        }
+        counted
+    }
+
+    /// Counts for this box. Says what its counter has now, and whether that began its window.
+    pub(super) fn tally(&self, key: Key<'_>, window: Window, hits: Hits) -> Changed<(Tally, bool)> {
+        self.table.change(
+            key,
+            |word| Tally::of(word).loss(window.now_s),
+            |word| {
+                let (tally, begins) = Tally::of(word).after(window, hits);
+                (Some(tally.word()), (tally, begins))
+            },
+        )
     }
 
     /// How many counters there may be at once.
     pub fn places(&self) -> usize {
-        self.sets.len() * WAYS
+        self.table.places()
     }
 
     /// Counters whose windows are not over.
     pub fn live(&self, now_s: u64) -> usize {
-        let is_live = |own: &&AtomicU64| u64::from(Tally::of(own.load(Relaxed)).ends_s) > now_s;
-        self.sets.iter().map(|set| set.own.iter().filter(is_live).count()).sum()
+        self.table.count(|word| u64::from(Tally::of(word).ends_s) > now_s)
     }
 
     /// What is shared with other boxes; `None` when nothing is. Not for workers, who would wait for each other.
@@ -203,58 +190,31 @@ impl Counters {
 
     /// What this box has counted at `place` in the window that ends then; `None` when the place has another key or window.
     pub(super) fn own(&self, place: Place, ends_s: u32) -> Option<u32> {
-        let (set, way) = (&self.sets[place.set as usize], place.way as usize);
-        let tally = Tally::of(set.own[way].load(Relaxed));
-        (set.keys[way].load(Relaxed) == place.hash && tally.ends_s == ends_s).then_some(tally.count)
+        let tally = Tally::of(self.table.get(place)?);
+        (tally.ends_s == ends_s).then_some(tally.count)
     }
 
-    /// The others have counted so much at `place`. When the place gets another key in this very moment, that key is taken to
-    /// be the busier, until it is heard of itself.
+    /// The others have counted so much for the counter that is, or was, at `place`.
     pub(super) fn set_others(&self, place: Place, tally: Tally) {
-        let (set, way) = (&self.sets[place.set as usize], place.way as usize);
-        if set.keys[way].load(Relaxed) == place.hash {
-            set.others[way].store(tally.word(), Relaxed);
+        // Of one that has gone it would be in the way of what is known of the next one.
+        if let Some(shared) = &self.shared
+            && self.table.get(place).is_some()
+        {
+            let sealed = u64::from(place.seal(tally.ends_s)) << 32 | u64::from(tally.count);
+            shared.others[place.index].store(sealed, Relaxed);
         }
-    }
-
-    /// Tells the control thread of a window that has begun; `false` when too many have.
-    fn tell(&self, key: Key<'_>, place: Place, ends_s: u32) -> bool {
-        let Some(shared) = &self.shared else { return true };
-        shared.opened.try_send(Opened { place, ends_s, key: key.text() }).is_ok()
-    }
-
-    /// The place of a key, and whether a counter that was not over gave way to it.
-    fn place(&self, key: impl Hash, window: Window) -> (Place, bool) {
-        let hash = self.hasher.hash_one(key).max(1);
-        let set = ((u128::from(hash) * self.sets.len() as u128) >> 64) as u32;
-        let (way, evicted) = self.sets[set as usize].way(hash, window.now_s);
-        (Place { set, way: way as u32, hash }, evicted)
     }
 }
 
-impl Set {
-    fn way(&self, hash: u64, now_s: u32) -> (usize, bool) {
-        loop {
-            let mut least = (u64::MAX, 0, 0);
-            for (at, key) in self.keys.iter().enumerate() {
-                let held = key.load(Relaxed);
-                if held == hash {
-                    return (at, false);
-                }
-                let tally = Tally::of(self.own[at].load(Relaxed));
-                // What is over costs nothing, and of two that have counted the same the one that ends first costs less.
-                let is_free = held == 0 || tally.ends_s <= now_s;
-                let cost = if is_free { 0 } else { u64::from(tally.count) << 32 | u64::from(tally.ends_s) };
-                least = least.min((cost, at, held));
-            }
-            let (cost, at, held) = least;
-            // An exchange that fails means that another key has taken the place.
-            if self.keys[at].compare_exchange(held, hash, Relaxed, Relaxed).is_ok() {
-                self.own[at].store(0, Relaxed);
-                self.others[at].store(0, Relaxed);
-                return (at, cost > 0);
-            }
-        }
+impl Shared {
+    fn others(&self, place: Place, ends_s: u32) -> u32 {
+        let sealed = self.others[place.index].load(Relaxed);
+        if (sealed >> 32) as u32 == place.seal(ends_s) { sealed as u32 } else { 0 }
+    }
+
+    /// Tells the control thread of a window that has begun; `false` when too many have.
+    fn tell(&self, opened: Opened) -> bool {
+        self.opened.try_send(opened).is_ok()
     }
 }
 
@@ -286,21 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn the_counter_that_has_counted_least_gives_way_and_those_that_are_over_do_so_for_nothing() {
-        let set = Set::default();
-        let put = |hash: u64, ends_s: u32, count: u32, now_s: u32| {
-            let (way, evicted) = set.way(hash, now_s);
-            set.own[way].store(Tally { ends_s, count }.word(), Relaxed);
-            evicted
-        };
-        for hash in 1..=16 {
-            assert!(!put(hash, 100 + hash as u32, 20 - hash as u32, 0), "there is room for {hash}");
-        }
-        assert!(put(17, 500, 50, 50), "none is over");
-        assert!(put(16, 500, 50, 50), "the sixteenth had counted least");
-        assert!(!put(18, 500, 50, 101), "the first one is over");
-        let held: Vec<u64> = set.keys.iter().map(|key| key.load(Relaxed)).collect();
-        assert!(!held.contains(&1) && !held.contains(&15) && held.contains(&16) && held.contains(&18), "{held:?}");
+    fn the_counter_that_has_counted_least_is_the_least_loss_and_one_that_is_over_is_none() {
+        let losses =
+            [(100, 7), (101, 0), (101, 1), (102, 1), (101, 2)].map(|(ends_s, count)| Tally { ends_s, count }.loss(100));
+        assert_eq!(losses[0], 0);
+        assert!(losses.is_sorted(), "{losses:?}");
     }
 
     #[test]

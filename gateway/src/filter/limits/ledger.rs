@@ -10,7 +10,8 @@
 use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 
-use super::counters::{Counters, Place, Tally};
+use super::counters::{Counters, Tally};
+use crate::filter::key_table::Place;
 
 /// How many exchanges later what has not changed here is asked about again: the others may have counted meanwhile.
 const IDLE_ROUNDS: u32 = 10;
@@ -84,7 +85,7 @@ impl Ledger {
     pub fn due(&mut self, counters: &Counters, now_s: u64) -> Vec<Entry> {
         self.pages.retain(|(_, ends_s), _| u64::from(*ends_s) > now_s);
         for opened in self.opened.try_iter() {
-            open(&mut self.pages, opened);
+            open(&mut self.pages, opened, counters);
         }
         // Counters that gave way to others are remembered while there is room, and begin anew when they come again later.
         if self.pages.len() > counters.places() {
@@ -150,9 +151,11 @@ impl Ledger {
     }
 }
 
-fn open(pages: &mut HashMap<(String, u32), Page>, Opened { place, ends_s, key }: Opened) {
+fn open(pages: &mut HashMap<(String, u32), Page>, Opened { place, ends_s, key }: Opened, counters: &Counters) {
     match pages.get_mut(&(key.clone(), ends_s)) {
-        // It had lost its place, and has begun at another one.
+        // Of two beginnings the earlier one may be heard of later.
+        Some(page) if counters.own(page.place, ends_s).is_some() => {}
+        // It had lost its place, and has begun anew.
         Some(page) => {
             page.lost = page.own();
             (page.place, page.seen) = (place, 0);
@@ -175,5 +178,49 @@ impl Page {
 
     fn own(&self) -> u32 {
         self.lost.saturating_add(self.seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::config::model::LimitUnit;
+    use crate::filter::limits::counters::{Hits, Window};
+    use crate::filter::limits::rules::Key;
+
+    const ENDS_S: u32 = 120;
+
+    /// Counts for a key in a table of one set.
+    fn count(counters: &Counters, domain: &str, hits: u32) -> Opened {
+        let window = Window { ends_s: ENDS_S, length_s: 60, now_s: 60 };
+        let key = Key { domain, entries: &[], shared: 0, unit: LimitUnit::Minute };
+        let place = counters.tally(key, window, Hits::Add(hits)).place.unwrap();
+        Opened { place, ends_s: ENDS_S, key: domain.to_owned() }
+    }
+
+    #[test]
+    fn a_beginning_that_is_heard_of_late_or_after_the_next_one_costs_no_count() {
+        let counters = Counters::new(1, false);
+        let (heard, opened) = sync_channel(16);
+        let mut ledger = Ledger::new(opened);
+        (1..counters.places()).for_each(|n| _ = count(&counters, &n.to_string(), 1_000));
+        let due = |ledger: &mut Ledger| ledger.due(&counters, 60).pop().map(|entry| entry.own);
+        heard.send(count(&counters, "x", 50)).unwrap();
+        assert_eq!(due(&mut ledger), Some(50));
+        // It gives way and comes back to the same place, twice, and the book hears of it too late and the wrong way round.
+        let again = [2, 3].map(|hits| {
+            count(&counters, "other", 60);
+            count(&counters, "x", 100 * hits)
+        });
+        ledger.tell_all();
+        assert_eq!(due(&mut ledger), Some(50), "the new counter is not the one that the book knows");
+        let [first, second] = again;
+        heard.send(second).unwrap();
+        heard.send(first).unwrap();
+        assert_eq!(due(&mut ledger), Some(350));
+        count(&counters, "x", 1);
+        assert_eq!(due(&mut ledger), Some(351));
     }
 }

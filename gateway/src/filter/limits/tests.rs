@@ -1,4 +1,6 @@
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::config::model::{Limit, LimitDomain, LimitRule, LimitValue};
@@ -374,6 +376,46 @@ fn a_counter_that_gave_way_and_comes_back_is_told_in_full() {
     let (_, fields) = store.0.iter().find(|((key, _), _)| key.contains("ip=x")).unwrap();
     assert_eq!(fields[&0], 6);
     assert_eq!(left(&limits, "ip=x", 0, NOW), 994, "and is remembered by the book");
+}
+
+#[test]
+fn what_a_box_tells_of_a_key_never_goes_back_while_workers_fight_for_places() {
+    // Has no divisor in common with the steps of the workers, so each of them counts every key as often as any other.
+    const KEYS: u32 = 119;
+    // Eight sets of fifteen places, of which some have more keys than places.
+    let limits = shared(vec![rule("ip", "", per_minute(u32::MAX), vec![])], 60);
+    let counters = limits.counters();
+    assert_eq!(counters.places(), 120);
+    let requests: Vec<RateLimitRequest> = (0..KEYS).map(|n| request(&[&format!("ip={n}")])).collect();
+    let (evictions, working, rounds) = (AtomicUsize::new(0), AtomicUsize::new(3), 40_000);
+    std::thread::scope(|scope| {
+        for worker in 1..=3 {
+            let (requests, limits, evictions, working) = (&requests, &limits, &evictions, &working);
+            scope.spawn(move || {
+                for n in 0..rounds {
+                    let request = &requests[(n * (worker + 1)) % requests.len()];
+                    let note = |judged: Judged<'_>| _ = evictions.fetch_add(judged.evicted.into(), Relaxed);
+                    limits.judge(request, NOW, note).unwrap();
+                }
+                working.fetch_sub(1, Relaxed);
+            });
+        }
+        let mut ledger = counters.ledger().unwrap().lock().unwrap();
+        let mut told: HashMap<String, u32> = HashMap::new();
+        let mut is_last = false;
+        while !is_last {
+            is_last = working.load(Relaxed) == 0;
+            for entry in ledger.due(counters, NOW) {
+                let before = told.insert(entry.key.clone(), entry.own).unwrap_or(0);
+                assert!(before <= entry.own, "{}: {before}, then {}", entry.key, entry.own);
+                ledger.learn(counters, entry.clone(), Learnt { total: entry.own.into() });
+            }
+            std::thread::yield_now();
+        }
+        assert!(evictions.load(Relaxed) > 0);
+        let most = 3 * (rounds / KEYS as usize + 1);
+        assert!(told.values().all(|own| *own as usize <= most), "{told:?}");
+    });
 }
 
 #[test]

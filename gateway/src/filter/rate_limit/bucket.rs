@@ -5,9 +5,11 @@
 //! further away than all its tokens take is empty. So there is no task that fills buckets, a bucket that nobody uses is a
 //! full one, and one compare-and-exchange shares it between threads.
 
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::model::Quota;
+use crate::filter::key_table::KeyTable;
 
 /// A [`Quota`] in the bucket's own terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,13 @@ impl Pace {
                 Err(other) => full_at = other,
             }
         }
+    }
+
+    /// Takes a token at `now` from the bucket of a key, and says whether a bucket that was not full gave way to it. The fullest
+    /// one does, which costs the least: its key gets a few tokens too many.
+    pub fn take_by_key(&self, table: &KeyTable, key: impl Hash, now: u64) -> (Taken, bool) {
+        let changed = table.change(key, |full_at| full_at.saturating_sub(now), |full_at| self.after(full_at, now));
+        (changed.told, changed.evicted)
     }
 
     /// The bucket after one request; `None` when nothing is taken from it.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Alone, BucketTable, Pace, Taken, masked};
+use super::{Alone, KeyTable, Pace, Taken, masked};
 use crate::config::model::{ListenerLimits, Prefixes};
 use crate::metrics::shard::Refusal;
 
@@ -19,7 +19,7 @@ const SOURCES: u32 = 1 << 16;
 #[derive(Debug, Default)]
 pub struct ConnectionRates {
     all: Option<(Pace, Arc<Alone>)>,
-    by_source: Option<(Pace, Arc<BucketTable>)>,
+    by_source: Option<(Pace, Arc<KeyTable>)>,
 }
 
 /// Whose rate a connection is above.
@@ -49,7 +49,7 @@ impl ConnectionRates {
             all: limits.new_connections.map(|quota| (Pace::of(&quota), all.unwrap_or_default())),
             by_source: limits
                 .new_connections_per_source
-                .map(|quota| (Pace::of(&quota), by_source.unwrap_or_else(|| Arc::new(BucketTable::new(SOURCES))))),
+                .map(|quota| (Pace::of(&quota), by_source.unwrap_or_else(|| Arc::new(KeyTable::new(SOURCES))))),
         }
     }
 
@@ -70,8 +70,8 @@ impl ConnectionRates {
 
     fn enter_source(&self, source: IpAddr, now: u64) -> Result<(), TooFast> {
         let Some((pace, table)) = &self.by_source else { return Ok(()) };
-        let (bucket, _) = table.bucket(masked(source, SOURCE), now);
-        if has_token(pace.take(bucket, now)) { Ok(()) } else { Err(TooFast::Source) }
+        let (taken, _) = pace.take_by_key(table, masked(source, SOURCE), now);
+        if has_token(taken) { Ok(()) } else { Err(TooFast::Source) }
     }
 }
 

@@ -40,5 +40,7 @@ pub fn retry(given: Optional<raw::Retry>, diagnostics: &mut Diagnostics) -> Retr
         backoff,
         max_backoff,
         body_bytes: raw.body_bytes.map_or(default.body_bytes, |size| size.value.0 as usize),
+        attempt_count_in_request: raw.attempt_count_in_request.is_some_and(|flag| flag.value),
+        attempt_count_in_response: raw.attempt_count_in_response.is_some_and(|flag| flag.value),
     }
 }
