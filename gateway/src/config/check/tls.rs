@@ -138,7 +138,9 @@ fn check_host(
         loader.diagnostics.warning(span, message).help(help);
     }
     let hosts = raw.hosts.0?;
-    reject_empty(&hosts, "hosts", "the whole listener's rules", &mut loader.diagnostics);
+    if hosts.value.is_empty() {
+        loader.diagnostics.error(hosts.span, "`hosts` is empty").help("name a host, or leave this entry out");
+    }
     let hosts = hosts.value.into_iter().map(|host| {
         if !taken.insert(host.value.clone()) {
             loader.diagnostics.error(host.span, "this host has rules already");
