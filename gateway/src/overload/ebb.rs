@@ -5,11 +5,11 @@
 
 use std::cell::Cell;
 
-/// So many more connections at rest are an ebb: together they have left some 1 MiB.
-const EBB: usize = 256;
+/// So many more connections at rest are an ebb: together they have left some 2 MiB.
+const EBB: usize = 512;
 
 /// How often is looked: looking for what is free takes milliseconds.
-const LOOK_MS: u64 = 1_000;
+const LOOK_MS: u64 = 200;
 
 /// One worker's connections that have come to rest, which holds no memory for requests.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ mod tests {
         let mut crowd: Vec<_> = (1..EBB).map(|_| resting.begin()).collect();
         assert!(!resting.ebbed(1_000), "one short of an ebb");
         crowd.push(resting.begin());
-        assert!(!resting.ebbed(1_500), "too early to look again");
+        assert!(!resting.ebbed(1_100), "too early to look again");
         assert!(resting.ebbed(2_000));
         assert!(!resting.ebbed(3_000), "given back already");
         // Some go on and come back: their memory is that of others, which is in use.
