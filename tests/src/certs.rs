@@ -51,14 +51,22 @@ impl Authority {
 
     /// The same, with something about it changed.
     pub fn leaf_with(&self, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        self.leaf_of(&key(), hosts, change)
+    }
+
+    /// The same, with an RSA key.
+    pub fn rsa_leaf(&self, hosts: &[&str]) -> Leaf {
+        self.leaf_of(&KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("an RSA key"), hosts, |_| {})
+    }
+
+    fn leaf_of(&self, key: &KeyPair, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let serial = SerialNumber::from(SERIAL.fetch_add(1, Ordering::Relaxed));
         let mut params = CertificateParams::new(hosts).expect("host names");
         params.serial_number = Some(serial.clone());
         change(&mut params);
-        let key = key();
-        let certificate = params.signed_by(&key, &self.0).expect("a leaf certificate");
+        let certificate = params.signed_by(key, &self.0).expect("a leaf certificate");
         Leaf {
             chain_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
@@ -96,6 +104,11 @@ impl Authority {
     pub fn pem(&self) -> String {
         self.0.pem()
     }
+
+    /// The authority's private key, in PEM.
+    pub fn key_pem(&self) -> String {
+        self.0.key().serialize_pem()
+    }
 }
 
 impl Default for Authority {
@@ -116,10 +129,15 @@ impl Store {
     /// changes all at once; the pair does not.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Leaf {
         let leaf = self.authority.leaf(hosts);
+        self.put(name, &leaf);
+        leaf
+    }
+
+    /// Puts a certificate that has been issued in place of the one of that name.
+    pub fn put(&self, name: &str, leaf: &Leaf) {
         for (file, text) in [(format!("{name}.pem"), &leaf.chain_pem), (format!("{name}.key"), &leaf.key_pem)] {
             self.write(&file, text);
         }
-        leaf
     }
 
     /// Writes a file, in place of the one of that name, all at once.

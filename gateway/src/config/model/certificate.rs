@@ -34,6 +34,16 @@ pub enum CertificateSource {
     Acme(String),
 }
 
+impl CertificateSource {
+    /// The files, where it comes from files.
+    pub fn files(&self) -> Option<&PairFiles> {
+        match self {
+            CertificateSource::Files(files) | CertificateSource::Directory(files) => Some(files),
+            CertificateSource::Acme(_) => None,
+        }
+    }
+}
+
 /// The files of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairFiles {
