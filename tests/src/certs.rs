@@ -52,14 +52,22 @@ impl Authority {
 
     /// The same, with something about it changed.
     pub fn leaf_with(&self, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        self.leaf_of(&key(), hosts, change)
+    }
+
+    /// The same, with an RSA key.
+    pub fn rsa_leaf(&self, hosts: &[&str]) -> Leaf {
+        self.leaf_of(&KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("an RSA key"), hosts, |_| {})
+    }
+
+    fn leaf_of(&self, key: &KeyPair, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let serial = SerialNumber::from(SERIAL.fetch_add(1, Ordering::Relaxed));
         let mut params = CertificateParams::new(hosts).expect("host names");
         params.serial_number = Some(serial.clone());
         change(&mut params);
-        let key = key();
-        let certificate = params.signed_by(&key, &self.0).expect("a leaf certificate");
+        let certificate = params.signed_by(key, &self.0).expect("a leaf certificate");
         Leaf {
             chain_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
@@ -105,6 +113,11 @@ impl Authority {
     pub fn pem(&self) -> String {
         self.0.pem()
     }
+
+    /// The authority's private key, in PEM.
+    pub fn key_pem(&self) -> String {
+        self.0.key().serialize_pem()
+    }
 }
 
 impl Default for Authority {
@@ -124,19 +137,23 @@ impl Store {
     /// Issues a certificate for `hosts` as `NAME.pem` and `NAME.key`, in place of the one of that name. Each file
     /// changes all at once; the pair does not.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Leaf {
-        self.put(name, self.authority.leaf(hosts))
+        let leaf = self.authority.leaf(hosts);
+        self.put(name, &leaf);
+        leaf
     }
 
     /// The same, good until `until` and not longer.
     pub fn issue_until(&self, name: &str, hosts: &[&str], until: SystemTime) -> Leaf {
-        self.put(name, self.authority.leaf_until(hosts, until))
+        let leaf = self.authority.leaf_until(hosts, until);
+        self.put(name, &leaf);
+        leaf
     }
 
-    fn put(&self, name: &str, leaf: Leaf) -> Leaf {
+    /// Puts a certificate that has been issued in place of the one of that name.
+    pub fn put(&self, name: &str, leaf: &Leaf) {
         for (file, text) in [(format!("{name}.pem"), &leaf.chain_pem), (format!("{name}.key"), &leaf.key_pem)] {
             self.write(&file, text);
         }
-        leaf
     }
 
     /// Writes a file, in place of the one of that name, all at once.

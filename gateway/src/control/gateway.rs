@@ -286,10 +286,10 @@ impl Gateway {
         }
     }
 
-    /// Whether certificates have to be looked at again, although no file has changed.
-    pub fn certificates_are_due(&self) -> bool {
+    /// Whether certificates have to be looked at again, although no file has changed; says so once.
+    pub fn certificates_are_due(&mut self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        self.again_at.is_some_and(|at| at <= now)
+        self.again_at.take_if(|at| *at <= now).is_some()
     }
 
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).

@@ -23,7 +23,7 @@ use crate::config::span::{At, Span};
 use crate::config::value::{FilePath, Host, Name};
 use crate::config::{Known, PairError, PairPart, Refusal, Refused, raw};
 
-/// Most pairs in a directory: each costs a few KiB and two descriptors' worth of looking when something changes.
+/// Most pairs in a directory: each is a few KiB, and two files to look at and to read whenever something changes.
 const MAX_PAIRS: usize = 100_000;
 
 const NOT_STAPLED: &str = "nothing is stapled to the certificate";
@@ -196,7 +196,8 @@ impl<'a> Checker<'a> {
         table: &Table,
         loader: &mut Loader<'_>,
     ) -> Option<Certificate> {
-        let before = self.by_name.get(name.as_str()).filter(|before| before.source == source).copied();
+        let is_from_there = |old: &PairFiles| (&old.chain, &old.key) == (&files.chain, &files.key);
+        let before = self.by_name.get(name.as_str()).filter(|old| old.source.files().is_some_and(is_from_there));
         let before = before.and_then(|before| before.pair.as_ref());
         let (pair, problems) = match self.read(files, spans, loader) {
             Ok(pair) => {
@@ -278,14 +279,14 @@ impl<'a> Checker<'a> {
     /// Why a pair, although it is one, is not used. `before` is what it would take the place of.
     fn problems(
         &self,
-        pair: &Arc<Pair>,
+        pair: &Pair,
         before: Option<&Arc<Pair>>,
         files: &PairFiles,
         spans: &Spans,
         table: &Table,
     ) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let is_new = before != Some(pair);
+        let is_new = before.is_none_or(|before| before.info.sha256 != pair.info.sha256);
         let mut validity = |refusal, message: String| {
             let message = format!("{} {message}", files.chain.display());
             problems.push(Problem { span: spans.chain, refusal, message, help: String::new() });
@@ -293,8 +294,8 @@ impl<'a> Checker<'a> {
         if is_new && pair.chain_not_before > self.now {
             validity(Refusal::NotYetValid, format!("is not valid before {}", date(pair.chain_not_before)));
         }
-        if is_new && before.is_some() && pair.chain_not_after < self.now {
-            validity(Refusal::Expired, format!("expired on {}", date(pair.chain_not_after)));
+        if is_new && before.is_some() && pair.info.not_after < self.now {
+            validity(Refusal::Expired, format!("expired on {}", date(pair.info.not_after)));
         }
         let help = format!("it covers {}", pair.info.names.join(", "));
         problems.extend(misses(table, pair).map(|(span, host)| Problem {

@@ -66,6 +66,16 @@ pub struct Obtained {
     pub hosts: Vec<String>,
 }
 
+impl CertificateSource {
+    /// The files, where it comes from files.
+    pub fn files(&self) -> Option<&PairFiles> {
+        match self {
+            CertificateSource::Files(files) | CertificateSource::Directory(files) => Some(files),
+            CertificateSource::Acme(_) => None,
+        }
+    }
+}
+
 /// The files of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairFiles {

@@ -62,3 +62,6 @@ fn roots_from(pem: &[u8]) -> Result<RootCertStore, BuildError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests;

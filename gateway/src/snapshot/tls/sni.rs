@@ -20,7 +20,7 @@ pub struct BySni {
     exact: ByName,
     /// By what follows the `*.`.
     wildcard: ByName,
-    /// For clients that ask for no name, or for one that no certificate covers. None when those are refused.
+    /// None when such clients are refused.
     default: Vec<Shown>,
     pub(super) default_http: HttpVersions,
 }
@@ -73,12 +73,17 @@ impl BySni {
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
     }
+
+    /// The certificates for clients that ask for no name, or for one that none covers.
+    pub(super) fn default(&self) -> &[Shown] {
+        &self.default
+    }
 }
 
 impl ResolvesServerCert for BySni {
     /// Of several certificates for one name, the first one that the client can verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or(&self.default);
+        let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or(self.default());
         let is_usable = |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let shown = match named {
             // Whether it is usable makes no difference.

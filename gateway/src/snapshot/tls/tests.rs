@@ -1,0 +1,95 @@
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
+use rustls::ServerConfig;
+
+use super::sni::BySni;
+use crate::config::model::{Config, ListenerId};
+use crate::config::{Files, Issued, Known, load_knowing};
+use crate::filter::bans::Bans;
+use crate::metrics::registry::Registry;
+use crate::snapshot::{Builder, Resolved, Snapshot};
+
+struct Pairs(HashMap<PathBuf, Vec<u8>>);
+
+impl Pairs {
+    fn put(&mut self, name: &str, host: &str, algorithm: &'static SignatureAlgorithm) {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let certificate = CertificateParams::new([host.to_owned()]).unwrap().self_signed(&key).unwrap();
+        self.0.insert(format!("{name}.pem").into(), certificate.pem().into());
+        self.0.insert(format!("{name}.key").into(), key.serialize_pem().into());
+    }
+
+    fn load(&self, running: Option<&Config>) -> Config {
+        let known = Known { now: SystemTime::now(), running, issued: &Issued::new() };
+        load_knowing(Path::new("gateway.toml"), self, &known).unwrap().config
+    }
+}
+
+impl Files for Pairs {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn glob(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+}
+
+fn pairs(text: &str) -> Pairs {
+    let mut pairs = Pairs(HashMap::from([("gateway.toml".into(), text.into())]));
+    for (name, host, algorithm) in [
+        ("rsa", "one.test", &PKCS_RSA_SHA256),
+        ("ecdsa", "one.test", &PKCS_ECDSA_P256_SHA256),
+        ("other", "other.test", &PKCS_ECDSA_P256_SHA256),
+    ] {
+        pairs.put(name, host, algorithm);
+        let table = format!("[[certificate]]\nname = '{name}'\nchain = '{name}.pem'\nkey = '{name}.key'\n");
+        pairs.0.get_mut(Path::new("gateway.toml")).unwrap().extend_from_slice(table.as_bytes());
+    }
+    pairs
+}
+
+const TWO_LISTENERS: &str = "[[listener]]\nname = 'a'\naddress = '127.0.0.1:0'\ntls.certificates = ['rsa', 'ecdsa']\n\
+                             [[listener]]\nname = 'b'\naddress = '127.0.0.1:0'\ntls.certificates = ['other', 'rsa']\n";
+
+#[test]
+fn a_renewed_certificate_changes_only_the_settings_of_listeners_that_show_it() {
+    let mut pairs = pairs(TWO_LISTENERS);
+    let mut builder = Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default())).unwrap();
+    let mut build = |config, before: Option<&Snapshot>| builder.build(config, &Resolved::default(), before).unwrap();
+    let settings = |snapshot: &Snapshot, listener: u32| -> Arc<ServerConfig> {
+        snapshot.listener(ListenerId(listener)).tls.as_ref().unwrap().config_for(None).0.clone()
+    };
+    let first = build(pairs.load(None), None);
+    pairs.put("other", "other.test", &PKCS_ECDSA_P256_SHA256);
+    let second = build(pairs.load(Some(&first.config)), Some(&first));
+    assert!(Arc::ptr_eq(&settings(&first, 0), &settings(&second, 0)));
+    assert!(!Arc::ptr_eq(&settings(&first, 1), &settings(&second, 1)));
+    let key = |snapshot: &Snapshot, at: usize| snapshot.config.certificates[at].pair.clone().unwrap();
+    for (at, is_same) in [true, true, false].into_iter().enumerate() {
+        assert_eq!(Arc::ptr_eq(&key(&first, at), &key(&second, at)), is_same, "{at}");
+    }
+}
+
+#[test]
+fn of_the_certificates_for_a_name_those_with_rsa_come_last_for_the_default_too() {
+    let config = pairs(TWO_LISTENERS).load(None);
+    let shown = |listener: usize, name: Option<&str>| -> Vec<usize> {
+        let tls = config.listeners[listener].tls.as_ref().unwrap();
+        let by_sni = BySni::new(tls, None, &config.certificates);
+        let shown = name.map_or(by_sni.default(), |name| by_sni.find(name).unwrap_or_default());
+        let is = |key, at: usize| Arc::ptr_eq(key, &config.certificates[at].pair.as_ref().unwrap().key);
+        shown.iter().map(|shown| (0..3).find(|at| is(&shown.key, *at)).unwrap()).collect()
+    };
+    let [rsa, ecdsa, other] = [0_usize, 1, 2];
+    assert_eq!(shown(0, Some("one.test")), [ecdsa, rsa]);
+    assert_eq!(shown(0, None), [ecdsa, rsa]);
+    assert!(shown(0, Some("other.test")).is_empty());
+    assert_eq!(shown(1, None), [other]);
+    assert_eq!(shown(1, Some("one.test")), [rsa]);
+}
