@@ -28,6 +28,7 @@ impl HandshakeError {
             HandshakeError::Tls(error) => match error {
                 Error::NoCertificatesPresented => Failure::NoCertificate,
                 Error::InvalidCertificate(error) => of_certificate(error),
+                Error::InvalidCertRevocationList(_) => Failure::RevocationUnknown,
                 Error::PeerIncompatible(error) => of_incompatible(error),
                 Error::AlertReceived(_) => Failure::Alert,
                 Error::NoApplicationProtocol => Failure::NothingInCommon,
