@@ -175,6 +175,12 @@ fn a_failed_renewal_leaves_the_old_certificate_and_is_told() {
     assert!(shown() == first);
     let told = |line: &str| line.contains("certificate \"auto\": not issued by `pebble`") && line.contains("stays");
     wait::until_true("a line about it", || gateway.process.stderr.lines().iter().any(|line| told(line)));
+    let failure = || {
+        let all = gateway.admin_get("/certificates").json();
+        let auto = all["certificates"].as_array().and_then(|all| all.iter().find(|of| of["name"] == "auto").cloned());
+        auto.expect("the certificate")["renewal_failed"].clone()
+    };
+    wait::until_true("the inventory to say why", || failure().is_string());
 
     // Back, and it has forgotten the account: a new one is made.
     let pebble = ended.back(&settings);
@@ -182,6 +188,7 @@ fn a_failed_renewal_leaves_the_old_certificate_and_is_told() {
     let client = TlsClient::trusting(pebble.root());
     wait_shown(&gateway, &client, "one.test");
     assert!(shown() != first);
+    wait::until_true("the failure to be forgotten", || failure().is_null());
 }
 
 #[test]

@@ -78,16 +78,24 @@ fn text(certificates: &[Value]) -> String {
             plain(&of["fingerprint_sha256"]),
         ]);
     }
-    let refused = certificates.iter().filter_map(|of| Some((plain(&of["name"]), of["refused"].as_str()?)));
-    let refused = refused.map(|(name, why)| format!("\n{name}: a newer pair is refused: {why}\n"));
-    table(&rows) + &refused.collect::<String>()
+    let why = |of: &Value| {
+        let name = plain(&of["name"]);
+        let refused = of["refused"].as_str().map(|why| format!("\n{name}: a newer pair is refused: {why}\n"));
+        let failed = of["renewal_failed"].as_str().map(|why| format!("\n{name}: it cannot be renewed: {why}\n"));
+        refused.into_iter().chain(failed).collect::<String>()
+    };
+    table(&rows) + &certificates.iter().map(why).collect::<String>()
 }
 
 fn state(of: &Value) -> String {
-    match (plain(&of["state"]), &of["refused"]) {
-        (state, Value::String(_)) if state != "refused" => format!("{state}, newer refused"),
-        (state, _) => state,
+    let mut state = plain(&of["state"]);
+    if of["refused"].is_string() && state != "refused" {
+        state += ", newer refused";
     }
+    if of["renewal_failed"].is_string() {
+        state += ", renewal failed";
+    }
+    state
 }
 
 /// A cell: what is not known is a dash.
@@ -111,12 +119,13 @@ fn some(list: &Value, show: impl Fn(&Value) -> String) -> String {
 
 fn binding(of: &Value) -> String {
     let text = |key: &str| of[key].as_str();
-    match (text("listener"), text("clients_of"), text("cluster")) {
+    match (text("listener"), text("clients_of"), text("cluster"), text("acme")) {
         (Some(listener), ..) if of["default"] == true => format!("{listener} (default)"),
         (Some(listener), ..) => listener.to_owned(),
-        (_, Some(listener), _) => format!("clients of {listener}"),
-        (.., Some(cluster)) => format!("cluster {cluster}"),
-        (None, None, None) => "webhook".to_owned(),
+        (_, Some(listener), ..) => format!("clients of {listener}"),
+        (_, _, Some(cluster), _) => format!("cluster {cluster}"),
+        (.., Some(acme)) => format!("acme {acme}"),
+        (None, None, None, None) => text("used_by").unwrap_or("-").to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@ mod alerts;
 pub mod inventory;
 mod webhook;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::config::Refused;
 use crate::config::model::{CertificateAlerts, Config, Webhook};
 use crate::metrics::render::CertificateCounts;
 use alerts::{Alert, Alerts, Reason};
-use inventory::Item;
+use inventory::{Item, Kind};
 use webhook::{Post, Webhooks};
 
 /// Alerts that are lines of the log at a time: who has more of them looks at `gateway certs`.
@@ -26,6 +27,8 @@ const ALERTS_A_POST: usize = 500;
 pub struct Certificates {
     items: Vec<Item>,
     settings: CertificateAlerts,
+    /// Why certificates could not be obtained, by their names.
+    failed: BTreeMap<String, String>,
     alerts: Alerts,
     webhooks: Webhooks,
     hostname: String,
@@ -37,6 +40,7 @@ impl Certificates {
         Certificates {
             items: Vec::new(),
             settings: CertificateAlerts::default(),
+            failed: BTreeMap::new(),
             alerts: Alerts::default(),
             webhooks: Webhooks::start(),
             hostname,
@@ -46,14 +50,26 @@ impl Certificates {
     /// A configuration is in force, and `refused` is what was refused when it was read last.
     pub fn follow(&mut self, config: &Config, refused: &[Refused], now: SystemTime) {
         self.items = inventory::of(config, refused);
+        self.note_failed();
         self.settings = config.certificate_alerts.clone();
         self.tell(unix_s(now));
     }
 
-    /// Tells what time alone has made due.
-    pub fn keep_time(&mut self, now: SystemTime) {
-        if self.alerts.is_due(unix_s(now)) {
+    /// Tells what time alone has made due, and of certificates that could not be obtained: `failed` says why, by their names.
+    pub fn keep_time(&mut self, failed: BTreeMap<String, String>, now: SystemTime) {
+        let is_news = self.failed != failed;
+        if is_news {
+            self.failed = failed;
+            self.note_failed();
+        }
+        if is_news || self.alerts.is_due(unix_s(now)) {
             self.tell(unix_s(now));
+        }
+    }
+
+    fn note_failed(&mut self) {
+        for item in self.items.iter_mut().filter(|item| item.kind == Kind::Certificate) {
+            item.failed = self.failed.get(&item.name).cloned();
         }
     }
 
@@ -69,12 +85,12 @@ impl Certificates {
 
     fn tell(&mut self, now_s: i64) {
         let alerts = self.alerts.due(&self.items, &self.settings.days, now_s);
-        // What is refused has its line from whoever refused it.
-        let ends = || alerts.iter().filter(|alert| alert.reason != Reason::Refused);
+        // The others have their lines from whoever refused the pair, or tried to renew it.
+        let ends = || alerts.iter().filter(|alert| matches!(alert.reason, Reason::Within(_) | Reason::Expired));
         for alert in ends().take(LINES) {
             match alert.reason {
                 Reason::Expired => log::error!("{alert}"),
-                Reason::Within(_) | Reason::Refused => log::warn!("{alert}"),
+                _ => log::warn!("{alert}"),
             }
         }
         if let Some(more @ 1..) = ends().count().checked_sub(LINES) {

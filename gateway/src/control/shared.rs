@@ -82,7 +82,7 @@ impl Shared {
     /// Ends what is over, of bans and of access rules, and tells XDP.
     pub fn keep_time(&self) {
         self.bans.expire(SystemTime::now());
-        lock(&self.certificates).keep_time(SystemTime::now());
+        lock(&self.certificates).keep_time(self.acme.failing(), SystemTime::now());
         let mut state = self.lock();
         let State { current, xdp: Some(xdp), .. } = &mut *state else { return };
         if let Some(current) = current

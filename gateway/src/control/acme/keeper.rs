@@ -97,12 +97,13 @@ impl Keeper {
             }
             Ok(Tried::Found(pair)) => {
                 schedule.obtained(validity(&pair), now, chance);
+                self.shared.tally.found(&self.wanted.certificate);
                 self.take(pair);
             }
             Ok(Tried::Busy) => schedule.busy(now),
             Err(failure) => {
                 schedule.failed(failure.fault, asked, now, chance);
-                self.shared.tally.failed(&self.wanted.certificate);
+                self.shared.tally.failed(&self.wanted.certificate, failure.to_string());
                 self.tell_failed(&failure, schedule);
             }
         }

@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use super::inventory::{DAY_S, Item, Kind, date_time, view_item};
 
+/// How long a pair has to be refused until it is said, in seconds. Of two files that are replaced one after the other, the
+/// first one is refused until the second is there.
+const PATIENCE_S: i64 = 5;
+
 /// What there is to say about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -16,6 +20,8 @@ pub enum Reason {
     Expired,
     /// A newer pair was refused.
     Refused,
+    /// It could not be obtained, or renewed.
+    NotRenewed,
 }
 
 /// Something to say.
@@ -47,7 +53,17 @@ struct Key {
 #[derive(Debug, Default)]
 struct Told {
     end: Option<End>,
-    refused: Option<String>,
+    refusal: Option<Refusal>,
+    /// That it could not be renewed; said once until it can be.
+    is_not_renewed: bool,
+}
+
+/// A pair that is refused.
+#[derive(Debug)]
+struct Refusal {
+    why: String,
+    since_s: i64,
+    is_told: bool,
 }
 
 /// How near the end is; what is nearer is less.
@@ -77,10 +93,19 @@ impl Alerts {
                 let moments = days.iter().map(|days| begin(until, *days)).chain([until.saturating_add(1)]);
                 self.next_s = moments.filter(|moment| *moment > now_s).chain(self.next_s).min();
             }
-            if item.refused.is_some() && item.refused != told.refused {
-                alerts.push(Alert { item, reason: Reason::Refused, now_s });
+            if item.failed.is_some() && !told.is_not_renewed {
+                alerts.push(Alert { item, reason: Reason::NotRenewed, now_s });
             }
-            told.refused.clone_from(&item.refused);
+            told.is_not_renewed = item.failed.is_some();
+            told.refusal = item.refused.as_ref().map(|why| Refusal::of(why, told.refusal.take(), now_s));
+            if let Some(refusal) = told.refusal.as_mut().filter(|refusal| !refusal.is_told) {
+                let due_s = refusal.since_s.saturating_add(PATIENCE_S);
+                refusal.is_told = now_s >= due_s;
+                match refusal.is_told {
+                    true => alerts.push(Alert { item, reason: Reason::Refused, now_s }),
+                    false => self.next_s = Some(self.next_s.map_or(due_s, |next| next.min(due_s))),
+                }
+            }
             self.told.insert(key, told);
         }
         alerts
@@ -89,6 +114,14 @@ impl Alerts {
     /// Whether time alone has made something due.
     pub fn is_due(&self, now_s: i64) -> bool {
         self.next_s.is_some_and(|next| now_s >= next)
+    }
+}
+
+impl Refusal {
+    /// The one there was, if it is for the same reason.
+    fn of(why: &str, before: Option<Refusal>, now_s: i64) -> Refusal {
+        let same = before.filter(|before| before.why == why);
+        same.unwrap_or_else(|| Refusal { why: why.to_owned(), since_s: now_s, is_told: false })
     }
 }
 
@@ -120,10 +153,11 @@ impl Alert<'_> {
             Reason::Within(_) => "expires",
             Reason::Expired => "expired",
             Reason::Refused => "refused",
+            Reason::NotRenewed => "not_renewed",
         };
         let within_days = match self.reason {
             Reason::Within(days) => Some(days),
-            Reason::Expired | Reason::Refused => None,
+            Reason::Expired | Reason::Refused | Reason::NotRenewed => None,
         };
         json!({
             "event": event,
@@ -142,17 +176,21 @@ impl fmt::Display for Alert<'_> {
         if let Some(host) = item.domain() {
             write!(f, " ({host})")?;
         }
-        let Some(end) = &item.end else {
-            return write!(f, " is refused: {}", item.refused.as_deref().unwrap_or_default());
-        };
-        let (until, left_s) = (date_time(end.until), end.until.saturating_sub(*now_s));
-        match reason {
-            Reason::Within(_) => write!(f, " expires in {}, on {until}", Days(left_s)),
-            Reason::Expired => write!(f, " expired {} ago, on {until}", Days(left_s.saturating_neg())),
-            Reason::Refused => {
-                let why = item.refused.as_deref().unwrap_or_default();
-                write!(f, " goes on until {until} with the pair it has, for the new one is refused: {why}")
+        let end = item.end.as_ref().map(|end| (date_time(end.until), end.until.saturating_sub(*now_s)));
+        let [refused, failed] = [&item.refused, &item.failed].map(|why| why.as_deref().unwrap_or_default());
+        match (reason, end) {
+            (Reason::Within(_), Some((until, left_s))) => write!(f, " expires in {}, on {until}", Days(left_s)),
+            (Reason::Expired, Some((until, left_s))) => {
+                write!(f, " expired {} ago, on {until}", Days(left_s.saturating_neg()))
             }
+            (Reason::Refused, Some((until, _))) => {
+                write!(f, " goes on until {until} with the pair it has, for the new one is refused: {refused}")
+            }
+            (Reason::NotRenewed, Some((until, _))) => {
+                write!(f, " goes on until {until}, for it cannot be renewed: {failed}")
+            }
+            (Reason::NotRenewed, None) => write!(f, " cannot be obtained: {failed}"),
+            (Reason::Within(_) | Reason::Expired | Reason::Refused, None) => write!(f, " is refused: {refused}"),
         }
     }
 }
@@ -243,19 +281,40 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_pair_is_said_once_for_each_reason() {
+    fn a_pair_that_stays_refused_is_said_once_for_each_reason() {
         let mut alerts = Alerts::default();
-        let mut said = |refused: Option<&str>| {
+        let mut said = |now_s: i64, refused: Option<&str>| {
             let items = [Item { refused: refused.map(str::to_owned), ..item("a", 1, 90 * DAY_S) }];
-            alerts.due(&items, &DAYS, 0).iter().map(ToString::to_string).collect::<Vec<_>>()
+            let is_due = alerts.is_due(now_s);
+            let lines: Vec<_> = alerts.due(&items, &DAYS, now_s).iter().map(ToString::to_string).collect();
+            assert!(lines.is_empty() || is_due, "nobody would have looked");
+            lines
         };
         let text = "certificate \"a\" (a.test) goes on until 1970-04-01T00:00:00Z with the pair it has, for the new one is \
                     refused: a.key is not its key";
-        assert_eq!(said(Some("a.key is not its key")), [text]);
-        assert!(said(Some("a.key is not its key")).is_empty());
-        assert_eq!(said(Some("a.pem is empty")).len(), 1);
-        assert!(said(None).is_empty());
-        assert_eq!(said(Some("a.pem is empty")).len(), 1);
+        assert!(said(0, Some("a.key is not its key")).is_empty());
+        assert!(said(4, Some("a.key is not its key")).is_empty());
+        assert!(said(5, None).is_empty(), "the second file has come");
+        assert!(said(10, Some("a.key is not its key")).is_empty());
+        assert_eq!(said(15, Some("a.key is not its key")), [text]);
+        assert!(said(99, Some("a.key is not its key")).is_empty());
+        assert!(said(100, Some("a.pem is empty")).is_empty());
+        assert_eq!(said(105, Some("a.pem is empty")).len(), 1);
+    }
+
+    #[test]
+    fn that_a_certificate_is_not_renewed_is_said_once_until_it_is() {
+        let mut alerts = Alerts::default();
+        let mut said = |of: Item, failed: Option<&str>| {
+            let items = [Item { failed: failed.map(str::to_owned), ..of }];
+            alerts.due(&items, &DAYS, 0).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let old = || item("a", 1, 90 * DAY_S);
+        let text = "certificate \"a\" (a.test) goes on until 1970-04-01T00:00:00Z, for it cannot be renewed: no answer";
+        assert_eq!(said(old(), Some("no answer")), [text]);
+        assert!(said(old(), Some("refused")).is_empty());
+        assert!(said(item("a", 2, 90 * DAY_S), None).is_empty());
+        assert_eq!(said(not_obtained("b"), Some("no answer")), ["certificate \"b\" cannot be obtained: no answer"]);
     }
 
     #[test]
@@ -265,7 +324,8 @@ mod tests {
         assert!(!alerts.is_due(i64::MAX));
         let refused = Item { refused: Some("b.pem is empty".into()), ..not_obtained("b") };
         let items = [refused];
-        let said: Vec<_> = alerts.due(&items, &DAYS, 0).iter().map(ToString::to_string).collect();
+        assert!(alerts.due(&items, &DAYS, 0).is_empty());
+        let said: Vec<_> = alerts.due(&items, &DAYS, PATIENCE_S).iter().map(ToString::to_string).collect();
         assert_eq!(said, ["certificate \"b\" is refused: b.pem is empty"]);
     }
 

@@ -39,6 +39,8 @@ pub struct Item {
     pub source: String,
     /// Why a newer pair is not used.
     pub refused: Option<String>,
+    /// Why it could not be obtained or renewed, when that was tried last.
+    pub failed: Option<String>,
 }
 
 /// What a certificate says, and until when it is good.
@@ -84,7 +86,11 @@ pub enum Binding {
     Clients(String),
     /// A cluster.
     Cluster(String),
-    /// `[certificate_alerts]`
+    /// An `[[acme]]` table.
+    Acme(String),
+    /// The etcd of `[certificate_store]`.
+    Etcd,
+    /// The webhook of `[certificate_alerts]`.
     Webhook,
 }
 
@@ -155,8 +161,26 @@ pub fn of(config: &Config, refused: &[Refused]) -> Vec<Item> {
     let mut items: Vec<Item> =
         certificates.map(|(certificate, bound)| item(certificate, bound, reasons.remove(&*certificate.name))).collect();
     items.extend(reasons.into_iter().map(|(name, why)| left_out(name, why)));
+    items.extend(etcd_client(config));
     items.extend(authorities(config));
     items
+}
+
+/// The certificate that etcd is shown, which is no `[[certificate]]`.
+fn etcd_client(config: &Config) -> Option<Item> {
+    let pair = config.certificate_store.etcd.as_ref()?.tls.client.as_ref()?;
+    let info = CertificateInfo::of(&CertificateDer::from_pem_slice(&pair.chain_pem).ok()?)?;
+    let until = info.not_after;
+    Some(Item {
+        kind: Kind::Certificate,
+        name: "certificate_store.etcd".to_owned(),
+        end: Some(Dated { info, until }),
+        hosts: Vec::new(),
+        bound: vec![Binding::Etcd],
+        source: "a file".to_owned(),
+        refused: None,
+        failed: None,
+    })
 }
 
 /// One that the configuration would have if its files were good.
@@ -169,6 +193,7 @@ fn left_out(name: &str, why: String) -> Item {
         bound: Vec::new(),
         source: String::new(),
         refused: Some(why),
+        failed: None,
     }
 }
 
@@ -186,6 +211,7 @@ fn item(certificate: &Certificate, bound: Vec<Binding>, refused: Option<String>)
             CertificateSource::Stored(_) => "stored".to_owned(),
         },
         refused,
+        failed: None,
     }
 }
 
@@ -254,8 +280,11 @@ fn trusted(config: &Config) -> impl Iterator<Item = (&[u8], Binding)> {
         let files = terms.filter_map(|terms| Some(&*terms.client_auth.as_ref()?.ca_pem));
         files.map(|pem| (pem, Binding::Clients(listener.name.clone())))
     });
-    let webhook = config.certificate_alerts.webhook.iter();
-    clusters.chain(listeners).chain(webhook.filter_map(|webhook| Some((webhook.ca_pem.as_deref()?, Binding::Webhook))))
+    let acme = config.acme.iter().filter_map(|acme| Some((acme.ca_pem.as_deref()?, Binding::Acme(acme.name.clone()))));
+    let etcd = config.certificate_store.etcd.as_ref().and_then(|etcd| etcd.tls.ca_pem.as_deref());
+    let webhook = config.certificate_alerts.webhook.as_ref().and_then(|webhook| webhook.ca_pem.as_deref());
+    let ours = etcd.map(|pem| (pem, Binding::Etcd)).into_iter().chain(webhook.map(|pem| (pem, Binding::Webhook)));
+    clusters.chain(listeners).chain(acme).chain(ours)
 }
 
 fn authority(der: &CertificateDer<'_>, info: CertificateInfo) -> Item {
@@ -269,6 +298,7 @@ fn authority(der: &CertificateDer<'_>, info: CertificateInfo) -> Item {
         bound: Vec::new(),
         source: "a file of authorities".into(),
         refused: None,
+        failed: None,
     }
 }
 
@@ -302,7 +332,7 @@ pub fn view(items: &[Item], now_s: i64) -> String {
 
 /// As it is in `GET /certificates`.
 pub fn view_item(item: &Item, now_s: i64) -> Value {
-    let Item { kind, name, end, hosts, bound, source, refused } = item;
+    let Item { kind, name, end, hosts, bound, source, refused, failed } = item;
     let info = end.as_ref().map(|end| &end.info);
     json!({
         "name": name,
@@ -321,6 +351,7 @@ pub fn view_item(item: &Item, now_s: i64) -> Value {
         "serial": info.map(|info| &info.serial),
         "fingerprint_sha256": info.map(|info| HEXLOWER.encode(&info.sha256)),
         "refused": refused,
+        "renewal_failed": failed,
     })
 }
 
@@ -329,7 +360,9 @@ fn view_binding(binding: &Binding) -> Value {
         Binding::Listener { name, default } => json!({ "listener": name, "default": default }),
         Binding::Clients(name) => json!({ "clients_of": name }),
         Binding::Cluster(name) => json!({ "cluster": name }),
-        Binding::Webhook => json!({ "webhook": true }),
+        Binding::Acme(name) => json!({ "acme": name }),
+        Binding::Etcd => json!({ "used_by": "etcd" }),
+        Binding::Webhook => json!({ "used_by": "webhook" }),
     }
 }
 

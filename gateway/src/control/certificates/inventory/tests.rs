@@ -20,6 +20,7 @@ pub fn item(name: &str, id: u8, until: i64) -> Item {
         bound: vec![Binding::Listener { name: "web".into(), default: true }],
         source: format!("certs/{name}.pem"),
         refused: None,
+        failed: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn a_certificate_is_shown_with_all_there_is_to_know() {
         "serial": "0a1b",
         "fingerprint_sha256": "ab".repeat(32),
         "refused": null,
+        "renewal_failed": null,
     });
     assert_eq!(view_item(&item, 0), expected);
 }
