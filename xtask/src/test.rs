@@ -13,6 +13,9 @@ pub struct Args {
     /// Install Envoy 1.40 too, and run the tests that need it (skipped otherwise)
     #[arg(long)]
     with_envoy: bool,
+    /// Install testssl.sh too, and run it against the gateway, which takes minutes (skipped otherwise)
+    #[arg(long)]
+    with_testssl: bool,
     /// More arguments for each test program
     #[arg(last = true)]
     more: Vec<String>,
@@ -32,7 +35,8 @@ pub fn run(args: Args) -> Result<()> {
     if envoy.is_none() {
         loud("tests that compare with Envoy are skipped: `--with-envoy` installs it and runs them");
     }
-    let (counts, all_ran) = run_tests(&args, envoy.as_deref())?;
+    let testssl = args.with_testssl.then(setup::testssl).transpose()?;
+    let (counts, all_ran) = run_tests(&args, envoy.as_deref(), testssl.as_deref())?;
     if !all_ran && counts.failed == 0 {
         problems.push(anyhow!("a test program did not build, or ended before its summary"));
     }
@@ -47,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Plain `cargo test`: every host with cargo has it.
-fn run_tests(args: &Args, envoy: Option<&Path>) -> Result<(Counts, bool)> {
+fn run_tests(args: &Args, envoy: Option<&Path>, testssl: Option<&Path>) -> Result<(Counts, bool)> {
     if !is_root() {
         loud("tests that need root (network namespaces, XDP) return at once and count as passed: run as root for all");
     }
@@ -67,11 +71,17 @@ fn run_tests(args: &Args, envoy: Option<&Path>) -> Result<(Counts, bool)> {
         }
         counts.add_skipped(&with_it);
     }
+    if let Some(testssl) = testssl {
+        let mut with_it = Counts::default();
+        let test = cargo_test().args(["--test", "scanner"]).env("GATEWAY_TEST_TESTSSL", testssl);
+        all_ran &= test.args(["--", "--ignored"]).each_line(|line| with_it.note(line))?;
+        counts.add_skipped(&with_it);
+    }
     Ok((counts, all_ran))
 }
 
 /// The test programs all of whose ignored tests need Envoy. In others some are ignored for other reasons.
-const WITH_ENVOY: [&str; 4] = ["--test", "envoy", "--test", "limit_service"];
+const WITH_ENVOY: [&str; 6] = ["--test", "envoy", "--test", "envoy_client_certs", "--test", "limit_service"];
 
 /// The whole-gateway tests once more, with [::1] in place of 127.0.0.1. Of the very long streams a part is enough: the
 /// address family shows in the first bytes or not at all.

@@ -12,6 +12,7 @@ mod check;
 mod decode;
 mod load;
 pub mod model;
+mod ocsp;
 mod pair;
 mod raw;
 mod reference;

@@ -17,6 +17,7 @@ mod mirror;
 mod outlier;
 mod overload;
 mod retry;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ pub use mirror::*;
 pub use outlier::*;
 pub use overload::*;
 pub use retry::*;
+pub use tls::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,6 +203,10 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// `tls`
     pub tls: Option<ListenerTls>,
+    /// `forward_client_cert`
+    pub forward_client_cert: ForwardClientCert,
+    /// `forward_client_cert_details`
+    pub client_cert_details: ClientCertDetails,
     /// `limits`
     pub limits: ListenerLimits,
     /// `path_normalisation`
@@ -267,26 +273,6 @@ pub enum ProxyProtocol {
     Accept,
     /// `"require"`: every connection begins with one.
     Require,
-}
-
-/// `tls` of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// `certificates`, those of directories one by one; the first one is the default for clients whose SNI matches none.
-    pub certificates: Vec<CertificateId>,
-    /// `min_version`
-    pub min_version: TlsVersion,
-    /// `strict_sni`: refuse a handshake whose SNI matches no certificate, in place of the default one. Default off.
-    pub strict_sni: bool,
-}
-
-/// A TLS protocol version the gateway speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2, the default floor.
-    Tls12,
-    /// TLS 1.3
-    Tls13,
 }
 
 /// `limits` of a listener: what one client, or all together, may take.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
-use data_encoding::HEXLOWER;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
@@ -14,6 +13,7 @@ use x509_parser::prelude::{X509Certificate, parse_x509_certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::model::{CertificateInfo, KeyKind, Pair};
+use super::ocsp::{Staple, serial_text};
 
 type Chain = Vec<CertificateDer<'static>>;
 
@@ -68,7 +68,8 @@ pub enum PairPart {
 }
 
 impl Pair {
-    /// Reads a chain and its key, both PEM, and what is to be stapled, which is DER. The error is everything that is wrong.
+    /// Reads a chain and its key, both PEM, and what is to be stapled, which is DER and left out if it is about another
+    /// certificate. The error is everything that is wrong.
     pub fn of(chain_pem: &[u8], key_pem: &[u8], ocsp: Option<&[u8]>) -> Result<Pair, Vec<PairError>> {
         let (chain, key) = match (parse_chain(chain_pem), parse_key(key_pem)) {
             (Ok(chain), Ok(key)) => (chain, key),
@@ -79,7 +80,8 @@ impl Pair {
         let chain_not_after = infos.iter().map(|info| info.not_after).min().expect("no empty chain is parsed");
         let info = infos.into_iter().next().expect("no empty chain is parsed");
         let mut key = certified(chain, &key).map_err(|error| vec![error])?;
-        key.ocsp = ocsp.map(<[u8]>::to_vec);
+        let is_about_it = |der: &&[u8]| Staple::of(der).is_some_and(|staple| staple.serial == info.serial);
+        key.ocsp = ocsp.filter(is_about_it).map(<[u8]>::to_vec);
         let content = content(chain_pem, key_pem, ocsp);
         Ok(Pair { key: Arc::new(key), info, chain_not_before, chain_not_after, content })
     }
@@ -100,12 +102,10 @@ impl CertificateInfo {
     /// What a certificate in DER form says; `None` when it is none.
     pub fn of(der: &[u8]) -> Option<CertificateInfo> {
         let (_, certificate) = parse_x509_certificate(der).ok()?;
-        let serial = certificate.raw_serial();
         Some(CertificateInfo {
             names: dns_names(&certificate),
             issuer: certificate.issuer().to_string(),
-            // The first byte may be there only to make the number positive.
-            serial: HEXLOWER.encode(serial.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(serial)),
+            serial: serial_text(certificate.raw_serial()),
             key_kind: key_kind(&certificate),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),

@@ -16,6 +16,7 @@ mod limits;
 mod outlier;
 mod overload;
 mod route;
+mod tls;
 
 pub use acme::{Acme, CertificateStore, ExternalAccount};
 pub use balance::{AffinityCookie, HashCookie, HashRule};
@@ -31,14 +32,15 @@ pub use route::{
     Condition, ConditionTable, Grpc, HeaderEdits, L4Route, Match, Mirror, Redirect, Respond, Retry, Rewrite, Route,
     WebSocket, WeightedCluster,
 };
+pub use tls::{ClientAuth, ListenerTls, TlsHost};
 
 use super::decode::{Decode, Given, List, Map, Node, Optional, Required, table};
-use super::model::{Balance, EncodedSlashes, ListenerProtocol, ProxyProtocol, TlsVersion, UpstreamProtocol};
+use super::model::{Balance, EncodedSlashes, ForwardClientCert, ListenerProtocol, ProxyProtocol, UpstreamProtocol};
 use super::report::Diagnostics;
 use super::schema::either_schema;
 use super::value::{
-    Address, AddressOrOff, Cidr, Count, Duration, FilePath, HeaderValue, Host, HostName, HttpVersion, Name,
-    PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
+    Address, AddressOrOff, Cidr, ClientCertDetail, Count, Duration, FilePath, HeaderValue, Host, HostName, HttpVersion,
+    Name, PositiveDuration, ProxyHeader, Pseudonym, Size, Upstream, Workers,
 };
 
 table! { "the file"
@@ -155,10 +157,10 @@ pub struct Certificate {
     pub name: Required<Name>,
     /// PEM file with the certificate, then the intermediate ones.
     #[schemars(extend("examples" = ["certs/example.pem"]))]
-    pub chain: Optional<FilePath>,
+    pub chain: Optional<Given<FilePath>>,
     /// PEM file with the private key.
     #[schemars(extend("examples" = ["certs/example.key"]))]
-    pub key: Optional<FilePath>,
+    pub key: Optional<Given<FilePath>>,
     /// DER file with what the authority says about the certificate's not being revoked (OCSP, RFC 6960), for clients that
     /// ask for it. One that has expired, or is about another certificate, is not shown.
     #[schemars(extend("examples" = ["certs/example.ocsp"]))]
@@ -166,10 +168,10 @@ pub struct Certificate {
     /// In place of `chain` and `key`: a directory, in which every `NAME.crt` or `NAME.pem` with a `NAME.key`, and perhaps a
     /// `NAME.ocsp`, is a certificate. Pairs may come and go; one that is bad is left out.
     #[schemars(extend("examples" = ["certs/customers"]))]
-    pub directory: Optional<FilePath>,
+    pub directory: Optional<Given<FilePath>>,
     /// In place of `chain` and `key`: the `[[acme]]` table by which it is obtained, for the `hosts`.
     #[schemars(extend("examples" = ["letsencrypt"]))]
-    pub acme: Optional<Name>,
+    pub acme: Optional<Given<Name>>,
     /// Server names to use it for; the certificate must cover them. Without this, all that it covers. Not for a `directory`.
     #[schemars(extend("examples" = [["example.com", "*.example.com"]]))]
     pub hosts: Optional<List<Host>>,
@@ -205,6 +207,13 @@ pub struct Listener {
     pub trusted_proxies: Optional<List<Cidr>>,
     /// Makes it a TLS listener. With `protocol = "tcp"`, what is in the TLS is relayed.
     pub tls: Optional<ListenerTls>,
+    /// What the origin is told by `x-forwarded-client-cert`: nothing; what the gateway knows of the client's certificate;
+    /// what the client sent, if it has shown a certificate; both; or what the client sent, whoever it is.
+    #[schemars(extend("default" = "sanitize", "examples" = ["sanitize_set"]))]
+    pub forward_client_cert: Optional<ForwardClientCert>,
+    /// What the gateway tells of the client's certificate, besides its SHA-256.
+    #[schemars(extend("default" = [], "examples" = [["subject", "uri", "dns"]]))]
+    pub forward_client_cert_details: Optional<List<ClientCertDetail>>,
     /// What one client, or all together, may take. Those about requests are for `http` only.
     pub limits: Optional<Limits>,
     /// What happens to a path before routes see it; the origin gets the result.
@@ -226,22 +235,6 @@ pub struct Http2 {
     /// The same for all requests of a connection; not less than `stream_window`.
     #[schemars(extend("default" = "1MiB", "examples" = ["4MiB"]))]
     pub connection_window: Optional<Size>,
-}
-}
-
-table! { "`tls` of [[listener]]"
-/// TLS towards clients.
-pub struct ListenerTls {
-    /// Names of `[[certificate]]` tables. The server name the client asks for chooses; the first one is for clients
-    /// that ask for none of them.
-    #[schemars(extend("examples" = [["example"]]))]
-    pub certificates: Required<List<Name>>,
-    /// The oldest TLS version that is accepted.
-    #[schemars(extend("default" = "1.2", "examples" = ["1.3"]))]
-    pub min_version: Optional<TlsVersion>,
-    /// Refuse clients that ask for a name no certificate covers, rather than showing them the first certificate.
-    #[schemars(extend("default" = false, "examples" = [true]))]
-    pub strict_sni: Optional<bool>,
 }
 }
 

@@ -13,6 +13,7 @@ mod limits;
 mod outlier;
 mod overload;
 mod retry;
+mod tls;
 
 use std::time::{Duration, SystemTime};
 
@@ -126,8 +127,21 @@ fn view_certificate(Certificate { name, source, pair: _, hosts, http }: &Certifi
 }
 
 fn view_listener(listener: &Listener, config: &Config) -> Value {
-    let Listener { name, address, protocol, http, http2, proxy_protocol, trusted_proxies, tls, limits, path, filters } =
-        listener;
+    let Listener {
+        name,
+        address,
+        protocol,
+        http,
+        http2,
+        proxy_protocol,
+        trusted_proxies,
+        tls,
+        forward_client_cert,
+        client_cert_details,
+        limits,
+        path,
+        filters,
+    } = listener;
     let protocol = match protocol {
         ListenerProtocol::Http => "http",
         ListenerProtocol::Tcp => "tcp",
@@ -147,7 +161,9 @@ fn view_listener(listener: &Listener, config: &Config) -> Value {
         "http2": view_http2(http2),
         "proxy_protocol": proxy_protocol,
         "trusted_proxies": trusted_proxies,
-        "tls": tls.as_ref().map(|tls| view_listener_tls(tls, config)),
+        "tls": tls.as_ref().map(|tls| tls::view_listener_tls(tls, config)),
+        "forward_client_cert": tls::forward_client_cert(*forward_client_cert),
+        "forward_client_cert_details": tls::client_cert_details(*client_cert_details),
         "limits": view_limits(limits),
         "path_normalisation": view_path_policy(path),
         "filters": filters.iter().map(|each| filter::view(each, config)).collect::<Vec<_>>(),
@@ -164,15 +180,6 @@ fn view_http2(Http2 { max_concurrent_streams, stream_window, connection_window }
         "stream_window": stream_window,
         "connection_window": connection_window,
     })
-}
-
-fn view_listener_tls(ListenerTls { certificates, min_version, strict_sni }: &ListenerTls, config: &Config) -> Value {
-    let min_version = match min_version {
-        TlsVersion::Tls12 => "1.2",
-        TlsVersion::Tls13 => "1.3",
-    };
-    let names: Vec<_> = certificates.iter().map(|id| &config.certificates[id.index()].name).collect();
-    json!({ "certificates": names, "min_version": min_version, "strict_sni": strict_sni })
 }
 
 fn view_limits(limits: &ListenerLimits) -> Value {
@@ -503,9 +510,23 @@ mod tests {
                 trusted_proxies: vec![],
                 tls: Some(ListenerTls {
                     certificates: vec![CertificateId(0)],
-                    min_version: TlsVersion::Tls12,
                     strict_sni: false,
+                    cipher_suites: vec![CipherSuite(0x1301)],
+                    key_exchange: vec![KeyExchange::X25519],
+                    terms: TlsTerms {
+                        min_version: TlsVersion::Tls12,
+                        client_auth: Some(ClientAuth {
+                            is_required: true,
+                            ca_pem: (*b"CLIENTS CA").into(),
+                            crls: vec![],
+                            names: vec![SanMatch::DnsLabel(".example.com".into())],
+                            spki_sha256: vec![[1; 32]],
+                        }),
+                    },
+                    hosts: vec![],
                 }),
+                forward_client_cert: ForwardClientCert::SanitizeSet,
+                client_cert_details: ClientCertDetails { subject: true, ..ClientCertDetails::default() },
                 limits: ListenerLimits::default(),
                 path: PathPolicy::default(),
                 filters: vec![],

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::acme::Tally;
+use crate::config::Refused;
 use crate::config::model::{Cluster, LimitSet};
 use crate::metrics::render::{EndpointHealth, FlowTableCounts, LimitSetCounts, VipCounts, VipEndpointCounts};
 use crate::net::{now_ms, now_ns};
@@ -29,6 +30,13 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointHealth> {
 /// Certificates, how often each was issued, and how often it was not.
 pub fn acme(tally: &Tally) -> Vec<(String, [u64; 2])> {
     tally.all().into_iter().map(|(name, count)| (name, [count.issued, count.failed])).collect()
+}
+
+/// The first reason of each certificate.
+pub fn refused(refused: &[Refused]) -> Vec<(String, &'static str)> {
+    let mut reasons: Vec<_> = refused.iter().map(|it| (it.certificate.clone(), it.refusal.label())).collect();
+    reasons.dedup_by(|later, first| later.0 == first.0);
+    reasons
 }
 
 pub fn rate_limit_keys(snapshot: &Snapshot) -> Vec<(String, usize)> {

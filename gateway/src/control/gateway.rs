@@ -390,8 +390,7 @@ impl Gateway {
             return Ok(Reloaded { generation: current.generation, changed: false, warnings });
         }
         self.warn_of_what_needs_a_restart(&config);
-        let names = resolve::names(&config);
-        let resolved = resolve::all(&names, &self.resolved, RESOLVE_AT_START).await;
+        let resolved = self.resolve(&config).await;
         let snapshot = self.build(config, &resolved)?;
         let prepared = self.prepare(&snapshot.config)?;
         let (admin, admin_socket) = self.prepare_admin(&snapshot.config)?;
@@ -404,6 +403,15 @@ impl Gateway {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }
         Ok(Reloaded { generation, changed: true, warnings })
+    }
+
+    /// The addresses of the endpoints. What changes nothing about them, such as a renewed certificate, does not wait for a
+    /// resolver: names are looked up again in their time.
+    async fn resolve(&self, config: &Config) -> Resolved {
+        match &self.current {
+            Some(current) if current.config.clusters == config.clusters => self.resolved.clone(),
+            _ => resolve::all(&resolve::names(config), &self.resolved, RESOLVE_AT_START).await,
+        }
     }
 
     /// Raises an alert for every pair that is refused and was not before.

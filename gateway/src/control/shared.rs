@@ -55,6 +55,7 @@ impl Shared {
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
             acme: counts::acme(&self.acme),
+            certificates_refused: counts::refused(&state.refused),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
             xdp_packets: state.xdp.as_ref().map(counts::xdp_packets).unwrap_or_default(),

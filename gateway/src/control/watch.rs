@@ -5,7 +5,7 @@
 //! written in place, renamed over, or reached through symbolic links of which one now points elsewhere (Kubernetes
 //! swaps `..data`). For that every directory that has a part of the path in it is watched, not the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -19,8 +19,10 @@ use tokio::time::{Instant, timeout_at};
 /// An editor, a copy or a deployment of several files is over when nothing has happened for this long.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// But a directory where something always happens must not put the reload off for ever.
-const AT_MOST: Duration = Duration::from_secs(2);
+/// But a directory where something always happens must not put the reload off: a renewed certificate is to be shown within a
+/// second. What is read in the middle of a deployment is read again, and of certificates nothing is used that does not belong
+/// together.
+const AT_MOST: Duration = Duration::from_millis(500);
 
 /// The kernel follows as many symbolic links (path_resolution(7)).
 const SYMLINKS: usize = 40;
@@ -56,10 +58,14 @@ impl FileWatch {
     /// Watches other paths from now on. A change between reading them and this call is seen if it comes to a path that
     /// was watched before; so the caller passes the list as soon as the configuration is read.
     pub fn replace(&mut self, paths: Vec<PathBuf>) {
-        if self.paths != paths {
-            self.paths = paths;
-            self.look();
+        if self.paths == paths {
+            return;
         }
+        let mut before: HashMap<PathBuf, _> = self.paths.drain(..).zip(self.seen.drain(..)).collect();
+        self.paths = paths;
+        self.watch_directories();
+        let seen = |path: &PathBuf| before.remove(path).unwrap_or_else(|| Identity::of(path));
+        self.seen = self.paths.iter().map(seen).collect();
     }
 
     /// Waits until a file has changed and the changes have come to rest. Nothing is lost when the future is dropped.
@@ -100,7 +106,7 @@ impl FileWatch {
 
     /// All are set again each time: a directory that was removed and made anew has lost its watch.
     fn watch_directories(&mut self) {
-        let directories: BTreeSet<_> = self.paths.iter().flat_map(|path| directories_of(path)).collect();
+        let directories = directories_of_all(&self.paths);
         for gone in self.directories.difference(&directories) {
             // It fails if the directory is gone, and then there is nothing to end.
             let _ = self.inotify.unwatch(gone);
@@ -152,6 +158,14 @@ impl Identity {
             changed: (data.ctime(), data.ctime_nsec()),
         })
     }
+}
+
+/// The directories of all paths. Of the files of one directory it is enough to look at one, unless they are links.
+fn directories_of_all(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut known = HashSet::new();
+    let is_plain = |path: &Path| fs::symlink_metadata(path).map_or(true, |data| data.is_file());
+    let differ = paths.iter().filter(|path| !is_plain(path) || known.insert(path.parent()));
+    differ.flat_map(|path| directories_of(path)).collect()
 }
 
 /// The directories in which a name could change so that `path` leads elsewhere or to something else: that of the file,

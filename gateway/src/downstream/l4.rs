@@ -42,9 +42,7 @@ pub(super) async fn serve(
 ) {
     let mut session =
         Session::new(connection.listener.clone(), connection.peer.addr(), connection.local, connection.id);
-    let finish = |session: &Session| {
-        session.finish(worker, connection.server_name(), connection.tls.as_ref().map(|tls| tls.version));
-    };
+    let finish = |session: &Session| session.finish(worker, Some(connection));
     // Boxed, so that a relay does not keep the room that connecting needs.
     match Box::pin(connect(worker, &generation, route, connection, &mut session)).await {
         Ok(mut origin) => {

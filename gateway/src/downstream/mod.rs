@@ -14,7 +14,6 @@ use std::rc::Rc;
 
 use crate::config::model::{HttpVersions, ListenerId};
 use crate::filter::forwarded::Peer;
-use crate::metrics::shard::ListenerShard;
 use crate::net::{self, Until};
 use crate::proxy::{Admitted, ConnectionCx, Generation, ListenerCx, WorkerCx};
 use crate::snapshot::ACME_TLS;
@@ -83,14 +82,20 @@ async fn open(
     let (client, tls) = match &view.tls {
         Some(settings) if terminates => {
             let shaken = tls::accept(reader, writer, settings, &generation.challenges, &until).await;
-            count_handshake(stats, shaken.is_ok());
             match shaken {
                 // A certificate authority has seen what it wanted (RFC 8737 section 3).
                 Ok((_, mut writer, info)) if info.alpn.as_deref() == Some(ACME_TLS) => {
+                    stats.handshakes_ok.inc();
                     return writer.finish(&until).await;
                 }
-                Ok((reader, writer, info)) => (Halves { reader, writer }, Some(info)),
-                Err(error) => return log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer),
+                Ok((reader, writer, info)) => {
+                    stats.handshakes_ok.inc();
+                    (Halves { reader, writer }, Some(info))
+                }
+                Err(error) => {
+                    stats.handshakes_failed.of(error.failure()).inc();
+                    return log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer);
+                }
             }
         }
         _ => (Halves { reader: tls::Reader::Plain(reader), writer: tls::Writer::Plain(writer) }, None),
@@ -194,12 +199,5 @@ fn connection(
         pools: OnceCell::new(),
         listener,
         admitted,
-    }
-}
-
-fn count_handshake(stats: &ListenerShard, ok: bool) {
-    match ok {
-        true => stats.handshakes_ok.inc(),
-        false => stats.handshakes_failed.inc(),
     }
 }

@@ -9,7 +9,7 @@ use crate::config::model::{ClusterId, L4RouteId};
 use crate::metrics::access_log::Record;
 use crate::metrics::flags::{ResponseFlag, ResponseFlags};
 use crate::metrics::registry::L4RouteStats;
-use crate::proxy::{ListenerCx, WorkerCx};
+use crate::proxy::{ConnectionCx, ListenerCx, WorkerCx};
 use crate::snapshot::Snapshot;
 use crate::upstream::UpstreamError;
 
@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// Counts it and writes its line.
-    pub fn finish(&self, worker: &WorkerCx, sni: Option<&str>, tls_version: Option<&'static str>) {
+    pub fn finish(&self, worker: &WorkerCx, connection: Option<&ConnectionCx>) {
         let (generation, id) = self.listener.generation();
         let listener = generation.listener(id).stats.shard(worker.worker);
         listener.bytes_received.add(self.received);
@@ -118,7 +118,12 @@ impl Session {
             route.bytes_sent.add(self.sent);
         }
         if let Some(log) = worker.log.borrow_mut().as_mut() {
-            log.write(&Record { sni, tls_version, ..self.record(worker) });
+            log.write(&Record {
+                sni: connection.and_then(ConnectionCx::server_name),
+                tls_version: connection.and_then(|connection| Some(connection.tls.as_ref()?.version)),
+                identity: connection.and_then(|connection| Some(&connection.client_cert()?.identity)),
+                ..self.record(worker)
+            });
         }
     }
 

@@ -152,7 +152,7 @@ impl Sessions {
             }
             Err(error) => {
                 session.note_not_connected(&error);
-                session.finish(&self.worker, None, None);
+                session.finish(&self.worker, None);
                 None
             }
         }
@@ -253,7 +253,7 @@ impl Sessions {
             session.note(ResponseFlag::UpstreamConnectionTermination, "upstream_remote_disconnect");
             session.failure = Some(error.to_string());
         }
-        session.finish(&self.worker, None, None);
+        session.finish(&self.worker, None);
     }
 }
 

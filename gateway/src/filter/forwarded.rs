@@ -169,7 +169,8 @@ pub fn client_scheme(headers: &Headers) -> &'static str {
 /// Whether a field says something that only a proxy may say.
 fn is_claim(known: Known, name: &[u8]) -> bool {
     match known {
-        Known::XForwardedFor => false,
+        // `client_cert` decides about the second.
+        Known::XForwardedFor | Known::XForwardedClientCert => false,
         Known::Forwarded | Known::XRequestId => true,
         _ => name.starts_with(b"x-forwarded-") || name.starts_with(b"x-envoy-"),
     }

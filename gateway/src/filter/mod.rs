@@ -3,6 +3,7 @@
 pub mod access;
 pub mod bans;
 pub mod breaker;
+pub mod client_cert;
 pub mod fault;
 pub mod forwarded;
 pub mod global_limit;

@@ -300,6 +300,7 @@ fn known_name(known: Known) -> Option<HeaderName> {
         Known::Via => http::header::VIA,
         Known::XEnvoyExpectedRqTimeoutMs => const { HeaderName::from_static("x-envoy-expected-rq-timeout-ms") },
         Known::XEnvoyUpstreamServiceTime => const { HeaderName::from_static("x-envoy-upstream-service-time") },
+        Known::XForwardedClientCert => const { HeaderName::from_static("x-forwarded-client-cert") },
         Known::XForwardedFor => const { HeaderName::from_static("x-forwarded-for") },
         Known::XForwardedHost => const { HeaderName::from_static("x-forwarded-host") },
         Known::XForwardedProto => const { HeaderName::from_static("x-forwarded-proto") },

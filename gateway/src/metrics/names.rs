@@ -59,6 +59,8 @@ families! {
         "Downstream connections closed before they were served, and datagrams dropped, by reason."
     LISTENER_HANDSHAKES = Counter "gateway_listener_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes, by result."
+    LISTENER_HANDSHAKE_FAILURES = Counter "gateway_listener_tls_handshake_failures_total" ["listener", "reason"]
+        "TLS handshakes that failed, by reason."
     LISTENER_RECEIVED = Counter "gateway_listener_received_bytes_total" ["listener"]
         "Bytes of request bodies, relayed connections and datagrams received."
     LISTENER_SENT = Counter "gateway_listener_sent_bytes_total" ["listener"]
@@ -211,6 +213,8 @@ families! {
         "Reloads, by result."
     CONFIG_LAST_RELOAD = Gauge "gateway_config_last_reload_timestamp_seconds" []
         "When the running configuration was put into force."
+    CERTIFICATE_REFUSED = Gauge "gateway_certificate_refused" ["certificate", "reason"]
+        "1 for a certificate whose newest pair is not used; the one it had is, if it had one."
     BUILD_INFO = Gauge "gateway_build_info" ["version"]
         "1; the version is in the label."
 }

@@ -7,8 +7,8 @@ use super::flags::ResponseFlag;
 use super::names::{self, Family};
 use super::registry::Registry;
 use super::shard::{
-    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, Refusal, RouteShard,
-    Sharded,
+    ByCode, ByFinding, ClusterShard, CodeClass, Counter, DURATION_BOUNDS_US, Finding, Gauge, HandshakeFailure, Refusal,
+    RouteShard, Sharded,
 };
 
 /// The `Content-Type` of [`render`]'s output.
@@ -27,6 +27,8 @@ pub struct Extra {
     pub reloads_failed: u64,
     /// When the running configuration was put into force, in seconds since 1970.
     pub last_reload_unix_s: u64,
+    /// Certificates whose newest pair is not used, and why.
+    pub certificates_refused: Vec<(String, &'static str)>,
     /// Failed writes of the access log.
     pub log_write_errors: u64,
     /// Whether each endpoint takes requests.
@@ -166,7 +168,15 @@ fn listeners(registry: &Registry, page: &mut Page<'_>) {
     page.family(&names::LISTENER_HANDSHAKES, |family| {
         for (name, stats) in &all {
             family.sample(&[name, "ok"], stats.sum(|shard| &shard.handshakes_ok));
-            family.sample(&[name, "failed"], stats.sum(|shard| &shard.handshakes_failed));
+            let failed = |failure| stats.sum(|shard| shard.handshakes_failed.of(failure));
+            family.sample(&[name, "failed"], HandshakeFailure::ALL.into_iter().map(failed).sum::<u64>());
+        }
+    });
+    page.family(&names::LISTENER_HANDSHAKE_FAILURES, |family| {
+        for (name, stats) in &all {
+            for failure in HandshakeFailure::ALL {
+                family.sample(&[name, failure.as_str()], stats.sum(|shard| shard.handshakes_failed.of(failure)));
+            }
         }
     });
     page.sums(&names::LISTENER_RECEIVED, &all, |shard| &shard.bytes_received);
@@ -403,6 +413,9 @@ fn process(registry: &Registry, extra: &Extra, page: &mut Page<'_>) {
         family.sample(&["failed"], extra.reloads_failed);
     });
     page.value(&names::CONFIG_LAST_RELOAD, extra.last_reload_unix_s);
+    page.family(&names::CERTIFICATE_REFUSED, |family| {
+        extra.certificates_refused.iter().for_each(|(name, reason)| family.sample(&[name, reason], 1));
+    });
     page.family(&names::BUILD_INFO, |family| family.sample(&[extra.version], 1));
 }
 

@@ -296,6 +296,91 @@ impl ByFinding {
     }
 }
 
+/// Why a TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HandshakeFailure {
+    /// It took too long.
+    Timeout,
+    /// The client left in the middle of it.
+    Closed,
+    /// What came is not TLS, or breaks its rules.
+    Protocol,
+    /// The client's versions are too old.
+    Version,
+    /// No cipher suite, key exchange, signature or application protocol is known to both.
+    NothingInCommon,
+    /// No certificate is for the name the client asks for.
+    UnknownName,
+    /// The client says by an alert why it does not go on.
+    Alert,
+    /// The client shows no certificate, and has to.
+    NoCertificate,
+    /// The client's certificate, or one above it, is not valid now.
+    Expired,
+    /// It has been revoked.
+    Revoked,
+    /// There is no revocation list that says so, or it has expired.
+    RevocationUnknown,
+    /// It is of an authority that is not trusted.
+    UnknownIssuer,
+    /// It is good, but its name or key is not let in.
+    NotAllowed,
+    /// Something else is wrong with it.
+    BadCertificate,
+}
+
+impl HandshakeFailure {
+    /// Every reason, in order.
+    pub const ALL: [HandshakeFailure; 14] = [
+        HandshakeFailure::Timeout,
+        HandshakeFailure::Closed,
+        HandshakeFailure::Protocol,
+        HandshakeFailure::Version,
+        HandshakeFailure::NothingInCommon,
+        HandshakeFailure::UnknownName,
+        HandshakeFailure::Alert,
+        HandshakeFailure::NoCertificate,
+        HandshakeFailure::Expired,
+        HandshakeFailure::Revoked,
+        HandshakeFailure::RevocationUnknown,
+        HandshakeFailure::UnknownIssuer,
+        HandshakeFailure::NotAllowed,
+        HandshakeFailure::BadCertificate,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::Closed => "closed",
+            HandshakeFailure::Protocol => "protocol",
+            HandshakeFailure::Version => "version",
+            HandshakeFailure::NothingInCommon => "nothing_in_common",
+            HandshakeFailure::UnknownName => "unknown_name",
+            HandshakeFailure::Alert => "alert",
+            HandshakeFailure::NoCertificate => "no_certificate",
+            HandshakeFailure::Expired => "expired",
+            HandshakeFailure::Revoked => "revoked",
+            HandshakeFailure::RevocationUnknown => "revocation_unknown",
+            HandshakeFailure::UnknownIssuer => "unknown_issuer",
+            HandshakeFailure::NotAllowed => "not_allowed",
+            HandshakeFailure::BadCertificate => "bad_certificate",
+        }
+    }
+}
+
+/// A counter for each [`HandshakeFailure`].
+#[derive(Debug, Default)]
+pub struct ByHandshakeFailure([Counter; HandshakeFailure::ALL.len()]);
+
+impl ByHandshakeFailure {
+    /// The counter of a reason.
+    pub fn of(&self, failure: HandshakeFailure) -> &Counter {
+        &self.0[failure as usize]
+    }
+}
+
 /// What one worker counts for one listener.
 #[derive(Debug, Default)]
 pub struct ListenerShard {
@@ -307,8 +392,8 @@ pub struct ListenerShard {
     pub refused: ByRefusal,
     /// TLS handshakes that succeeded.
     pub handshakes_ok: Counter,
-    /// TLS handshakes that failed or took too long.
-    pub handshakes_failed: Counter,
+    /// TLS handshakes that failed or took too long, by reason.
+    pub handshakes_failed: ByHandshakeFailure,
     /// Bytes of request bodies received.
     pub bytes_received: Counter,
     /// Bytes of response bodies sent.

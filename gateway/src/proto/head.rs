@@ -82,6 +82,8 @@ pub enum Known {
     XEnvoyUpstreamRqTimeoutMs,
     /// `x-envoy-upstream-service-time`
     XEnvoyUpstreamServiceTime,
+    /// `x-forwarded-client-cert`
+    XForwardedClientCert,
     /// `x-forwarded-for`
     XForwardedFor,
     /// `x-forwarded-host`
@@ -130,6 +132,7 @@ impl Known {
             b"x-envoy-upstream-rq-per-try-timeout-ms" => Known::XEnvoyUpstreamRqPerTryTimeoutMs,
             b"x-envoy-upstream-rq-timeout-ms" => Known::XEnvoyUpstreamRqTimeoutMs,
             b"x-envoy-upstream-service-time" => Known::XEnvoyUpstreamServiceTime,
+            b"x-forwarded-client-cert" => Known::XForwardedClientCert,
             b"x-forwarded-for" => Known::XForwardedFor,
             b"x-forwarded-host" => Known::XForwardedHost,
             b"x-forwarded-proto" => Known::XForwardedProto,
@@ -176,6 +179,7 @@ impl Known {
             Known::XEnvoyUpstreamRqPerTryTimeoutMs => "x-envoy-upstream-rq-per-try-timeout-ms",
             Known::XEnvoyUpstreamRqTimeoutMs => "x-envoy-upstream-rq-timeout-ms",
             Known::XEnvoyUpstreamServiceTime => "x-envoy-upstream-service-time",
+            Known::XForwardedClientCert => "x-forwarded-client-cert",
             Known::XForwardedFor => "x-forwarded-for",
             Known::XForwardedHost => "x-forwarded-host",
             Known::XForwardedProto => "x-forwarded-proto",

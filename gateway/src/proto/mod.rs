@@ -1,6 +1,7 @@
 //! Protocols as data: no socket, no clock, no allocation per message once the buffers have grown.
 
 pub mod authority;
+pub mod client_cert;
 pub mod client_hello;
 pub mod cookie;
 pub mod date;
@@ -15,3 +16,4 @@ pub mod path;
 pub mod proxy_protocol;
 pub mod rate_limit_service;
 pub mod websocket;
+pub mod x509;

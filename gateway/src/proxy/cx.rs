@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
 use super::{Admitted, Open, Rooms};
@@ -12,10 +13,11 @@ use crate::filter::forwarded::Peer;
 use crate::metrics::access_log::queue::LogSink;
 use crate::net::{Deadline, Timers, now_ms};
 use crate::overload::Guard;
+use crate::proto::client_cert::ClientCert;
 use crate::proto::date::imf_fixdate;
 use crate::proto::limits;
-use crate::snapshot::{Generation, ListenerView};
-use crate::tls::TlsInfo;
+use crate::snapshot::{AdmittedBy, Generation, ListenerView, ServerTls, Shaken};
+use crate::tls::{self, TlsInfo};
 use crate::upstream::Pools;
 
 /// One worker's world.
@@ -256,11 +258,35 @@ impl ConnectionCx {
         terminated.or(self.passing_name.as_deref())
     }
 
-    /// Whether the client wanted to reach another host when it connected to this `listener`.
+    /// Whether the client wanted to reach another host when it connected to this `listener`, or has not done then what the
+    /// host asks for.
     pub fn is_misdirected(&self, listener: &ListenerView, host: &[u8]) -> bool {
-        let server_name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let (Some(tls), Some(server_name)) = (&listener.tls, server_name) else { return false };
-        tls.misdirects(server_name, host)
+        let Some(tls) = &listener.tls else { return false };
+        let server_name = self.tls.as_ref().and_then(|made| made.server_name.as_deref());
+        !self.is_admitted(tls, host) || server_name.is_some_and(|name| tls.misdirects(name, host))
+    }
+
+    fn is_admitted(&self, tls: &ServerTls, host: &[u8]) -> bool {
+        let made = self.tls.as_ref();
+        let admitted = {
+            let terms = made.map(|made| made.terms.borrow());
+            let shaken = Shaken {
+                terms: terms.as_ref().and_then(|terms| terms.as_ref()),
+                server_name: made.and_then(|made| made.server_name.as_deref()),
+                chain: made.and_then(|made| made.client.as_deref()).map_or(&[], |client| &client.chain),
+                is_tls13: made.is_some_and(|made| made.version == tls::TLS13),
+            };
+            tls.admits(&shaken, host, UnixTime::now)
+        };
+        if let (AdmittedBy::Anew(terms), Some(made)) = (&admitted, made) {
+            *made.terms.borrow_mut() = Some(terms.clone());
+        }
+        !matches!(admitted, AdmittedBy::No)
+    }
+
+    /// What the client has shown in the handshake.
+    pub fn client_cert(&self) -> Option<&ClientCert> {
+        self.tls.as_ref()?.client.as_deref()
     }
 }
 

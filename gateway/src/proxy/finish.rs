@@ -60,6 +60,7 @@ fn record<'a>(request: &'a Request<'_>, status: u16, duration_us: u64) -> Record
         client_ip: exchange.client_ip,
         sni: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
         tls_version: connection.tls.as_ref().map(|tls| tls.version),
+        identity: connection.client_cert().map(|client| &client.identity),
         request_id: exchange.request.headers.get(&Known::XRequestId),
         connection_id: connection.id,
         ..Record::new(&connection.listener.name, connection.peer.addr(), connection.local, &request.worker.hostname)

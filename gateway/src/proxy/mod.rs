@@ -39,7 +39,7 @@ pub use tunnel::{TunnelError, tunnel};
 
 use crate::config::model::{Action, Forward, Priority, RouteId};
 use crate::filter::headers::AskedTimeouts;
-use crate::filter::{forwarded, headers, rate_limit};
+use crate::filter::{client_cert, forwarded, headers, rate_limit};
 use crate::net::Until;
 use crate::overload::Fate;
 use crate::overload::memory::Step;
@@ -222,6 +222,9 @@ fn identify(request: &mut Request<'_>) {
     hop::strip(&mut exchange.request.headers);
     let seed = [request.worker.random(), request.worker.random()];
     exchange.is_vouched = trusted.prepare(peer, &mut exchange.request, seed, &mut exchange.scratch);
+    let (settings, shown) = (request.cx.settings(), request.connection.client_cert());
+    let (mode, details) = (settings.forward_client_cert, settings.client_cert_details);
+    client_cert::forward(mode, details, shown, &mut exchange.request.headers, &mut exchange.scratch);
     if request.cx.generation.config.gateway.forwarded_header {
         forwarded::append_forwarded(peer, &mut exchange.request, &mut exchange.scratch);
     }
@@ -231,9 +234,14 @@ fn identify(request: &mut Request<'_>) {
 fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let (generation, connection) = (request.cx.generation.clone(), request.connection);
     let view = generation.listener(request.cx.listener);
-    let (misdirected, route) =
-        request.with_query(|query| (connection.is_misdirected(view, query.host), view.table.find(query)));
+    let (misdirected, is_own, route) = request.with_query(|query| {
+        let is_own = || connection.server_name().is_some_and(|name| name.as_bytes() == query.host);
+        let misdirected = connection.is_misdirected(view, query.host);
+        (misdirected, misdirected && is_own(), view.table.find(query))
+    });
     if misdirected {
+        // Where not even its own host is served over it any more, the client needs another connection.
+        request.exchange.client_keeps_alive &= !is_own;
         return Err(ProxyError::Misdirected);
     }
     request.exchange.route = route;

@@ -17,8 +17,8 @@ use super::{Answers, Challenges, ClusterView, EndpointId, EndpointView, Health, 
 use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
 use crate::config::model::{
-    AffinityCookie, Balance, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels, Listener,
-    ListenerId, ListenerProtocol, Priority, Subset, UpstreamTls,
+    AffinityCookie, Balance, Certificate, Cluster, ClusterId, Config, Endpoint, EndpointAddress, HealthCheck, Labels,
+    Listener, ListenerId, ListenerProtocol, ListenerTls, Priority, Subset, UpstreamTls,
 };
 use crate::filter::access::AccessList;
 use crate::filter::bans::Bans;
@@ -150,10 +150,14 @@ impl Builder {
     ) -> Result<Option<ServerTls>, BuildError> {
         let Some(wanted) = &listener.tls else { return Ok(None) };
         if let Some((previous, old, view)) = before {
-            let same = old.tls.as_ref() == Some(wanted)
+            let same_terms = |old: &ListenerTls| {
+                // Where certificates stand in their list makes no difference, only what they are.
+                let terms = |tls: &ListenerTls| ListenerTls { certificates: Vec::new(), ..tls.clone() };
+                terms(old) == terms(wanted) && shown(&previous.config, old).eq(shown(config, wanted))
+            };
+            if old.tls.as_ref().is_some_and(same_terms)
                 && (old.protocol, old.http) == (listener.protocol, listener.http)
-                && previous.config.certificates == config.certificates;
-            if same {
+            {
                 return Ok(view.tls.clone());
             }
         }
@@ -282,6 +286,11 @@ impl Builder {
         self.next_endpoint += 1;
         EndpointId(self.next_endpoint)
     }
+}
+
+/// The certificates of a listener.
+fn shown<'a>(config: &'a Config, tls: &'a ListenerTls) -> impl Iterator<Item = &'a Certificate> {
+    tls.certificates.iter().map(|id| &config.certificates[id.index()])
 }
 
 /// The listener's; without those, the gateway's.

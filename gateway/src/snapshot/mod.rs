@@ -42,7 +42,7 @@ pub use limits::LimitsView;
 pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
-pub use tls::ServerTls;
+pub use tls::{AdmittedBy, ServerTls, Shaken, Terms};
 
 /// One generation.
 pub struct Snapshot {

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ALL_VERSIONS, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore,
-    ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
+    ALL_VERSIONS, AlertDescription, CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
+    NamedGroup, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    SupportedProtocolVersion,
 };
 
 use crate::certs::{Authority, Leaf};
@@ -38,6 +40,10 @@ pub struct Handshake {
     pub certificate: CertificateDer<'static>,
     /// Whether it was full or resumed a session.
     pub kind: HandshakeKind,
+    /// The cipher suite.
+    pub suite: CipherSuite,
+    /// The key exchange; `None` where a session was resumed without one.
+    pub group: Option<NamedGroup>,
 }
 
 impl TlsClient {
@@ -67,6 +73,52 @@ impl TlsClient {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(64);
         TlsClient(Arc::new(config))
+    }
+
+    /// The same, with another certificate shown to servers that ask for one, and without tickets.
+    pub fn showing(&self, leaf: &Leaf) -> TlsClient {
+        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a private key");
+        let key = aws_lc_rs::sign::any_supported_type(&key).expect("a key for signatures");
+        let mut config = ClientConfig::clone(&self.0);
+        config.client_auth_cert_resolver =
+            Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![leaf.der.clone()], key)));
+        config.resumption = Resumption::in_memory_sessions(64);
+        TlsClient(Arc::new(config))
+    }
+
+    /// One that speaks every version, and these ways to agree on a key, the favourite first.
+    pub fn agreeing_by(authority: &Authority, groups: &[&'static dyn SupportedKxGroup]) -> TlsClient {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der()).expect("a root certificate");
+        let provider = CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(ALL_VERSIONS)
+            .expect("versions the provider has")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsClient(Arc::new(config))
+    }
+
+    /// The alert by which the server refuses a connection; it may come after the client's end of the handshake.
+    ///
+    /// # Panics
+    /// When the server takes the connection, or ends it without an alert.
+    pub fn alert(&self, addr: SocketAddr, server_name: &str) -> AlertDescription {
+        let mut tcp = TcpStream::connect_timeout(&addr, DEADLINE).expect("a connection");
+        stream::prepare(&tcp).expect("a socket");
+        let name = ServerName::try_from(server_name.to_owned()).expect("a server name");
+        let mut tls = ClientConnection::new(self.0.clone(), name).expect("a client connection");
+        loop {
+            match tls.complete_io(&mut tcp) {
+                Ok((0, 0)) => panic!("{server_name}: the server ended without an alert"),
+                Ok(_) => {}
+                Err(error) => match error.get_ref().and_then(|error| error.downcast_ref()) {
+                    Some(rustls::Error::AlertReceived(alert)) => return *alert,
+                    // A server that takes the connection waits for a request.
+                    _ => panic!("{server_name}: no alert: {error}"),
+                },
+            }
+        }
     }
 
     /// One that takes any certificate: for tests that ask for a name and look at what comes.
@@ -114,6 +166,8 @@ impl TlsClient {
             alpn: tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
             certificate: tls.peer_certificates().expect("the server's certificates")[0].clone(),
             kind: tls.handshake_kind().expect("a kind after the handshake"),
+            suite: tls.negotiated_cipher_suite().expect("a suite after the handshake").suite(),
+            group: tls.negotiated_key_exchange_group().map(|group| group.name()),
         };
         Ok((Conn::new(Stream::Tls(Arc::new(Session::new(tls.into(), tcp))), 0), handshake))
     }

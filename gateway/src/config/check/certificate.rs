@@ -13,20 +13,23 @@ use zeroize::Zeroizing;
 
 use super::names::Names;
 use super::{http_versions, only_one, reject_empty};
-use crate::config::decode::List;
+use crate::config::decode::{Given, List, Optional};
 use crate::config::load::Loader;
 use crate::config::model::{Certificate, CertificateSource, HostPattern, HttpVersions, Obtained, Pair, PairFiles};
+use crate::config::ocsp::Staple;
 use crate::config::pair::content;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
 use crate::config::value::{FilePath, Host, Name};
-use crate::config::{Known, PairPart, Refusal, Refused, raw};
+use crate::config::{Known, PairError, PairPart, Refusal, Refused, raw};
 
 /// Most pairs in a directory: each costs a few KiB and two descriptors' worth of looking when something changes.
 const MAX_PAIRS: usize = 100_000;
 
 /// Most names of a certificate that is obtained, as with Let's Encrypt.
 const MAX_OBTAINED: usize = 100;
+
+const NOT_STAPLED: &str = "nothing is stapled to the certificate";
 
 /// Checks certificates in the light of those that run.
 pub struct Checker<'a> {
@@ -85,28 +88,38 @@ impl<'a> Checker<'a> {
         let name = raw.name.0.map(|name| name.value.0);
         let table = Table { http: http_versions(&raw.http), hosts: raw.hosts.map(hosts) };
         match (raw.chain, raw.key, raw.directory, raw.acme) {
-            (_, _, Some(directory), _) => self.directory(name?, &directory, table, loader),
-            (_, _, _, Some(acme)) => self.obtained(name?, acme, names, table, span, loader).map(|it| vec![it]),
-            (Some(chain), Some(key), ..) => {
-                let resolve = |path: &At<FilePath>| loader.diagnostics.sources.resolve(&path.value.0, path.span);
-                let files =
-                    PairFiles { chain: resolve(&chain), key: resolve(&key), ocsp: raw.ocsp.as_ref().map(resolve) };
-                let ocsp = raw.ocsp.map_or(chain.span, |ocsp| ocsp.span);
-                let spans = Spans { chain: chain.span, key: key.span, ocsp };
-                let source = CertificateSource::Files(files.clone());
-                self.of_files(name.unwrap_or_default(), source, &files, &spans, &table, loader).map(|it| vec![it])
-            }
+            (_, _, Some(directory), _) => self.directory(name?, &given(directory)?, table, loader),
+            (_, _, _, Some(acme)) => self.obtained(name?, given(acme)?, names, table, span, loader),
+            (Some(chain), Some(key), ..) => self.pair(name, (given(chain), given(key)), raw.ocsp, &table, loader),
             (chain, key, ..) => {
-                let (given, missing) = match (chain, key) {
-                    (Some(_), None) => (span, "`key` is missing"),
-                    (None, Some(_)) => (span, "`chain` is missing"),
-                    _ => (span, "it is not said where the certificate comes from"),
+                let missing = match (chain, key) {
+                    (Some(_), _) => "`key` is missing",
+                    (_, Some(_)) => "`chain` is missing",
+                    _ => "it is not said where the certificate comes from",
                 };
                 let help = "`chain` and `key` are its files; or else give a `directory`, or `acme`";
-                loader.diagnostics.error(given, missing).help(help);
+                loader.diagnostics.error(span, missing).help(help);
                 None
             }
         }
+    }
+
+    /// The certificate of two files.
+    fn pair(
+        &self,
+        name: Option<String>,
+        (chain, key): (Option<At<FilePath>>, Option<At<FilePath>>),
+        ocsp: Optional<FilePath>,
+        table: &Table,
+        loader: &mut Loader<'_>,
+    ) -> Option<Vec<Certificate>> {
+        let (chain, key) = (chain?, key?);
+        let resolve = |path: &At<FilePath>| loader.diagnostics.sources.resolve(&path.value.0, path.span);
+        let files = PairFiles { chain: resolve(&chain), key: resolve(&key), ocsp: ocsp.as_ref().map(resolve) };
+        let spans =
+            Spans { chain: chain.span, key: key.span, ocsp: ocsp.as_ref().map_or(chain.span, |path| path.span) };
+        let source = CertificateSource::Files(files.clone());
+        self.of_files(name?, source, &files, &spans, table, loader).map(|it| vec![it])
     }
 
     /// Every pair in a directory, by its name there.
@@ -114,13 +127,13 @@ impl<'a> Checker<'a> {
         &self,
         name: String,
         directory: &At<FilePath>,
-        table: Table,
+        mut table: Table,
         loader: &mut Loader<'_>,
     ) -> Option<Vec<Certificate>> {
         let span = directory.span;
-        if let Some((span, _)) = table.hosts.as_ref().and_then(|hosts| hosts.first()) {
+        if let Some((span, _)) = table.hosts.take().and_then(|hosts| hosts.into_iter().next()) {
             let help = "each certificate of a directory is used for all that it covers";
-            loader.diagnostics.error(*span, "`hosts` is not for a `directory`").help(help);
+            loader.diagnostics.error(span, "`hosts` is not for a `directory`").help(help);
         }
         let path = loader.diagnostics.sources.resolve(&directory.value.0, span);
         let pairs = pairs_in(loader.list(&path, span)?);
@@ -151,7 +164,7 @@ impl<'a> Checker<'a> {
         table: Table,
         span: Span,
         loader: &mut Loader<'_>,
-    ) -> Option<Certificate> {
+    ) -> Option<Vec<Certificate>> {
         let Some(hosts) = table.hosts.filter(|hosts| !hosts.is_empty()) else {
             let help = "`hosts` has the names that it is obtained for";
             loader.diagnostics.error(span, "it is not said what the certificate is for").help(help);
@@ -169,7 +182,7 @@ impl<'a> Checker<'a> {
         }
         let hosts: Vec<String> = hosts.into_iter().map(|(_, host)| host).collect();
         let source = CertificateSource::Acme(Obtained { by: by.value.0, hosts: hosts.clone() });
-        Some(Certificate { name, source, pair: None, hosts, http: table.http })
+        Some(vec![Certificate { name, source, pair: None, hosts, http: table.http }])
     }
 
     fn of_files(
@@ -222,27 +235,42 @@ impl<'a> Checker<'a> {
         };
         let chain = read(&files.chain, spans.chain);
         let key = read(&files.key, spans.key).map(Zeroizing::new);
-        let ocsp = files.ocsp.as_ref().map(|path| read(path, spans.ocsp)).transpose();
-        let (chain, key, ocsp) = match (chain, key, ocsp) {
-            (Ok(chain), Ok(key), Ok(ocsp)) => (chain, key, ocsp),
-            (chain, key, ocsp) => {
-                return Err(chain.err().into_iter().chain(key.err()).chain(ocsp.err()).collect());
-            }
+        let (chain, key) = match (chain, key) {
+            (Ok(chain), Ok(key)) => (chain, key),
+            (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
         };
-        if let Some(same) = self.by_content.get(&content(&chain, &key, ocsp.as_deref())) {
-            return Ok(Arc::clone(same));
+        let ocsp = files.ocsp.as_ref().and_then(|path| self.staple(path, spans.ocsp, loader));
+        let pair = match self.by_content.get(&content(&chain, &key, ocsp.as_deref())) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(Pair::of(&chain, &key, ocsp.as_deref()).map_err(|errors| named(errors, files, spans))?),
+        };
+        if let (Some(path), true, None) = (&files.ocsp, ocsp.is_some(), &pair.key.ocsp) {
+            let message = format!("{} is about another certificate", path.display());
+            loader.diagnostics.warning(spans.ocsp, message).help(NOT_STAPLED);
         }
-        Pair::of(&chain, &key, ocsp.as_deref()).map(Arc::new).map_err(|errors| {
-            let problem = |error: crate::config::PairError| {
-                let (path, span) = match error.part {
-                    PairPart::Chain => (&files.chain, spans.chain),
-                    PairPart::Key => (&files.key, spans.key),
-                };
-                let message = format!("{} {}", path.display(), error.message);
-                Problem { span, refusal: error.refusal, message, help: error.help.to_owned() }
-            };
-            errors.into_iter().map(problem).collect()
-        })
+        Ok(pair)
+    }
+
+    /// What is to be stapled, if that is worth showing. If not, the certificate does without: clients that want to know
+    /// more ask its authority.
+    fn staple(&self, path: &Path, span: Span, loader: &mut Loader<'_>) -> Option<Vec<u8>> {
+        let shown = path.display();
+        let message = match loader.try_bytes(path) {
+            Err(error) => format!("cannot read {shown}: {error}"),
+            Ok(der) => match Staple::of(&der) {
+                None => format!("{shown} has no OCSP response that can be read"),
+                Some(Staple { is_good: false, .. }) => format!("{shown} does not say that the certificate is good"),
+                Some(Staple { next_update: Some(end), .. }) if end <= self.now => {
+                    format!("{shown} expired on {}", date(end))
+                }
+                Some(Staple { next_update, .. }) => {
+                    next_update.iter().for_each(|end| loader.load_again_at(*end));
+                    return Some(der);
+                }
+            },
+        };
+        loader.diagnostics.warning(span, message).help(NOT_STAPLED);
+        None
     }
 
     /// Why a pair, although it is one, is not used. `before` is what it would take the place of.
@@ -314,6 +342,24 @@ impl<'a> Checker<'a> {
             loader.refused.push(Refused { certificate: name.to_owned(), refusal, message, kept });
         }
     }
+}
+
+/// What is wrong with a pair, said of its files.
+fn named(errors: Vec<PairError>, files: &PairFiles, spans: &Spans) -> Vec<Problem> {
+    let problem = |error: PairError| {
+        let (path, span) = match error.part {
+            PairPart::Chain => (&files.chain, spans.chain),
+            PairPart::Key => (&files.key, spans.key),
+        };
+        let message = format!("{} {}", path.display(), error.message);
+        Problem { span, refusal: error.refusal, message, help: error.help.to_owned() }
+    };
+    errors.into_iter().map(problem).collect()
+}
+
+/// A value that is not wrong.
+fn given<T>(given: At<Given<T>>) -> Option<At<T>> {
+    Some(At { value: given.value.0?, span: given.span })
 }
 
 fn unix(time: SystemTime) -> i64 {

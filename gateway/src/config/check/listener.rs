@@ -1,18 +1,21 @@
 //! `[[listener]]`
 
+use std::time::SystemTime;
+
 use ipnet::IpNet;
 
 use super::filter;
 use super::kinds::ListenerKind;
-use super::{Tables, duration, each, http_versions, is_empty, networks};
-use crate::config::decode::Optional;
+use super::{Tables, duration, http_versions, is_empty, networks, tls};
+use crate::config::decode::{List, Optional};
+use crate::config::load::Loader;
 use crate::config::model::{
-    Http2, HttpVersions, Listener, ListenerLimits, ListenerProtocol, ListenerTls, PathPolicy, ProxyProtocol, TlsVersion,
+    ClientCertDetails, ForwardClientCert, Http2, Listener, ListenerLimits, ListenerProtocol, PathPolicy, ProxyProtocol,
 };
 use crate::config::raw;
 use crate::config::report::Diagnostics;
 use crate::config::span::{At, Span};
-use crate::config::value::Size;
+use crate::config::value::{ClientCertDetail, Size};
 
 /// Checks a listener. `trusted` are the proxies `[gateway]` trusts.
 pub fn check(
@@ -20,14 +23,17 @@ pub fn check(
     trusted: &[IpNet],
     names: &Tables,
     filters: &mut filter::Taken,
-    diagnostics: &mut Diagnostics,
+    now: SystemTime,
+    loader: &mut Loader<'_>,
 ) -> Option<Listener> {
     let raw = raw.value;
+    let diagnostics = &mut loader.diagnostics;
     let protocol = ListenerKind::of(&raw).protocol;
     if let Some(protocol) = protocol {
         check_keys(&raw, protocol, diagnostics);
         check_proxy_protocol(&raw, protocol, trusted, diagnostics);
     }
+    check_forward_client_cert(&raw, diagnostics);
     let http = http_versions(&raw.http);
     if let Some(versions) = raw.http.filter(|versions| versions.value.is_empty()) {
         let help = "write [\"h1\"], or leave the key out";
@@ -37,7 +43,8 @@ pub fn check(
         diagnostics.warning(settings.span, "not used: `http` has no \"h2\"");
     }
     let offered = (protocol == Some(ListenerProtocol::Http)).then_some(http);
-    let tls = raw.tls.map(|tls| check_tls(tls, offered, names, diagnostics));
+    let tls = raw.tls.map(|tls| tls::check(tls, offered, names, now, loader));
+    let diagnostics = &mut loader.diagnostics;
     let http2 = http2(raw.http2, diagnostics);
     let limits = limits(raw.limits, diagnostics);
     let name = raw.name.0.map(|name| name.value.0);
@@ -55,6 +62,8 @@ pub fn check(
             Some(tls) => Some(tls?),
             None => None,
         },
+        forward_client_cert: raw.forward_client_cert.map_or_else(Default::default, |mode| mode.value),
+        client_cert_details: client_cert_details(raw.forward_client_cert_details),
         limits,
         path: path_policy(raw.path_normalisation),
         filters: filters?,
@@ -67,9 +76,11 @@ fn check_keys(raw: &raw::Listener, protocol: ListenerProtocol, diagnostics: &mut
         return;
     }
     let limits = raw.limits.as_ref().map(|limits| &limits.value);
-    let of_http: [(&str, Option<Span>); 7] = [
+    let of_http: [(&str, Option<Span>); 9] = [
         ("http", raw.http.as_ref().map(|key| key.span)),
         ("http2", raw.http2.as_ref().map(|key| key.span)),
+        ("forward_client_cert", raw.forward_client_cert.as_ref().map(|key| key.span)),
+        ("forward_client_cert_details", raw.forward_client_cert_details.as_ref().map(|key| key.span)),
         ("path_normalisation", raw.path_normalisation.as_ref().map(|key| key.span)),
         ("filters", raw.filters.as_ref().map(|key| key.span)),
         ("header_bytes", limits.and_then(|limits| limits.header_bytes).map(|key| key.span)),
@@ -95,6 +106,39 @@ fn check_keys(raw: &raw::Listener, protocol: ListenerProtocol, diagnostics: &mut
     };
     if let Some(tls) = &raw.tls {
         diagnostics.error(tls.span, message).help(help);
+    }
+}
+
+/// Warns about what has no effect.
+fn check_forward_client_cert(raw: &raw::Listener, diagnostics: &mut Diagnostics) {
+    use ForwardClientCert::{AlwaysForwardOnly, AppendForward, Sanitize, SanitizeSet};
+    let mode = raw.forward_client_cert.map_or(Sanitize, |mode| mode.value);
+    let authenticates = raw.tls.as_ref().is_some_and(|tls| {
+        let hosts = tls.value.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value);
+        tls.value.client_auth.is_some() || hosts.iter().any(|host| host.value.client_auth.is_some())
+    });
+    if let Some(mode) =
+        raw.forward_client_cert.filter(|mode| !authenticates && !matches!(mode.value, Sanitize | AlwaysForwardOnly))
+    {
+        let help = "`client_auth` of `tls` asks for them";
+        diagnostics.warning(mode.span, "not used: no client shows a certificate here").help(help);
+    }
+    if let Some(details) = &raw.forward_client_cert_details
+        && !matches!(mode, SanitizeSet | AppendForward)
+    {
+        let help = "`forward_client_cert` is \"sanitize_set\" or \"append_forward\" where it tells something";
+        diagnostics.warning(details.span, "not used: the gateway tells nothing of its own").help(help);
+    }
+}
+
+fn client_cert_details(raw: Optional<List<ClientCertDetail>>) -> ClientCertDetails {
+    let has = |detail| raw.as_ref().is_some_and(|list| list.value.iter().any(|given| given.value == detail));
+    ClientCertDetails {
+        cert: has(ClientCertDetail::Cert),
+        chain: has(ClientCertDetail::Chain),
+        subject: has(ClientCertDetail::Subject),
+        uri: has(ClientCertDetail::Uri),
+        dns: has(ClientCertDetail::Dns),
     }
 }
 
@@ -158,40 +202,6 @@ fn http2(raw: Optional<raw::Http2>, diagnostics: &mut Diagnostics) -> Http2 {
         stream_window,
         connection_window,
     }
-}
-
-/// `offered` are the listener's HTTP versions; `None` where TLS has something else in it.
-fn check_tls(
-    raw: At<raw::ListenerTls>,
-    offered: Option<HttpVersions>,
-    names: &Tables,
-    diagnostics: &mut Diagnostics,
-) -> Option<ListenerTls> {
-    let raw = raw.value;
-    let given = raw.certificates.0?;
-    if given.value.is_empty() {
-        diagnostics.error(given.span, "a TLS listener needs a certificate");
-    }
-    let certificates = each(given.value, |name| {
-        let id = names.certificates.find(&name, diagnostics)?;
-        let http = names.certificate_kinds[id as usize].http;
-        if offered.is_some_and(|offered| are_apart(offered, http)) {
-            let message = format!("`http` of certificate `{}` has no version that this listener speaks", name.value.0);
-            diagnostics.error(name.span, message).help("its hosts could not be reached");
-        }
-        Some(names.certificate_ids(id))
-    })?;
-    Some(ListenerTls {
-        certificates: certificates.concat(),
-        min_version: raw.min_version.map_or(TlsVersion::Tls12, |version| version.value),
-        strict_sni: raw.strict_sni.is_some_and(|strict| strict.value),
-    })
-}
-
-/// Whether each has one version, and not the same. (One without any has been reported.)
-fn are_apart(one: HttpVersions, other: HttpVersions) -> bool {
-    let exactly_one = |versions: HttpVersions| versions.h1 != versions.h2;
-    exactly_one(one) && exactly_one(other) && one != other
 }
 
 /// Bounds of `header_bytes`. Less has no room for what browsers send; more is no head but a body, and would let few

@@ -8,6 +8,7 @@ mod acme;
 mod balance;
 mod certificate;
 mod cluster;
+mod coverage;
 mod destination;
 mod filter;
 mod health;
@@ -18,6 +19,7 @@ mod listener;
 mod names;
 mod outlier;
 mod route;
+mod tls;
 mod vip;
 mod xdp;
 
@@ -59,11 +61,11 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
-    let listeners = each(raw.listener, |listener| {
-        listener::check(listener, trusted, &names, &mut filters, &mut loader.diagnostics)
-    });
+    let listeners =
+        each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, known.now, loader));
     let clusters = each(raw.cluster, |cluster| cluster::check(cluster, loader));
     let limits = each(raw.limits, |set| limits::check(set, loader));
+    let host_spans: Vec<_> = raw.route.iter().map(|route| host_spans(&route.value)).collect();
     let routes = each(raw.route, |route| route::check(route, &names, &mut filters, &mut loader.diagnostics));
     let mut taken = l4_route::Taken::default();
     let l4_routes = each(raw.l4_route, |route| l4_route::check(route, &names, &mut taken, &mut loader.diagnostics));
@@ -73,6 +75,9 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let vips = each(raw.vip, |vip| vip::check(vip, &names, &around, &mut taken, &mut loader.diagnostics));
     if let (Some(vips), Some(clusters)) = (&vips, &clusters) {
         vip::check_numbers(vips, &vip_spans, clusters, &mut loader.diagnostics);
+    }
+    if let (Some(routes), Some(listeners), Some(certificates)) = (&routes, &listeners, &certificates) {
+        coverage::warn(routes, &host_spans, listeners, certificates, &mut loader.diagnostics);
     }
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
@@ -152,6 +157,11 @@ impl Tables {
         self.acme.warn_unused(|_| "no certificate is obtained by it", diagnostics);
         self.limits.warn_unused(|_| "no route or filter uses it", diagnostics);
     }
+}
+
+/// Where the hosts of a route stand.
+fn host_spans(route: &raw::Route) -> Vec<Span> {
+    route.hosts.iter().flat_map(|hosts| &hosts.value).map(|host| host.span).collect()
 }
 
 /// Checks every item, also after one has failed.

@@ -199,6 +199,14 @@ fn every_example_in_the_schema_is_accepted() {
             examples("PathNormalisation")
         ),
         format!("[[listener]]\n{}[listener.http2]\n{}", examples("Listener"), examples("Http2")),
+        format!(
+            "[[certificate]]\n{}[[listener]]\n{}[listener.tls]\n{}client_auth = {{ {} }}\nhosts = [{{ {} }}]\n",
+            without(examples("Certificate"), &["directory", "acme", "ocsp"]),
+            examples("Listener"),
+            examples("ListenerTls"),
+            inline(&examples("ClientAuth")),
+            inline(&examples("TlsHost")),
+        ),
         format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["clusters"])),
         format!("{l4_lists}[[l4_route]]\n{}", without(examples("L4Route"), &["cluster"])),
         format!("[[cluster]]\n{}", examples("Cluster")),
@@ -220,8 +228,13 @@ fn every_example_in_the_schema_is_accepted() {
         )),
     ] {
         let mut files = certificates::files();
-        for (name, like) in [("example.pem", "good.pem"), ("example.key", "good.key"), ("internal-ca.pem", "good.pem")]
-        {
+        for (name, like) in [
+            ("example.pem", "good.pem"),
+            ("example.key", "good.key"),
+            ("internal-ca.pem", "good.pem"),
+            ("clients-ca.pem", "good.pem"),
+            ("clients.crl", "none-revoked.crl"),
+        ] {
             let bytes = files.0[Path::new(&format!("certs/{like}"))].clone();
             files.add(&format!("certs/{name}"), bytes);
         }

@@ -113,7 +113,7 @@ impl FromText for UrlPath {
 }
 
 /// `"example.com"`, `"*.example.com"`, `"*"`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host(pub HostPattern);
 
 schema!(Host, "host", { "type": "string", "minLength": 1 });

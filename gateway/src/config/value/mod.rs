@@ -9,6 +9,7 @@ mod net;
 mod overload;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::time;
 
@@ -20,6 +21,7 @@ pub use l4::*;
 pub use net::*;
 pub use overload::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+pub use tls::*;
 
 use super::decode::{Decode, FromText, Node, Problem};
 use super::report::Diagnostics;

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{Count, Host, schema};
 use crate::config::decode::{Decode, FromText, Node, Problem, keywords};
 use crate::config::model::{
-    AccessAction, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, TlsVersion, XdpMode,
+    AccessAction, EndpointAddress, HostPattern, ListenerProtocol, ProxyProtocol, ProxyVersion, XdpMode,
 };
 use crate::config::report::Diagnostics;
 
@@ -185,8 +185,6 @@ keywords!(XdpMode {
 });
 
 keywords!(AccessAction { "deny" => AccessAction::Deny, "allow" => AccessAction::Allow });
-
-keywords!(TlsVersion { "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13 });
 
 keywords!(ListenerProtocol {
     "http" => ListenerProtocol::Http,

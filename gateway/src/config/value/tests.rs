@@ -104,3 +104,52 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn alternative_names_are_of_the_kind_they_look_like() {
+    use crate::config::model::SanMatch;
+    let read = |text: &str| San::from_text(text).map(|san| san.0).ok();
+    let cases = [
+        ("Client.example.com", Some(SanMatch::Dns("client.example.com".into()))),
+        ("*.example.com", Some(SanMatch::DnsLabel(".example.com".into()))),
+        (".Example.com", Some(SanMatch::DnsBelow(".example.com".into()))),
+        ("spiffe://example.org", Some(SanMatch::TrustDomain("spiffe://example.org/".into()))),
+        ("spiffe://example.org/", Some(SanMatch::TrustDomain("spiffe://example.org/".into()))),
+        ("spiffe://example.org/*", Some(SanMatch::UriPrefix("spiffe://example.org/".into()))),
+        ("spiffe://example.org/a", Some(SanMatch::Uri("spiffe://example.org/a".into()))),
+        ("https://example.org/a?b=c", Some(SanMatch::Uri("https://example.org/a?b=c".into()))),
+        ("urn:uuid:*", Some(SanMatch::UriPrefix("urn:uuid:".into()))),
+        ("192.0.2.1", Some(SanMatch::Ip([192, 0, 2, 1].into()))),
+        ("2001:db8::1", Some(SanMatch::Ip("2001:db8::1".parse().unwrap()))),
+        ("", None),
+        ("*", None),
+        ("*.*.example.com", None),
+        ("a*.example.com", None),
+        ("a b", None),
+        ("spiffe://", None),
+        ("spiffe://*", None),
+        ("spiffe://Example.org", None),
+        ("spiffe://example.org*", None),
+        ("https://example.org*", None),
+        ("https://*/a", None),
+        ("https://example.org/ä", None),
+    ];
+    for (text, wanted) in cases {
+        assert_eq!(read(text), wanted, "{text:?}");
+    }
+    for text in ["client.example.com", "*.example.com", ".example.com", "spiffe://example.org", "urn:uuid:*", "::1"] {
+        assert_eq!(read(text).map(|rule| rule.to_string()).as_deref(), Some(text), "is shown as it is written");
+    }
+}
+
+#[test]
+fn a_key_pin_is_base64_or_hexadecimal() {
+    let read = |text: &str| KeyPin::from_text(text).map(|pin| pin.0).ok();
+    let pin = [0xab; 32];
+    assert_eq!(read("q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="), Some(pin));
+    assert_eq!(read(&"ab".repeat(32)), Some(pin));
+    assert_eq!(read(&["AB"; 32].join(":")), Some(pin));
+    for text in ["", "q6ur", &"ab".repeat(31), &"zz".repeat(32), "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s"] {
+        assert_eq!(read(text), None, "{text:?}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Envoy's access log format strings.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use super::escape;
 use super::record::Record;
 use super::timestamp::{self, Layout};
 use crate::proto::head::{HeaderName, Headers};
+use crate::proto::x509::{Identity, hex};
 
 /// Envoy's default line.
 pub const DEFAULT_FORMAT: &str = concat!(
@@ -91,7 +93,19 @@ enum Operator {
     Text(TextOf),
     Number(NumberOf),
     Address(AddressOf, AddressPart),
+    Peer(PeerPart),
     Flags,
+}
+
+/// What a client's certificate says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum PeerPart {
+    Subject,
+    Issuer,
+    Serial,
+    Fingerprint256,
+    UriSan,
+    DnsSan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,7 +151,13 @@ enum AddressPart {
 
 /// Every operator without an argument.
 const PLAIN: &[(&str, Operator)] = {
-    use {AddressOf::*, AddressPart::*, NumberOf as N, Operator::*, TextOf as T};
+    use {
+        AddressOf::{Client, Local, UpstreamHost, UpstreamLocal},
+        AddressPart::*,
+        NumberOf as N,
+        Operator::*,
+        TextOf as T,
+    };
     &[
         ("PROTOCOL", Text(T::Protocol)),
         ("RESPONSE_CODE", Number(N::Status)),
@@ -162,14 +182,20 @@ const PLAIN: &[(&str, Operator)] = {
         ("DOWNSTREAM_REMOTE_ADDRESS", Address(Client, Whole)),
         ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Address(Client, Ip)),
         ("DOWNSTREAM_REMOTE_PORT", Address(Client, Port)),
-        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Address(Peer, Whole)),
-        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Address(Peer, Ip)),
-        ("DOWNSTREAM_DIRECT_REMOTE_PORT", Address(Peer, Port)),
+        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Address(AddressOf::Peer, Whole)),
+        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Address(AddressOf::Peer, Ip)),
+        ("DOWNSTREAM_DIRECT_REMOTE_PORT", Address(AddressOf::Peer, Port)),
         ("DOWNSTREAM_LOCAL_ADDRESS", Address(Local, Whole)),
         ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Address(Local, Ip)),
         ("DOWNSTREAM_LOCAL_PORT", Address(Local, Port)),
         ("REQUESTED_SERVER_NAME", Text(T::Sni)),
         ("DOWNSTREAM_TLS_VERSION", Text(T::TlsVersion)),
+        ("DOWNSTREAM_PEER_SUBJECT", Peer(PeerPart::Subject)),
+        ("DOWNSTREAM_PEER_ISSUER", Peer(PeerPart::Issuer)),
+        ("DOWNSTREAM_PEER_SERIAL", Peer(PeerPart::Serial)),
+        ("DOWNSTREAM_PEER_FINGERPRINT_256", Peer(PeerPart::Fingerprint256)),
+        ("DOWNSTREAM_PEER_URI_SAN", Peer(PeerPart::UriSan)),
+        ("DOWNSTREAM_PEER_DNS_SAN", Peer(PeerPart::DnsSan)),
         ("CONNECTION_ID", Number(N::ConnectionId)),
         ("STREAM_ID", Text(T::RequestId)),
         ("HOSTNAME", Text(T::Hostname)),
@@ -190,7 +216,24 @@ impl Operator {
             Operator::Text(of) => or_dash(of.value(record), out, escape::text),
             Operator::Number(of) => or_dash(of.value(record), out, number),
             Operator::Address(of, part) => or_dash(of.value(record), out, |value, out| part.write(value, out)),
+            Operator::Peer(part) => {
+                let text = record.identity.map(|identity| part.value(identity)).filter(|text| !text.is_empty());
+                or_dash(text.as_deref().map(str::as_bytes), out, escape::text);
+            }
             Operator::Flags => record.flags.write(out),
+        }
+    }
+}
+
+impl PeerPart {
+    fn value(self, identity: &Identity) -> Cow<'_, str> {
+        match self {
+            PeerPart::Subject => Cow::Borrowed(&identity.subject),
+            PeerPart::Issuer => Cow::Borrowed(&identity.issuer),
+            PeerPart::Serial => Cow::Borrowed(&identity.serial),
+            PeerPart::Fingerprint256 => Cow::Owned(hex(&identity.sha256)),
+            PeerPart::UriSan => Cow::Owned(identity.uris.join(",")),
+            PeerPart::DnsSan => Cow::Owned(identity.dns.join(",")),
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | `downstream_local_address`, `downstream_remote_address` | `address:port`; the second after trusted proxies |
 //! | `requested_server_name`, `route_name` | text or `null` |
 //! | `listener`, `connection_id`, `tls_version` | text, number, text or `null` |
+//! | `downstream_peer_subject` | of the client's certificate, or `null` |
 //! | `duration_us`, `request_duration_us`, `response_duration_us` | microseconds; the last two may be `null` |
 
 use std::net::SocketAddr;
@@ -61,6 +62,7 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     object.text("listener", Some(record.listener.as_bytes()));
     object.number("connection_id", Some(record.connection_id));
     object.text("tls_version", record.tls_version.map(str::as_bytes));
+    object.text("downstream_peer_subject", record.identity.map(|identity| identity.subject.as_bytes()));
     object.number("duration_us", Some(record.duration_us));
     object.number("request_duration_us", record.request_duration_us);
     object.number("response_duration_us", record.response_duration_us);
@@ -139,6 +141,7 @@ mod tests {
                 "downstream_local_address": "[2001:db8::1]:443", "downstream_remote_address": "203.0.113.9:0",
                 "requested_server_name": "api.example.com", "route_name": "api-v1",
                 "listener": "web", "connection_id": 42, "tls_version": "TLSv1.3",
+                "downstream_peer_subject": "O=x,CN=\\\"client\\\"",
                 "duration_us": 12345, "request_duration_us": 1500, "response_duration_us": 11999,
             })
         );

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::metrics::flags::ResponseFlags;
 use crate::proto::head::{Headers, RequestHead, Version};
+use crate::proto::x509::Identity;
 
 /// A finished request. Missing values are `None` and are written as `-` (text) or `null` (JSON).
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,8 @@ pub struct Record<'a> {
     pub sni: Option<&'a str>,
     /// `TLSv1.2` or `TLSv1.3`; `None` without TLS.
     pub tls_version: Option<&'static str>,
+    /// What the client's certificate says, where it has shown one.
+    pub identity: Option<&'a Identity>,
     /// The request's id; when `None`, the `x-request-id` field of the request.
     pub request_id: Option<&'a [u8]>,
     /// The downstream connection's number.
@@ -106,6 +109,7 @@ impl<'a> Record<'a> {
             client_ip: downstream_peer.ip(),
             sni: None,
             tls_version: None,
+            identity: None,
             request_id: None,
             connection_id: 0,
             hostname,
@@ -144,9 +148,23 @@ impl<'a> Record<'a> {
 
 #[cfg(test)]
 pub(crate) mod samples {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::metrics::flags::ResponseFlag;
     use crate::proto::head::Method;
+
+    /// Of a client's certificate.
+    static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity {
+        subject: "O=x,CN=\\\"client\\\"".into(),
+        issuer: "CN=ca".into(),
+        serial: "0a".into(),
+        dns: vec!["a.test".into(), "b.test".into()],
+        uris: vec!["spiffe://td/a".into()],
+        ips: Vec::new(),
+        sha256: [0xab; 32],
+        spki_sha256: [0; 32],
+    });
 
     /// A request as it may be after a retry that failed.
     pub fn request() -> RequestHead {
@@ -199,6 +217,7 @@ pub(crate) mod samples {
             client_ip: [203, 0, 113, 9].into(),
             sni: Some("api.example.com"),
             tls_version: Some("TLSv1.3"),
+            identity: Some(&IDENTITY),
             request_id: None,
             connection_id: 42,
             hostname: "edge-1",

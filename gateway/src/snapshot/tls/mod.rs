@@ -1,6 +1,9 @@
 //! TLS settings of listeners and clusters.
 
+mod bound_tickets;
 mod client;
+mod client_auth;
+mod hosts;
 mod server;
 mod sni;
 
@@ -16,8 +19,8 @@ use super::BuildError;
 use crate::config::model::HttpVersions;
 
 pub(super) use client::{check, client};
-pub use server::ServerTls;
 pub(super) use server::server;
+pub use server::{AdmittedBy, ServerTls, Shaken, Terms};
 
 /// What every generation's TLS settings share.
 pub struct Secrets {

@@ -2,32 +2,85 @@
 
 use std::sync::Arc;
 
-use rustls::server::NoServerSessionStorage;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
+use super::bound_tickets::BoundTickets;
+use super::client_auth::{ClientAuth, Digest};
+use super::hosts::Hosts;
 use super::sni::BySni;
 use super::{BuildError, Secrets, alpn};
-use crate::config::model::{Certificate, HttpVersions, ListenerTls, TlsVersion};
+use crate::config::model::{Certificate, HttpVersions, KeyExchange, ListenerTls, TlsTerms, TlsVersion};
 
 /// A listener's settings.
 #[derive(Clone)]
 pub struct ServerTls {
+    certificates: Arc<BySni>,
+    /// For hosts without settings of their own.
+    default: Settings,
+    hosts: Arc<Hosts<Settings>>,
+    /// Whether the terms are all the same, and no client is asked for a certificate.
+    is_plain: bool,
+}
+
+/// What a connection had to do to be served. Made once per generation.
+#[derive(Debug)]
+pub struct Terms {
+    min_version: TlsVersion,
+    client_auth: Option<Arc<ClientAuth>>,
+}
+
+/// What a handshake is made with.
+#[derive(Clone)]
+struct Settings {
+    terms: Arc<Terms>,
     /// For handshakes, and for those of hosts that are offered one version of HTTP only.
     all: Arc<ServerConfig>,
     only_h1: Arc<ServerConfig>,
     only_h2: Arc<ServerConfig>,
-    certificates: Arc<BySni>,
+}
+
+/// A client's connection, as far as terms go.
+pub struct Shaken<'a> {
+    /// The terms it was made under; `None` where it has no TLS.
+    pub terms: Option<&'a Arc<Terms>>,
+    /// The server name the client asked for.
+    pub server_name: Option<&'a str>,
+    /// The certificates it showed.
+    pub chain: &'a [CertificateDer<'static>],
+    /// Whether it speaks TLS 1.3.
+    pub is_tls13: bool,
+}
+
+/// Whether a connection made under certain terms may ask for a host.
+#[derive(Debug)]
+pub enum AdmittedBy {
+    /// As it is.
+    Yes,
+    /// The host's terms have changed since, and it fulfils the new ones, which it counts as made under from now on.
+    Anew(Arc<Terms>),
+    /// It may not.
+    No,
 }
 
 impl ServerTls {
-    /// The settings for a handshake with a client that asks for `server_name`.
-    pub fn config_for(&self, server_name: Option<&str>) -> &Arc<ServerConfig> {
+    /// The settings for a handshake with a client that asks for `server_name`, and the terms that come with it.
+    pub fn config_for(&self, server_name: Option<&str>) -> (&Arc<ServerConfig>, &Arc<Terms>) {
         let shown = server_name.and_then(|name| self.certificates.find(name)).and_then(<[_]>::first);
-        match shown.map_or(self.certificates.default_http, |shown| shown.http) {
-            HttpVersions { h1: true, h2: true } => &self.all,
-            HttpVersions { h2: true, .. } => &self.only_h2,
-            HttpVersions { .. } => &self.only_h1,
-        }
+        let settings = self.settings_for(server_name.unwrap_or_default().as_bytes());
+        let config = match shown.map_or(self.certificates.default_http, |shown| shown.http) {
+            HttpVersions { h1: true, h2: true } => &settings.all,
+            HttpVersions { h2: true, .. } => &settings.only_h2,
+            HttpVersions { .. } => &settings.only_h1,
+        };
+        (config, &settings.terms)
+    }
+
+    /// The certificate that this client is shown.
+    pub fn certificate_for(&self, hello: ClientHello<'_>) -> Option<CertificateDer<'static>> {
+        self.certificates.resolve(hello)?.cert.first().cloned()
     }
 
     /// Whether a request for `host` came over a connection that was made to reach another one: the certificate that
@@ -41,6 +94,59 @@ impl ServerTls {
         let of_host = std::str::from_utf8(host).ok().and_then(|host| self.certificates.find(host)).unwrap_or_default();
         !of_host.iter().any(|it| shown.iter().any(|shown| Arc::ptr_eq(&shown.key, &it.key)))
     }
+
+    /// Whether a connection may ask for `host`, as routes compare it: it must have been made under the host's terms. Where
+    /// they have changed since, the certificate that was shown then is held against the new ones.
+    pub fn admits(&self, shaken: &Shaken<'_>, host: &[u8], now: impl FnOnce() -> UnixTime) -> AdmittedBy {
+        let wanted = || &self.settings_for(host).terms;
+        let Some(made) = shaken.terms else {
+            // From before the listener had TLS.
+            let may = self.is_plain || !wanted().client_auth.as_ref().is_some_and(|auth| auth.is_required);
+            return if may { AdmittedBy::Yes } else { AdmittedBy::No };
+        };
+        if self.is_plain && made.client_auth.is_none() && self.default.terms.min_version == made.min_version {
+            return AdmittedBy::Yes;
+        }
+        let wanted = wanted();
+        if Arc::ptr_eq(made, wanted) {
+            return AdmittedBy::Yes;
+        }
+        if wanted.min_version == TlsVersion::Tls13 && !shaken.is_tls13 {
+            return AdmittedBy::No;
+        }
+        if made.rules() == wanted.rules() {
+            return AdmittedBy::Anew(wanted.clone());
+        }
+        let own = &self.settings_for(shaken.server_name.unwrap_or_default().as_bytes()).terms;
+        let passes = || wanted.client_auth.as_ref().is_none_or(|auth| auth.verify(shaken.chain, now()).is_ok());
+        match Arc::ptr_eq(own, wanted) && passes() {
+            true => AdmittedBy::Anew(wanted.clone()),
+            false => AdmittedBy::No,
+        }
+    }
+
+    fn settings_for(&self, host: &[u8]) -> &Settings {
+        self.hosts.find(host).unwrap_or(&self.default)
+    }
+}
+
+impl Terms {
+    /// Whether clients are asked for a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.client_auth.is_some()
+    }
+
+    /// Holds the certificates of a resumed session against the rules once more: time has passed since they were shown.
+    ///
+    /// # Errors
+    /// What a full handshake would have failed with.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
+        self.client_auth.as_ref().map_or(Ok(()), |auth| auth.verify(chain, now))
+    }
+
+    fn rules(&self) -> Digest {
+        self.client_auth.as_ref().map_or(Digest::default(), |auth| auth.digest)
+    }
 }
 
 /// The settings of a listener.
@@ -50,26 +156,78 @@ pub(in crate::snapshot) fn server(
     certificates: &[Certificate],
     secrets: &Secrets,
 ) -> Result<ServerTls, BuildError> {
-    let resolver = Arc::new(BySni::new(wanted, http, certificates));
-    let mut config = ServerConfig::builder_with_provider(secrets.provider.clone())
-        .with_protocol_versions(versions(wanted.min_version))
+    let provider = provider(wanted, &secrets.provider);
+    let certificates = Arc::new(BySni::new(wanted, http, certificates));
+    let build = |terms: &TlsTerms| settings(terms, wanted, http, &certificates, &provider, secrets);
+    let mut hosts = Hosts::default();
+    for of in &wanted.hosts {
+        let settings = build(&of.terms)?;
+        of.hosts.iter().for_each(|pattern| hosts.add(pattern, settings.clone()));
+    }
+    Ok(ServerTls {
+        default: build(&wanted.terms)?,
+        certificates: certificates.clone(),
+        hosts: Arc::new(hosts),
+        is_plain: wanted.hosts.is_empty() && wanted.terms.client_auth.is_none(),
+    })
+}
+
+fn settings(
+    terms: &TlsTerms,
+    wanted: &ListenerTls,
+    http: Option<HttpVersions>,
+    certificates: &Arc<BySni>,
+    provider: &Arc<CryptoProvider>,
+    secrets: &Secrets,
+) -> Result<Settings, BuildError> {
+    let client_auth = terms.client_auth.as_ref().map(|auth| ClientAuth::new(auth, provider)).transpose()?.map(Arc::new);
+    let terms = Terms { min_version: terms.min_version, client_auth };
+    let verifier = match &terms.client_auth {
+        Some(auth) => auth.clone(),
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions(terms.min_version))
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver.clone());
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificates.clone());
     // Sessions live in tickets: a store would be one more thing that workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = secrets.tickets.clone();
+    config.ticketer = Arc::new(BoundTickets { keys: secrets.tickets.clone(), rules: terms.rules() });
+    config.ignore_client_order = !wanted.cipher_suites.is_empty();
     let offering = |versions: HttpVersions| {
         let mut config = config.clone();
         config.alpn_protocols = http.map_or_else(Vec::new, |_| alpn(versions));
         Arc::new(config)
     };
-    Ok(ServerTls {
+    Ok(Settings {
         all: offering(HttpVersions { h1: true, h2: true }),
         only_h1: offering(HttpVersions { h1: true, h2: false }),
         only_h2: offering(HttpVersions { h1: false, h2: true }),
-        certificates: resolver,
+        terms: Arc::new(terms),
     })
+}
+
+/// The cryptography, without what the listener does not accept.
+fn provider(wanted: &ListenerTls, all: &Arc<CryptoProvider>) -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(all);
+    if !wanted.cipher_suites.is_empty() {
+        let find = |number: u16| all.cipher_suites.iter().find(|suite| u16::from(suite.suite()) == number).copied();
+        provider.cipher_suites = wanted.cipher_suites.iter().filter_map(|suite| find(suite.0)).collect();
+    }
+    provider.kx_groups = wanted.key_exchange.iter().copied().map(group).collect();
+    Arc::new(provider)
+}
+
+fn group(exchange: KeyExchange) -> &'static dyn SupportedKxGroup {
+    use aws_lc_rs::kx_group;
+    match exchange {
+        KeyExchange::X25519MlKem768 => kx_group::X25519MLKEM768,
+        KeyExchange::P256MlKem768 => kx_group::SECP256R1MLKEM768,
+        KeyExchange::X25519 => kx_group::X25519,
+        KeyExchange::P256 => kx_group::SECP256R1,
+        KeyExchange::P384 => kx_group::SECP384R1,
+    }
 }
 
 fn versions(floor: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

@@ -3,18 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use rustls::SignatureAlgorithm;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config::model::{Certificate, HttpVersions, ListenerTls};
 
-/// Chooses a certificate by the server name: exact, then wildcard, then the listener's first one.
+/// By name. Names come from certificates and the configuration, so nobody chooses them to collide.
+type ByName = HashMap<Box<str>, Vec<Shown>, FixedState>;
+
+/// Chooses a certificate by the server name: exact, then wildcard, then the listener's first one. Of several for a name, such
+/// as one with RSA and one with ECDSA, those with RSA come last, as they cost the most.
 #[derive(Debug)]
-pub(super) struct BySni {
-    exact: HashMap<String, Vec<Shown>>,
+pub struct BySni {
+    exact: ByName,
     /// By what follows the `*.`.
-    wildcard: HashMap<String, Vec<Shown>>,
-    default: Option<Arc<CertifiedKey>>,
+    wildcard: ByName,
+    /// For clients that ask for no name, or for one that no certificate covers. None when those are refused.
+    default: Vec<Shown>,
     pub(super) default_http: HttpVersions,
 }
 
@@ -27,28 +34,41 @@ pub(super) struct Shown {
 
 impl BySni {
     /// `http`: what the listener speaks; what it speaks is no HTTP when there is none.
-    pub(super) fn new(wanted: &ListenerTls, http: Option<HttpVersions>, certificates: &[Certificate]) -> BySni {
+    pub fn new(wanted: &ListenerTls, http: Option<HttpVersions>, certificates: &[Certificate]) -> BySni {
         let http = http.unwrap_or_default();
-        let mut resolver = BySni { exact: HashMap::new(), wildcard: HashMap::new(), default: None, default_http: http };
-        for id in &wanted.certificates {
-            let certificate = &certificates[id.index()];
-            let Some(key) = certificate.pair.as_ref().map(|pair| &pair.key) else { continue };
+        let mut resolver =
+            BySni { exact: HashMap::default(), wildcard: HashMap::default(), default: Vec::new(), default_http: http };
+        let certificates = wanted.certificates.iter().map(|id| &certificates[id.index()]);
+        // Those that have not been obtained yet are shown to nobody.
+        let obtained = certificates.filter_map(|certificate| Some((certificate, &certificate.pair.as_ref()?.key)));
+        let first = obtained.clone().next().filter(|_| !wanted.strict_sni);
+        for (certificate, key) in obtained {
             let both = HttpVersions { h1: http.h1 && certificate.http.h1, h2: http.h2 && certificate.http.h2 };
+            let shown = Shown { key: key.clone(), http: both };
             for host in &certificate.hosts {
                 let names = match host.strip_prefix("*.") {
-                    Some(rest) => resolver.wildcard.entry(rest.to_ascii_lowercase()),
-                    None => resolver.exact.entry(host.to_ascii_lowercase()),
+                    Some(rest) => resolver.wildcard.entry(rest.to_ascii_lowercase().into()),
+                    None => resolver.exact.entry(host.to_ascii_lowercase().into()),
                 };
-                names.or_default().push(Shown { key: key.clone(), http: both });
+                names.or_default().push(shown.clone());
             }
-            if resolver.default.is_none() && !wanted.strict_sni {
-                resolver.default = Some(key.clone());
+            if first.is_some_and(|(first, _)| std::ptr::eq(first, certificate)) {
+                resolver.default = vec![shown];
                 resolver.default_http = both;
             }
+        }
+        resolver.exact.values_mut().chain(resolver.wildcard.values_mut()).for_each(|shown| {
+            shown.sort_by_key(|shown| shown.key.key.algorithm() == SignatureAlgorithm::RSA);
+        });
+        // For who cannot verify the first one, there may be another for the same name.
+        let host = first.and_then(|(first, _)| first.hosts.first());
+        if let Some(siblings) = host.and_then(|host| resolver.find(host)) {
+            resolver.default = siblings.to_vec();
         }
         resolver
     }
 
+    /// The certificates for a name; lower case.
     pub(super) fn find(&self, name: &str) -> Option<&[Shown]> {
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
@@ -56,10 +76,15 @@ impl BySni {
 }
 
 impl ResolvesServerCert for BySni {
-    /// Of several certificates for one name (RSA and ECDSA, say), the first one that the client can verify.
+    /// Of several certificates for one name, the first one that the client can verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or_default();
-        let usable = named.iter().find(|shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some());
-        usable.or(named.first()).map(|shown| &shown.key).or(self.default.as_ref()).cloned()
+        let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or(&self.default);
+        let is_usable = |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let shown = match named {
+            // Whether it is usable makes no difference.
+            [only] => Some(only),
+            several => several.iter().find(is_usable).or(several.first()),
+        };
+        shown.map(|shown| shown.key.clone())
     }
 }
