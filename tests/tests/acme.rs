@@ -125,8 +125,8 @@ fn tls_alpn_01_with_an_external_account_and_renewals_lose_no_handshake() {
     );
     gateway.reload(&with_acme(&origin, dir.path(), "['one.test', 'two.test']", &acme));
     wait_issued(&gateway, 1);
-    let client = TlsClient::trusting(pebble.root());
-    wait_shown(&gateway, &client, "one.test");
+    let root = pebble.root();
+    wait_shown(&gateway, &TlsClient::trusting(root.clone()), "one.test");
 
     let (addr, done) = (gateway.addr("secure"), AtomicBool::new(false));
     let shown = std::thread::scope(|scope| {
@@ -134,7 +134,7 @@ fn tls_alpn_01_with_an_external_account_and_renewals_lose_no_handshake() {
         let traffic = scope.spawn(|| {
             let mut shown = BTreeSet::new();
             while !done.load(Relaxed) {
-                let client = TlsClient::trusting(pebble.root());
+                let client = TlsClient::trusting(root.clone());
                 let (mut conn, handshake) = client.connect(addr, "two.test").expect("a handshake");
                 conn.send("GET / HTTP/1.1\r\nhost: two.test\r\n\r\n");
                 assert_eq!(conn.response().status, 200);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
-use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConfig,
+};
 
 use super::failure::{self, HandshakeError};
 use super::record::{feed, flush, halves};
@@ -48,14 +50,15 @@ pub async fn accept(
         Ok(accepted) => accepted,
         Err(refused) => return Err(refuse(refused, &mut writer, until).await),
     };
-    let client_hello = accepted.client_hello();
-    let challenge = challenges.settings(&client_hello);
-    let (config, terms) = settings.config_for(client_hello.server_name());
+    if let Some(challenge) = challenges.settings(&accepted.client_hello()) {
+        return Box::pin(prove(accepted, challenge, (reader, writer), until)).await;
+    }
+    let (config, terms) = settings.config_for(accepted.client_hello().server_name());
     let own = match terms.asks_for_certificates() {
-        true => settings.certificate_for(client_hello),
+        true => settings.certificate_for(accepted.client_hello()),
         false => None,
     };
-    let tls = match accepted.into_connection(challenge.unwrap_or_else(|| config.clone())) {
+    let tls = match accepted.into_connection(config.clone()) {
         Ok(tls) => tls,
         // There is no certificate for the name (RFC 6066 §3).
         Err((error @ rustls::Error::General(_), _)) => {
@@ -78,6 +81,23 @@ pub async fn accept(
         info.client = ClientCert::of(chain, own.as_ref()).map(Box::new);
     }
     *info.terms.get_mut() = Some(terms.clone());
+    let (reader, writer) = halves(reader, writer, tls);
+    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
+}
+
+/// A handshake that is a challenge of a certificate authority.
+async fn prove(
+    accepted: Accepted,
+    settings: Arc<ServerConfig>,
+    (reader, mut writer): (net::Reader, net::Writer),
+    until: &Until<'_>,
+) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
+    let tls = match accepted.into_connection(settings) {
+        Ok(tls) => tls,
+        Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), &mut writer, until).await),
+    };
+    let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let info = info(None, &tls);
     let (reader, writer) = halves(reader, writer, tls);
     Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
 }

@@ -27,6 +27,7 @@ use crate::config::{Known, PairError, PairPart, Refusal, Refused, raw};
 const MAX_PAIRS: usize = 100_000;
 
 const NOT_STAPLED: &str = "nothing is stapled to the certificate";
+
 /// Most names of a certificate that is obtained, as with Let's Encrypt.
 const MAX_OBTAINED: usize = 100;
 

@@ -142,6 +142,20 @@ fn pairs_of_a_directory_come_and_go_and_a_bad_one_is_left_out() {
 }
 
 #[test]
+fn a_certificate_that_is_obtained_serves_what_it_covers_once_there_is_one() {
+    let text = "[[acme]]\nname = \"a\"\ndirectory_url = \"https://acme.test/\"\nterms_of_service_agreed = true\n\
+                [[certificate]]\nname = \"c\"\nacme = \"a\"\nhosts = [\"example.com\", \"example.org\"]\n";
+    let files = files(text);
+    let mut certificate = files.load().unwrap().config.certificates.remove(0);
+    assert_eq!((&certificate.pair, certificate.hosts.len()), (&None, 2));
+
+    let [chain, key] = ["certs/good.pem", "certs/good.key"].map(|path| files.0[Path::new(path)].clone());
+    let pair = Arc::new(Pair::of(&chain, &key, None).unwrap());
+    certificate.give(Some(pair.clone()));
+    assert_eq!((certificate.pair, certificate.hosts), (Some(pair), vec!["example.com".to_owned()]));
+}
+
+#[test]
 fn a_certificate_says_what_it_is() {
     let files = certificates::files();
     let [chain, key] = ["certs/good.pem", "certs/good.key"].map(|path| files.0[Path::new(path)].clone());
