@@ -78,6 +78,7 @@ fn record<'a>(request: &'a RequestHead, response: &'a Headers) -> Record<'a> {
         upstream_local: None,
         upstream_cluster: Some("api"),
         upstream_failure: None,
+        identity: None,
         upstream_attempts: 1,
         upstream_service_us: Some(1_100),
         route: Some("api-v1"),

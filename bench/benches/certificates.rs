@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use divan::{Bencher, black_box};
 use gateway::config::model::{Config, ListenerId};
-use gateway::config::{Files, Issued, Known, load_knowing};
+use gateway::config::{Files, Known, load_knowing};
 use gateway::control::source::DiskFiles;
 use gateway::filter::bans::Bans;
 use gateway::metrics::registry::Registry;
@@ -100,15 +100,16 @@ fn hello(name: &str) -> Accepted {
 }
 
 fn load(files: &dyn Files, path: &Path, running: Option<&Config>) -> Config {
-    let known = Known { now: SystemTime::now(), running, issued: &Issued::new() };
+    let known = Known { now: SystemTime::now(), running };
     let loaded = load_knowing(path, files, &known).expect("no errors");
     assert!(loaded.refused.is_empty() && loaded.config.certificates.len() == CERTIFICATES);
     loaded.config
 }
 
 fn build(config: Config) -> Snapshot {
-    let builder = Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()));
-    builder.expect("random numbers").build(config, &Resolved::default(), None).expect("it builds")
+    let mut builder =
+        Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()), Arc::default(), Arc::default());
+    builder.build(config, &Resolved::default(), None).expect("it builds")
 }
 
 fn on_disk() -> (tempfile::TempDir, PathBuf) {

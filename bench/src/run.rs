@@ -70,6 +70,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, rounds: usize, progress: &mut Pro
                 let rate = entry.summary(Figure::Rate).filter(|_| matches!(scenario.load, Load::Overload));
                 let rate = rate.map_or(half, |own| own.median * OVERLOAD);
                 entry.note(round, || {
+                    anyhow::ensure!(rate > 0.0, "it answered nothing at full speed, so there is no rate for it");
                     let (sample, outcome) = bench.at_rate(contestant, &scenario.load, rate)?;
                     Ok((sample, Some(outcome.latency)))
                 });

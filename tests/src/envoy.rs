@@ -16,7 +16,7 @@ use crate::wait;
 pub const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
 /// The filter that every chain of HTTP filters ends with.
-fn router() -> String {
+pub fn router() -> String {
     format!("{{name: router, typed_config: {{'@type': {TYPES}.filters.http.router.v3.Router}}}}")
 }
 

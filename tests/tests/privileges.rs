@@ -13,7 +13,7 @@ use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::process::Process;
 use gateway_tests::tls::TlsClient;
-use gateway_tests::{lab, root_or_skip};
+use gateway_tests::root_or_skip;
 
 /// The user and group that nobody uses for files.
 const NOBODY: u32 = 65_534;

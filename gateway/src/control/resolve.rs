@@ -66,7 +66,7 @@ async fn lookup(name: String, end: Instant) -> (String, Result<Vec<IpAddr>, Stri
 
 /// The addresses of one name. The permit belongs to the thread, not to this future: getaddrinfo(3) cannot be cancelled, so a lookup that nobody
 /// waits for any more still takes its place until the system's resolver gives up.
-async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
+pub async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
     let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
     let lookup = tokio::task::spawn_blocking(move || {
         let _permit = permit;

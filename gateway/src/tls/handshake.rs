@@ -220,7 +220,8 @@ async fn shake(
         if let Err(error) = fed {
             let error = HandshakeError::from(error);
             // The alert that says why, as far as the peer still listens.
-            let _ = match own_alert(&error, &tls.borrow()) {
+            let own = own_alert(&error, &tls.borrow());
+            let _ = match own {
                 Some(alert) => writer.send(Buf::copy_of(&failure::record(alert)), until).await,
                 None => flush(&tls, &mut writer, until).await,
             };

@@ -15,8 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ALL_VERSIONS, AlertDescription, CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
-    NamedGroup, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
-    SupportedProtocolVersion,
+    NamedGroup, ProtocolVersion, RootCertStore, SignatureScheme, SupportedProtocolVersion,
 };
 
 use crate::certs::{Authority, Leaf};

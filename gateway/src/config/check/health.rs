@@ -114,7 +114,7 @@ fn tls(
         None => of_cluster(),
         Some(raw::CheckTls::Is(false)) => Some(None),
         Some(raw::CheckTls::Is(true)) => of_cluster().map(|tls| tls.or_else(|| Some(UpstreamTls::default()))),
-        Some(raw::CheckTls::Settings(raw)) => cluster_tls::check(raw, around, loader).map(Some),
+        Some(raw::CheckTls::Settings(raw)) => cluster_tls::check(*raw, around, loader).map(Some),
     }
 }
 

@@ -71,7 +71,7 @@ impl CertificateSource {
     pub fn files(&self) -> Option<&PairFiles> {
         match self {
             CertificateSource::Files(files) | CertificateSource::Directory(files) => Some(files),
-            CertificateSource::Acme(_) => None,
+            CertificateSource::Acme(_) | CertificateSource::Stored(_) => None,
         }
     }
 }

@@ -72,13 +72,13 @@ pub enum CheckTls {
     /// Whether there is TLS.
     Is(bool),
     /// There is, with these settings.
-    Settings(ClusterTls),
+    Settings(Box<ClusterTls>),
 }
 
 impl Decode for CheckTls {
     fn decode(node: Node<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
         match node.is_table() {
-            true => ClusterTls::decode(node, diagnostics).map(CheckTls::Settings),
+            true => ClusterTls::decode(node, diagnostics).map(|settings| CheckTls::Settings(Box::new(settings))),
             false => bool::decode(node, diagnostics).map(CheckTls::Is),
         }
     }

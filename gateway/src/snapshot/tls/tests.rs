@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 
 use super::sni::BySni;
 use crate::config::model::{Config, ListenerId};
-use crate::config::{Files, Issued, Known, load_knowing};
+use crate::config::{Files, Known, load_knowing};
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
 use crate::snapshot::{Builder, Resolved, Snapshot};
@@ -25,7 +25,7 @@ impl Pairs {
     }
 
     fn load(&self, running: Option<&Config>) -> Config {
-        let known = Known { now: SystemTime::now(), running, issued: &Issued::new() };
+        let known = Known { now: SystemTime::now(), running };
         load_knowing(Path::new("gateway.toml"), self, &known).unwrap().config
     }
 }
@@ -60,7 +60,8 @@ const TWO_LISTENERS: &str = "[[listener]]\nname = 'a'\naddress = '127.0.0.1:0'\n
 #[test]
 fn a_renewed_certificate_changes_only_the_settings_of_listeners_that_show_it() {
     let mut pairs = pairs(TWO_LISTENERS);
-    let mut builder = Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default())).unwrap();
+    let mut builder =
+        Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()), Arc::default(), Arc::default());
     let mut build = |config, before: Option<&Snapshot>| builder.build(config, &Resolved::default(), before).unwrap();
     let settings = |snapshot: &Snapshot, listener: u32| -> Arc<ServerConfig> {
         snapshot.listener(ListenerId(listener)).tls.as_ref().unwrap().config_for(None).0.clone()
