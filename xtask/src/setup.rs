@@ -153,9 +153,9 @@ struct Server {
 const SERVERS: &[Server] = &[
     Server { program: "nginx", packages: &["nginx", "nginx-core", "nginx-light"] },
     Server { program: "haproxy", packages: &["haproxy"] },
-    // The program is a link in the first to a file in the second.
     // A certificate authority to be asked by ACME, and in the same package the DNS server that it asks.
     Server { program: "pebble", packages: &["pebble"] },
+    // The program is a link in the first to a file in the second.
     Server { program: "redis-server", packages: &["redis-server", "redis-tools"] },
     Server { program: "etcd", packages: &["etcd-server"] },
     Server { program: "etcdctl", packages: &["etcd-client"] },

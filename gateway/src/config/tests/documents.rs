@@ -188,7 +188,7 @@ fn every_example_in_the_schema_is_accepted() {
         format!("[[listener]]\n{}[listener.http2]\n{}", examples("Listener"), examples("Http2")),
         format!(
             "[[certificate]]\n{}[[listener]]\n{}[listener.tls]\n{}client_auth = {{ {} }}\nhosts = [{{ {} }}]\n",
-            without(examples("Certificate"), &["directory", "acme", "ocsp"]),
+            without(without(examples("Certificate"), &["directory", "acme", "stored"]), &["directory", "acme", "ocsp"]),
             examples("Listener"),
             examples("ListenerTls"),
             inline(&examples("ClientAuth")),

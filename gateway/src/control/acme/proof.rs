@@ -5,7 +5,8 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::aws_lc_rs::{self, sign::any_supported_type};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::PrivateKeyDer;
 
 use super::failure::Failure;
@@ -73,13 +74,14 @@ fn tls_alpn(name: &str, digest: &[u8]) -> Result<Challenge, Failure> {
     let mut params = CertificateParams::new([name.to_owned()]).map_err(|error| failed(&error))?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let certificate = params.self_signed(&key).map_err(|error| failed(&error))?;
-    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let key = any_supported_type(&PrivateKeyDer::Pkcs8(key.serialize_der().into())).map_err(|error| failed(&error))?;
+    // Not looked at any further: the critical extension that makes it a challenge is one that no verifier knows.
+    let shown = CertifiedKey::new(vec![certificate.der().clone()], key);
     let mut settings = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error))?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .map_err(|error| failed(&error))?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
     settings.alpn_protocols = vec![ACME_TLS.to_vec()];
     Ok(Challenge::TlsAlpn { name: name.to_ascii_lowercase(), settings: Arc::new(settings) })
 }
