@@ -28,8 +28,13 @@ impl Samples {
     /// # Panics
     /// When there is no sample of that name: a test that looks for a name nobody exports must fail.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let mut named = self.0.iter().filter(|s| s.name == name).peekable();
-        assert!(named.peek().is_some(), "no metric {name:?}");
+        assert!(self.0.iter().any(|s| s.name == name), "no metric {name:?}");
+        self.sum_or_none(name, labels)
+    }
+
+    /// The same for what has samples only while there is something to tell of.
+    pub fn sum_or_none(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let named = self.0.iter().filter(|s| s.name == name);
         let has = |s: &&Sample| labels.iter().all(|(k, v)| s.labels.get(*k).is_some_and(|value| value == v));
         named.filter(has).map(|s| s.value).sum()
     }

@@ -229,7 +229,7 @@ fn what_is_no_etcd_is_an_error_that_says_so() {
     for (answer, expected) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "something else than etcd's API"),
         ("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy", "it answers 503"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"kvs\":[{\"value\":\"?\"}]}", "no base64"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 35\r\n\r\n{\"header\":{},\"kvs\":[{\"value\":\"?\"}]}", "no base64"),
         ("nonsense\r\n\r\n", "etcd at "),
     ] {
         let script = Script::start(move |mut conn| {

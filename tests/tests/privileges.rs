@@ -12,8 +12,8 @@ use gateway_tests::gateway::binary;
 use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::process::Process;
-use gateway_tests::tls::TlsClient;
 use gateway_tests::root_or_skip;
+use gateway_tests::tls::TlsClient;
 
 /// The user and group that nobody uses for files.
 const NOBODY: u32 = 65_534;

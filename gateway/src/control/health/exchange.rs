@@ -36,8 +36,9 @@ pub async fn exchange<T>(
     let result = tokio::select! {
         biased;
         result = &mut asked => result,
-        // What came before the end may be all there is to the answer; else the request knows about the end.
-        _ = &mut connection => return asked.await,
+        // What came before the end may be all there is to the answer. If it is not, nobody tells the request so: h2 does
+        // not when it fails to write.
+        ended = &mut connection => return asked.now_or_never().unwrap_or_else(|| Err(end(ended))),
     };
     // Nothing refers to it any more, so it says GOAWAY; whether the endpoint hears that does not matter.
     let _ = connection.now_or_never();
@@ -59,6 +60,10 @@ async fn ask<T>(
         stream.send_data(body, true).map_err(text)?;
     }
     read(answer.await.map_err(text)?).await
+}
+
+fn end(ended: Result<(), h2::Error>) -> String {
+    ended.err().map_or_else(|| "it ends the connection without an answer".into(), text)
 }
 
 /// An error in words.

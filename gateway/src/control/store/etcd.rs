@@ -84,7 +84,7 @@ impl Etcd {
     /// The value at `key`, and the revision of all that etcd has: while that is the same, nothing has changed.
     pub async fn get_at(&self, key: &str) -> Result<(Option<Vec<u8>>, u64), StoreError> {
         let answer = self.call("kv/range", json!({ "key": self.at(key)? })).await?;
-        let revision = answer.header.revision.0;
+        let revision = answer.header.unwrap_or_default().revision.0;
         let value = answer.kvs.into_iter().next().map(|found| self.value(found)).transpose()?;
         Ok((value, revision))
     }

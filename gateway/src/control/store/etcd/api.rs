@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Answer {
-    /// Of every answer but those about logins.
-    pub header: Header,
+    /// Of every answer but those of streams.
+    pub header: Option<Header>,
     /// `kv/range`: what was found.
     pub kvs: Vec<Kv>,
     /// `kv/range`: there is more than the limit.

@@ -206,8 +206,11 @@ async fn exchange(
 
 fn read(status: StatusCode, body: &[u8]) -> Result<Answer, CallError> {
     if status.is_success() {
-        let answer: Answer = serde_json::from_slice(body)
-            .map_err(|error| CallError::Refused(format!("it answers something else than etcd's API: {error}")))?;
+        let is_no_answer = |why: &str| CallError::Refused(format!("it answers something else than etcd's API: {why}"));
+        let answer: Answer = serde_json::from_slice(body).map_err(|error| is_no_answer(&error.to_string()))?;
+        if answer.header.is_none() && answer.result.is_none() {
+            return Err(is_no_answer("it has no header"));
+        }
         return match answer.result.as_ref().is_some_and(|kept| kept.ttl.0 == 0) {
             true => Err(CallError::Refused("the lease is over".into())),
             false => Ok(answer),
