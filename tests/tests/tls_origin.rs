@@ -41,7 +41,7 @@ fn assert_refused(gateway: &Gateway, dir: &Path, path: &str, reason: &str) {
     let expected = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
     assert_eq!((response.status, body.as_str()), (503, expected), "{path}");
     let line = line_of(dir, path);
-    assert_eq!(line["response_flags"], "UF", "{line}");
+    assert!(["UF", "URX,UF"].contains(&line["response_flags"].as_str().unwrap_or_default()), "{line}");
     let details = "upstream_reset_before_response_started{remote_connection_failure}";
     assert_eq!(line["response_code_details"], details, "{line}");
     let why = line["upstream_transport_failure_reason"].as_str().unwrap_or_default();
@@ -368,7 +368,7 @@ fn health_checks_show_the_certificate_and_name_what_is_wrong() {
         wait::until_true("a failed check", || healthy(&gateway) == 0.0);
         let log = gateway.process.stderr.text();
         // Over HTTP/2 the request may be under way to an endpoint that is gone before its alert is read.
-        let reasons = ["CertificateRequired", "HandshakeFailure", "Broken pipe", "reset by peer", "broken pipe"];
+        let reasons = ["CertificateRequired", "HandshakeFailure", "roken pipe", "onnection reset"];
         assert!(reasons.iter().any(|reason| log.contains(reason)), "{lines}: {log}");
     }
 }

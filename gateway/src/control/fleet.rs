@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::acme::proof::Proof;
 use super::kept;
-use super::store::etcd::Changed;
+use super::store::etcd::{Changed, is_one_below};
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
 use super::tickets::{self, Keeper};
 use crate::config::model::CertificateStore;
@@ -210,31 +210,40 @@ impl Sharing {
 
     /// Takes certificates that have changed into the copy.
     async fn fetch(&mut self) -> Result<(), StoreError> {
-        let (mut after, mut is_news) = (None, false);
+        let (mut after, mut failed) = (None, None);
         loop {
             let (changed, more) = self.etcd.changes(CERTIFICATES, after.as_deref(), self.seen).await?;
             after = changed.last().map(|last| last.key.clone());
-            for changed in changed {
-                is_news |= self.take(changed)?;
+            let mut is_news = false;
+            for changed in changed.into_iter().filter(|changed| is_one_below(CERTIFICATES, &changed.key)) {
+                match self.take(changed) {
+                    Ok(is_new) => is_news |= is_new,
+                    // It is tried again. Meanwhile it does not hold up the others.
+                    Err(error) => failed = Some(error),
+                }
                 // The disk is waited for: the other tasks of this thread must not wait for thousands.
                 tokio::task::yield_now().await;
             }
+            if is_news {
+                // A message that waits already says the same.
+                let _ = self.tell.try_send(());
+            }
             if !more || after.is_none() {
-                break;
+                return failed.map_or(Ok(()), Err);
             }
         }
-        if is_news {
-            // A message that waits already says the same.
-            let _ = self.tell.try_send(());
-        }
-        Ok(())
     }
 
     /// Says whether it is something new. What is no pair stays away: the copy has what a start can rely on.
     fn take(&self, Changed { key, value }: Changed) -> Result<bool, StoreError> {
         let value = zeroize::Zeroizing::new(value);
         let copy = self.etcd.copy();
-        if let Err(why) = kept::parse(&value) {
+        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let usable = kept::parse(&value).and_then(|pair| match pair.chain_not_after < now_s {
+            true => Err("has expired".to_owned()),
+            false => Ok(()),
+        });
+        if let Err(why) = usable {
             log::error!("etcd: `{key}` is not used: it {why}; the one before stays");
             return Ok(false);
         }

@@ -44,6 +44,7 @@ pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
 pub use tls::{
     AdmittedBy, DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, ServerTls, Shaken, Terms, TicketKeys, Tickets,
+    without_root,
 };
 
 /// One generation.

@@ -15,7 +15,7 @@ use super::record::{feed, flush, halves};
 use super::stream::{Reader, Writer};
 use crate::net::{self, Buf, Until};
 use crate::proto::client_cert::ClientCert;
-use crate::snapshot::{Challenges, ServerTls, Terms};
+use crate::snapshot::{Challenges, ServerTls, Terms, without_root};
 
 /// [`TlsInfo::version`] of TLS 1.3.
 pub const TLS13: &str = "TLSv1.3";
@@ -69,7 +69,7 @@ pub async fn accept(
     };
     let (reader, mut writer, tls) = shake(reader, writer, tls.into(), until).await?;
     let Connection::Server(server) = &tls else { unreachable!("made of a ServerConnection above") };
-    let mut info = info(server.server_name().map(str::to_owned), &tls);
+    let mut info = info(server.server_name().map(|name| without_root(name).to_owned()), &tls);
     if terms.asks_for_certificates() {
         let chain = tls.peer_certificates().unwrap_or_default();
         // The alert of a full handshake cannot be sent any more.

@@ -8,7 +8,8 @@ use rustls::{AlertDescription, Error};
 ///
 /// In TLS 1.3 the client is done with the handshake before the server has looked at its certificate, so a refusal comes
 /// where the first answer should (RFC 8446 §4.4.2.4, §6.2). These alerts have no other meaning, and none of what was sent
-/// has been looked at.
+/// has been looked at. Of access_denied and handshake_failure that is not so sure, and a request may be sent again after
+/// what this says.
 pub fn refusal(error: &io::Error) -> Option<String> {
     use AlertDescription as Alert;
     let error: &Error = error.get_ref()?.downcast_ref()?;
@@ -22,8 +23,6 @@ pub fn refusal(error: &io::Error) -> Option<String> {
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
             | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::HandshakeFailure
     );
     refuses.then(|| error.to_string())
 }
@@ -39,7 +38,10 @@ mod tests {
         let told = alert(AlertDescription::CertificateRequired).expect("a refusal");
         assert!(told.contains("CertificateRequired"), "{told}");
         assert!(alert(AlertDescription::UnknownCA).is_some());
-        assert_eq!(alert(AlertDescription::DecodeError), None);
+        for other in [AlertDescription::DecodeError, AlertDescription::AccessDenied, AlertDescription::HandshakeFailure]
+        {
+            assert_eq!(alert(other), None);
+        }
         assert_eq!(of(Error::DecryptError), None);
         assert_eq!(refusal(&io::ErrorKind::ConnectionReset.into()), None);
     }

@@ -147,8 +147,14 @@ impl<'a> Checker<'a> {
             return None;
         }
         if pairs.is_empty() {
+            let running = self.running_of(&name, &path);
             let message = format!("there is no certificate in {}", path.display());
-            loader.diagnostics.warning(span, message).help("a pair is NAME.crt, or NAME.pem, and NAME.key");
+            let help = match running.is_empty() {
+                true => "a pair is NAME.crt, or NAME.pem, and NAME.key",
+                false => "those that were there are used on; take the table out when they are not wanted any more",
+            };
+            loader.diagnostics.warning(span, message).help(help);
+            return Some(running);
         }
         let spans = Spans { chain: span, key: span, ocsp: span };
         let certificate = |(of, files): (String, PairFiles)| {
@@ -156,6 +162,18 @@ impl<'a> Checker<'a> {
             self.of_files(format!("{name}/{of}"), source, &files, &spans, &table, loader)
         };
         Some(pairs.into_iter().filter_map(certificate).collect())
+    }
+
+    /// What runs of a directory's certificates. A directory that is empty from one moment to the next is being replaced, or
+    /// is not mounted.
+    fn running_of(&self, name: &str, directory: &Path) -> Vec<Certificate> {
+        let is_from_there = |old: &&&Certificate| {
+            let of_table = old.name.split_once('/').is_some_and(|(table, _)| table == name);
+            of_table && old.source.files().is_some_and(|files| files.chain.parent() == Some(directory))
+        };
+        let mut running: Vec<_> = self.by_name.values().filter(is_from_there).map(|old| (*old).clone()).collect();
+        running.sort_by(|one, other| one.name.cmp(&other.name));
+        running
     }
 
     /// A certificate that is obtained. What is kept of it comes later.

@@ -169,3 +169,16 @@ fn a_certificate_says_what_it_is() {
     assert_eq!(CertificateInfo::of(&pair.key.cert[0]), Some(pair.info));
     assert_eq!(CertificateInfo::of(b"none"), None);
 }
+
+#[test]
+fn a_directory_that_is_empty_all_at_once_leaves_what_runs() {
+    let mut files = files(MANY);
+    put_pair(&mut files, "certs.d/a", "good");
+    let first = files.load().unwrap().config;
+    put(&mut files, "certs.d/a", "none", "none");
+    let second = reload(&files, &first).unwrap();
+    assert_eq!(second.config.certificates, first.certificates);
+    assert!(second.warnings.diagnostics.iter().any(|warning| warning.message.contains("no certificate in")));
+    // One that is new has nothing to go on with.
+    assert!(files.load().unwrap().config.certificates.is_empty());
+}

@@ -25,6 +25,16 @@ const ASK: Duration = Duration::from_secs(6 * 60 * 60);
 const ASK_MIN: Duration = Duration::from_secs(60);
 const ASK_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a store that does not take an issued certificate is waited for: some six hours in all.
+const KEEP_PAUSES: [Duration; 6] = [
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 60 * 60),
+    Duration::from_secs(4 * 60 * 60),
+];
+
 /// A certificate that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -135,8 +145,23 @@ impl Keeper {
         if !self.is_for_all(&pair) {
             return Err(wrong(format!("it is for {}", pair.info.names.join(", "))));
         }
-        store.put(&kept::key(&self.wanted.certificate), issued.as_bytes()).await?;
+        self.keep(store, issued.as_bytes()).await?;
         Ok(Tried::Issued(pair))
+    }
+
+    /// Keeps what was issued. A store that does not take it is waited for: the authority issues the same names only a few
+    /// times in a week.
+    async fn keep(&self, store: &Store, issued: &[u8]) -> Result<(), Failure> {
+        let key = kept::key(&self.wanted.certificate);
+        for pause in KEEP_PAUSES {
+            let Err(error) = store.put(&key, issued).await else { return Ok(()) };
+            log::error!(
+                "certificate \"{}\": issued, and it cannot be kept: {error}; next try in {pause:?}",
+                self.wanted.certificate
+            );
+            tokio::time::sleep(pause).await;
+        }
+        Ok(store.put(&key, issued).await?)
     }
 
     async fn lock(&self, store: &Store) -> Result<Option<Lock>, Failure> {
@@ -248,8 +273,8 @@ impl Keeper {
 }
 
 fn validity(pair: &Pair) -> Validity {
-    // An intermediate certificate that ends earlier ends it all.
-    Validity { not_before: pair.info.not_before, not_after: pair.chain_not_after }
+    // Its own: of an intermediate certificate that ends earlier, another order brings the same again.
+    Validity { not_before: pair.info.not_before, not_after: pair.info.not_after }
 }
 
 async fn sleep_until(unix_s: i64) {

@@ -70,9 +70,13 @@ impl Schedule {
 
     /// There is a new one.
     pub fn obtained(&mut self, has: Validity, now: i64, chance: f64) {
-        *self = Schedule::new(Some(has), chance);
-        // One that is short of its end already, by a wrong clock here or there, is no reason to ask without a pause.
-        self.paused_until = now + REFUSED_S.min((has.not_after - has.not_before) / 3).max(1);
+        let before = std::mem::replace(self, Schedule::new(Some(has), chance));
+        if self.due_at() <= now {
+            // Short of its end already: a clock is wrong here or there, or the authority's own certificate ends. The next
+            // one will hardly be better.
+            self.failures = before.failures;
+            self.failed(Fault::Refused, None, now, chance);
+        }
     }
 
     /// The authority suggests to renew between `from` and `to` (RFC 9773), which it may know better: it may have to revoke the
@@ -191,8 +195,12 @@ mod tests {
     #[test]
     fn a_certificate_that_comes_expired_is_not_asked_for_again_and_again() {
         let mut schedule = Schedule::new(None, 0.0);
-        schedule.obtained(NINETY_DAYS, 365 * DAY, 0.0);
-        assert_eq!(schedule.due_at(), 365 * DAY + REFUSED_S);
+        for pause in [900, 1800, 3600, 7200] {
+            schedule.obtained(NINETY_DAYS, 365 * DAY, 0.0);
+            assert_eq!(schedule.due_at(), 365 * DAY + pause);
+        }
+        schedule.obtained(NINETY_DAYS, DAY, 0.0);
+        assert_eq!((schedule.failures(), schedule.due_at()), (0, 60 * DAY));
     }
 
     #[test]

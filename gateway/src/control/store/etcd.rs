@@ -245,7 +245,8 @@ fn is_missing(key: &str) -> serde_json::Value {
     json!({ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" })
 }
 
-fn is_one_below(prefix: &str, key: &str) -> bool {
+/// Whether a key is a name below `prefix`, and no path.
+pub fn is_one_below(prefix: &str, key: &str) -> bool {
     let rest = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'));
     rest.is_some_and(|name| !name.contains('/')) && segments(key).is_ok()
 }

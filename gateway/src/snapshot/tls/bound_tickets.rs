@@ -6,6 +6,9 @@ use rustls::server::ProducesTickets;
 
 use super::client_auth::Digest;
 
+/// Longest session that is put into a ticket: the client's certificates are most of it.
+const SESSION_MAX: usize = 60_000;
+
 /// Tickets with the digest of the rules on clients in them, under the keys that all listeners share.
 ///
 /// A ticket carries the client's certificates, and who resumes with it does not show them again: rustls takes them for
@@ -29,6 +32,10 @@ impl ProducesTickets for BoundTickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        // The field it goes into has 16 bits for its length. A client that shows so much makes full handshakes.
+        if plain.len() > SESSION_MAX {
+            return None;
+        }
         self.keys.encrypt(&[&self.rules[..], plain].concat())
     }
 

@@ -20,7 +20,7 @@ use crate::config::model::HttpVersions;
 
 pub(super) use client::{check, client, of_endpoint};
 pub(super) use server::server;
-pub use server::{AdmittedBy, ServerTls, Shaken, Terms};
+pub use server::{AdmittedBy, ServerTls, Shaken, Terms, without_root};
 pub use tickets::{DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, TicketKeys, Tickets};
 
 /// What every generation's TLS settings share.

@@ -68,6 +68,7 @@ pub enum AdmittedBy {
 impl ServerTls {
     /// The settings for a handshake with a client that asks for `server_name`, and the terms that come with it.
     pub fn config_for(&self, server_name: Option<&str>) -> (&Arc<ServerConfig>, &Arc<Terms>) {
+        let server_name = server_name.map(without_root);
         let shown = server_name.and_then(|name| self.certificates.find(name)).and_then(<[_]>::first);
         let settings = self.settings_for(server_name.unwrap_or_default().as_bytes());
         let config = match shown.map_or(self.certificates.default_http, |shown| shown.http) {
@@ -117,9 +118,9 @@ impl ServerTls {
         if made.rules() == wanted.rules() {
             return AdmittedBy::Anew(wanted.clone());
         }
-        let own = &self.settings_for(shaken.server_name.unwrap_or_default().as_bytes()).terms;
+        let own = self.settings_for(shaken.server_name.unwrap_or_default().as_bytes()).terms.rules();
         let passes = || wanted.client_auth.as_ref().is_none_or(|auth| auth.verify(shaken.chain, now()).is_ok());
-        match Arc::ptr_eq(own, wanted) && passes() {
+        match own == wanted.rules() && passes() {
             true => AdmittedBy::Anew(wanted.clone()),
             false => AdmittedBy::No,
         }
@@ -128,6 +129,11 @@ impl ServerTls {
     fn settings_for(&self, host: &[u8]) -> &Settings {
         self.hosts.find(host).unwrap_or(&self.default)
     }
+}
+
+/// A server name without the dot of the root, which nobody should send (RFC 6066 section 3) and routes do not see.
+pub fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 impl Terms {

@@ -8,6 +8,7 @@ use rustls::SignatureAlgorithm;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::server::without_root;
 use crate::config::model::{Certificate, HttpVersions, ListenerTls};
 
 /// By name. Names come from certificates and the configuration, so nobody chooses them to collide.
@@ -83,7 +84,7 @@ impl BySni {
 impl ResolvesServerCert for BySni {
     /// Of several certificates for one name, the first one that the client can verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.find(name)).unwrap_or(self.default());
+        let named = hello.server_name().and_then(|name| self.find(without_root(name))).unwrap_or(self.default());
         let is_usable = |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let shown = match named {
             // Whether it is usable makes no difference.

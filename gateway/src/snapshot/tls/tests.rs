@@ -94,3 +94,16 @@ fn of_the_certificates_for_a_name_those_with_rsa_come_last_for_the_default_too()
     assert_eq!(shown(1, None), [other]);
     assert_eq!(shown(1, Some("one.test")), [rsa]);
 }
+
+#[test]
+fn the_dot_of_the_root_gets_nobody_past_the_terms_of_a_host() {
+    let listener = "[[listener]]\nname = 'a'\naddress = '127.0.0.1:0'\n\
+                    [listener.tls]\ncertificates = ['other', 'ecdsa']\nhosts = [{ hosts = ['one.test'], min_version = '1.3' }]\n";
+    let mut builder =
+        Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()), Arc::default(), Arc::default());
+    let snapshot = builder.build(pairs(listener).load(None), &Resolved::default(), None).unwrap();
+    let tls = snapshot.listener(ListenerId(0)).tls.as_ref().unwrap();
+    let terms = |name| Arc::as_ptr(tls.config_for(Some(name)).1);
+    assert_eq!(terms("one.test."), terms("one.test"));
+    assert_ne!(terms("one.test."), terms("other.test."));
+}

@@ -41,8 +41,12 @@ const ERROR_MAX: usize = 200;
 /// gRPC's status for a token that is not, or no longer, known.
 const UNAUTHENTICATED: u32 = 16;
 
-/// What some releases say with another status.
-const INVALID_TOKEN: &str = "invalid auth token";
+/// gRPC's status for one who cannot answer now.
+const UNAVAILABLE: u32 = 14;
+
+/// What is said to a login that is good no longer: its time is over, or users and roles have changed since (tokens that are
+/// JWTs).
+const LOGIN_AGAIN: [&str; 3] = ["invalid auth token", "revision of auth store is old", "user name is empty"];
 
 /// Calls to one of the members.
 pub struct Link {
@@ -222,9 +226,13 @@ fn read(status: StatusCode, body: &[u8]) -> Result<Answer, CallError> {
         _ if failure.message.is_empty() => format!("it answers {status}"),
         _ => failure.message,
     };
-    match failure.code == UNAUTHENTICATED || message.contains(INVALID_TOKEN) {
-        true => Err(CallError::Login(message)),
-        false => Err(CallError::Refused(message)),
+    match failure.code {
+        UNAUTHENTICATED => Err(CallError::Login(message)),
+        _ if LOGIN_AGAIN.iter().any(|why| message.contains(why)) => Err(CallError::Login(message)),
+        // This member cannot, and another one may: it learns, stops, or has no leader.
+        UNAVAILABLE => Err(CallError::NoAnswer(message)),
+        _ if status.is_server_error() && failure.code == 0 => Err(CallError::NoAnswer(message)),
+        _ => Err(CallError::Refused(message)),
     }
 }
 
