@@ -23,6 +23,7 @@ pub fn refusal(error: &io::Error) -> Option<String> {
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
             | Alert::UnknownCA
+            | Alert::DecryptError
     );
     refuses.then(|| error.to_string())
 }
