@@ -92,7 +92,7 @@ fn an_endpoint_is_who_the_cluster_says_or_gets_nothing() {
         (&good, crl("good.crl"), None),
         (&revoked, crl("good.crl"), Some("Revoked")),
         (&good, crl("old.crl"), Some("revocation list expired")),
-        (&good, crl("other.crl"), Some("UnknownRevocationStatus")),
+        (&good, crl("other.crl"), Some("revocation list: BadSignature")),
         // In place of the server name.
         (&good, names("'other.test', 'api.test'").replace("server_name = 'api.test'", here), None),
         (&good, names("'other.test'"), Some("it is for api.test, which `names` does not allow")),
