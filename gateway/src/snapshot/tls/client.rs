@@ -128,7 +128,6 @@ impl ByNames {
 }
 
 /// The certificate is good, and for none of `names`.
-#[derive(Debug)]
 struct NoneOfNames(String);
 
 impl NoneOfNames {
@@ -145,6 +144,13 @@ impl fmt::Display for NoneOfNames {
             "" => f.write_str("it has no name, and `names` asks for one"),
             names => write!(f, "it is for {names}, which `names` does not allow"),
         }
+    }
+}
+
+/// rustls writes errors of others so.
+impl fmt::Debug for NoneOfNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
