@@ -330,8 +330,9 @@ impl Request<'_> {
         }
         if let Some(route) = exchange.route {
             let route = &generation.config.routes[route.index()];
-            if route.retry.attempt_count_in_response && exchange.attempts > 0 {
-                headers::set_attempt_count(&mut head.headers, exchange.attempts);
+            if route.retry.attempt_count_in_response && exchange.cluster.is_some() {
+                // As in Envoy, looking in vain for an endpoint is an attempt.
+                headers::set_attempt_count(&mut head.headers, exchange.attempts.max(1));
             }
             headers::apply(&route.response_headers, &mut head.headers);
         }
