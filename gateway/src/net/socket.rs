@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::op::SockAddr;
 use crate::proto::limits;
@@ -64,13 +64,7 @@ fn tell_destination(socket: &Socket, address: SocketAddr) -> io::Result<()> {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
     };
-    let on: libc::c_int = 1;
-    let length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the option's value is a `c_int` of that length.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    set_option(socket.as_raw_fd(), level, option, 1)
 }
 
 /// Whether nobody listens on the address. `SO_REUSEPORT` alone would let two processes of one user share it, each
@@ -82,17 +76,31 @@ pub fn check_unused(address: SocketAddr, transport: Transport) -> io::Result<()>
     socket.bind(&address.into())
 }
 
-/// Makes a listening socket deaf to new connections (SYN), while those whose handshake is under way come through. A
+/// Whether a listening socket is deaf to new connections (SYN), while those whose handshake is under way come through. A
 /// client whose SYN is dropped sends it again, to whoever listens then.
-pub(super) fn refuse_new(fd: RawFd) -> io::Result<()> {
-    const FLAGS_AT: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ALL: u32 = u32::MAX;
-    // The filter of a TCP socket sees the segment from its header on.
-    let load_flags = SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, FLAGS_AT);
-    let is_syn = SockFilter::new((libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16, 0, 1, SYN);
-    let keep = |bytes| SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, bytes);
-    with(fd, |socket| socket.attach_filter(&[load_flags, is_syn, keep(0), keep(ALL)]))
+///
+/// A deaf socket takes nothing that has passed a router or came from a host with a usual first time to live, and the
+/// kernel looks at that for a SYN, not for the end of a handshake. A packet filter would say it more plainly, but there are
+/// kernels that let nobody without a capability attach one. What is accepted from a deaf socket is deaf as well.
+pub(super) fn set_deaf(fd: RawFd, deaf: bool) -> io::Result<()> {
+    const LONGEST: libc::c_int = 255;
+    /// ipv6(7); the kernel's ABI fixes it.
+    const IPV6_MINHOPCOUNT: libc::c_int = 73;
+    let least = if deaf { LONGEST } else { 0 };
+    if local_addr(fd)?.is_ipv6() {
+        set_option(fd, libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, least)?;
+    }
+    // For an IPv6 socket too: it may take IPv4's connections.
+    set_option(fd, libc::IPPROTO_IP, libc::IP_MINTTL, least)
+}
+
+fn set_option(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value is a `c_int` of that length.
+    match unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The address a listening socket got.
@@ -227,6 +235,25 @@ mod tests {
             let first = bind_reuseport("127.0.0.1:0".parse().unwrap(), transport).unwrap();
             let address = bound_addr(&first).unwrap();
             assert_eq!(bound_addr(&bind_reuseport(address, transport).unwrap()).unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn a_deaf_socket_takes_no_new_connection_and_keeps_those_it_has() {
+        let patience = std::time::Duration::from_millis(50);
+        for (bound, reached) in
+            [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")]
+        {
+            let listening = bind_reuseport(bound.parse().unwrap(), Transport::Tcp).unwrap();
+            let address = SocketAddr::new(reached.parse().unwrap(), bound_addr(&listening).unwrap().port());
+            let mut before = std::net::TcpStream::connect(address).unwrap();
+            set_deaf(listening.as_raw_fd(), true).unwrap();
+            let after = std::net::TcpStream::connect_timeout(&address, patience);
+            assert_eq!(after.unwrap_err().kind(), io::ErrorKind::TimedOut, "{bound} from {reached}");
+            let (mut accepted, _) = std::net::TcpListener::from(listening).accept().unwrap();
+            io::Write::write_all(&mut before, b"x").unwrap();
+            accepted.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            io::Read::read_exact(&mut accepted, &mut [0]).unwrap();
         }
     }
 }

@@ -436,9 +436,10 @@ impl Listener {
     /// Stops accepting and gives back what the kernel had already accepted for this socket, so that closing it resets
     /// nobody (Envoy #17259).
     pub async fn finish(mut self) -> Vec<(Reader, Writer, SocketAddr)> {
-        // Without the filter, which needs no privilege, what comes between the last accept and the close is reset.
-        if socket::refuse_new(self.fd.raw()).is_ok() {
-            tokio::time::sleep(HANDSHAKES_END).await;
+        // Else what comes between the last accept and the close is reset.
+        match socket::set_deaf(self.fd.raw(), true) {
+            Ok(()) => tokio::time::sleep(HANDSHAKES_END).await,
+            Err(error) => log::warn!("connections that come just now are reset: {error}"),
         }
         let mut queued = Vec::new();
         if let Some(op) = self.pending.take() {
@@ -456,6 +457,10 @@ impl Listener {
                 Ok(connection) => queued.push(connection),
                 Err(_) => break,
             }
+        }
+        for (reader, ..) in &queued {
+            // Its client sends again what was not heard.
+            let _ = socket::set_deaf(reader.socket.fd.raw(), false);
         }
         queued
     }
