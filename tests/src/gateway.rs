@@ -33,10 +33,19 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one and waits until it is ready.
     pub fn start(config: &Config) -> Gateway {
+        Gateway::start_by(Command::new(binary()), config)
+    }
+
+    /// The same by a program that executes its last arguments.
+    pub fn start_under(mut command: Command, config: &Config) -> Gateway {
+        command.arg(binary());
+        Gateway::start_by(command, config)
+    }
+
+    fn start_by(mut command: Command, config: &Config) -> Gateway {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, config.to_string()).expect("write the configuration");
-        let mut command = Command::new(binary());
         command.args([OsStr::new("run"), OsStr::new("--config"), file.as_os_str()]);
         let process = Process::start(command);
         let ready = process.stdout.find("READY", |line| line == "READY");

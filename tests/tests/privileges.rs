@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gateway_tests::certs::Store;
@@ -105,6 +105,56 @@ fn another_user_reloads_keys_that_are_roots_and_binds_ports_below_1024() {
 
     let debugged = Gateway::start(&config.gateway("core_dumps = true"));
     assert_eq!(owner(&debugged), NOBODY, "its user may look into it");
+}
+
+#[test]
+fn a_log_in_a_directory_that_is_roots_alone_is_rotated_without_losing_a_line() {
+    root_or_skip!();
+    let origin = Origin::start("a");
+    // What is below root's directory may be the user's, which then makes the new file; or logrotate makes it (`create`).
+    for logrotate_creates in [false, true] {
+        let roots = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(roots.path(), PermissionsExt::from_mode(0o700)).expect("that is root's alone");
+        let give = |path: &Path| chown(path, Some(NOBODY), Some(NOBODY)).expect("give it away");
+        let dir = if logrotate_creates { roots.path().to_owned() } else { roots.path().join("logs") };
+        let log = dir.join("access.log");
+        let create = || {
+            std::fs::File::create_new(&log).expect("a log");
+            give(&log);
+        };
+        if logrotate_creates {
+            create();
+        } else {
+            std::fs::create_dir(&dir).expect("the user's own directory");
+            give(&dir);
+        }
+        let log_to = format!("[access_log]\npath = '{}'\nformat = '%REQ(:PATH)%'", log.display());
+        let config = Config::proxy_to(origin.addr()).gateway("user = 'nobody'\ngroup = 'nogroup'").tables(&log_to);
+        let gateway = Gateway::start(&config);
+        let (mut client, mut asked) = (gateway.connect(), Vec::new());
+        let mut rotated: Vec<_> = (0..3).map(|number| dir.join(format!("access.log.{number}"))).collect();
+        for old in &rotated {
+            std::fs::rename(&log, old).expect("rotate");
+            if logrotate_creates {
+                create();
+            }
+            gateway.process.signal(libc::SIGUSR1);
+            wait::until_true("a line in the new file", || {
+                asked.push(format!("/bytes/{}", asked.len() + 1));
+                assert_eq!(client.get(asked.last().expect("a path")).status, 200);
+                std::fs::metadata(&log).is_ok_and(|file| file.len() > 0)
+            });
+        }
+        rotated.push(log);
+        let read = |path: &PathBuf| std::fs::read_to_string(path).expect("a log");
+        wait::until_true("every line", || {
+            rotated.iter().map(|path| read(path).lines().count()).sum::<usize>() >= asked.len()
+        });
+        let lines: Vec<String> =
+            rotated.iter().flat_map(|path| read(path).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        assert_eq!(lines, asked, "each once, in their order");
+        assert_rights(&gateway);
+    }
 }
 
 /// A port below 1024 that nothing listens on.

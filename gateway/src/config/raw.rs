@@ -134,8 +134,8 @@ pub struct Gateway {
     #[schemars(extend("examples" = ["edge-1"]))]
     pub via: Optional<Pseudonym>,
     /// The user that the process becomes once it has read its configuration: a name, or a number. It has to be started as
-    /// root for that. Without it, it stays who it is. Either way it keeps few capabilities, and its workers none; see
-    /// docs/tls.md.
+    /// root for that. Without it, it stays who it is. Either way it keeps few capabilities, and its workers none: root too
+    /// cannot write into other users' directories then; see docs/tls.md.
     #[schemars(extend("examples" = ["gateway"]))]
     pub user: Optional<Name>,
     /// The group, likewise; `user` has to be given too. Without it, the user's own.

@@ -1,13 +1,16 @@
 //! The thread that writes the access log.
 //!
-//! It is the only one that a slow disk or a stuck pipe can hold up; the workers drop lines rather than wait for it.
+//! It is the only one that a slow disk or a stuck pipe can hold up; the workers drop lines rather than wait for it. It
+//! reads what clients sent, so it has no capabilities. Opening the file anew may take one, for directories that others
+//! may not enter, and may take long: that is left to a thread of its own, which keeps what the control thread has and
+//! sees no line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -22,7 +25,8 @@ use crate::worker::give_up_capabilities;
 #[derive(Debug)]
 pub struct LogWriter {
     queue: SyncSender<Message>,
-    reopen: Arc<AtomicBool>,
+    /// Wishes to open the file anew; `None` for standard output.
+    reopen: Option<SyncSender<()>>,
     ended: Receiver<()>,
 }
 
@@ -31,9 +35,13 @@ impl LogWriter {
     pub fn start(target: &LogTarget, errors: Arc<AtomicU64>) -> io::Result<LogWriter> {
         let output = Output::open(target)?;
         let (queue, inbox) = queue::channel();
-        let reopen = Arc::new(AtomicBool::new(false));
+        let (reopened, files) = sync_channel(1);
+        let reopen = match target {
+            LogTarget::Stdout => None,
+            LogTarget::File(path) => Some(Opener { path: path.clone(), reopened, queue: queue.clone() }.start()?),
+        };
         let (end, ended) = sync_channel(1);
-        let writing = Writing { output, errors, reopen: reopen.clone(), failing: false, mid_line: false };
+        let writing = Writing { output, errors, files, failing: false, mid_line: false };
         thread::Builder::new().name("access-log".into()).spawn(move || {
             if let Err(error) = give_up_capabilities() {
                 log::error!("access log: cannot give up its capabilities: {error}");
@@ -49,17 +57,18 @@ impl LogWriter {
         self.queue.clone()
     }
 
-    /// Opens the file again by its name, after logrotate has renamed it. Lines queued before may go to either file.
+    /// Has the file opened again by its name, after logrotate has renamed it. Until that is done, lines go to the old one.
     pub fn reopen(&self) {
-        self.reopen.store(true, Relaxed);
-        // When the queue is full, the thread has something to read already and sees the flag then.
-        let _ = self.queue.try_send(Message::Wake);
+        if let Some(wishes) = &self.reopen {
+            // When one waits already, the file is opened after this moment too.
+            let _ = wishes.try_send(());
+        }
     }
 
     /// Waits until every line is written, at most for `limit`: a pipe that nobody reads must not keep the process from
     /// ending. The workers' sinks must be gone. Says whether everything was written.
     pub fn finish(self, limit: Duration) -> bool {
-        drop(self.queue);
+        drop((self.queue, self.reopen));
         self.ended.recv_timeout(limit).is_ok()
     }
 }
@@ -72,11 +81,42 @@ pub fn line_format(format: &LogFormat) -> Result<LineFormat, FormatError> {
     }
 }
 
-/// The thread's state.
+/// The state of the thread that opens the file anew. It lives as long as somebody may wish for that.
+struct Opener {
+    path: PathBuf,
+    reopened: SyncSender<File>,
+    queue: SyncSender<Message>,
+}
+
+impl Opener {
+    /// Starts the thread, with the rights of the calling one. One wish waits at most: more would find the same file.
+    fn start(self) -> io::Result<SyncSender<()>> {
+        let (wish, wishes) = sync_channel(1);
+        thread::Builder::new().name("log-opener".into()).spawn(move || wishes.iter().for_each(|()| self.open()))?;
+        Ok(wish)
+    }
+
+    fn open(&self) {
+        match open_to_append(&self.path) {
+            // The writer outlives this: it waits for the queue's last sender, which is here.
+            Ok(file) => {
+                let _ = self.reopened.send(file);
+                let _ = self.queue.send(Message::Wake);
+            }
+            Err(error) => log::error!(
+                "access log: cannot reopen {}: {error}; lines go on into the file that was open before",
+                self.path.display()
+            ),
+        }
+    }
+}
+
+/// The writing thread's state.
 struct Writing {
     output: Output,
     errors: Arc<AtomicU64>,
-    reopen: Arc<AtomicBool>,
+    /// The file, opened anew.
+    files: Receiver<File>,
     /// The last write failed; the next failure is not reported again.
     failing: bool,
     /// The last write ended within a line.
@@ -86,8 +126,8 @@ struct Writing {
 impl Writing {
     fn run(mut self, inbox: &Receiver<Message>) {
         while let Ok(message) = inbox.recv() {
-            if self.reopen.swap(false, Relaxed) {
-                self.output.reopen();
+            while let Ok(file) = self.files.try_recv() {
+                self.output.replace(file);
             }
             if let Message::Lines(batch) = message {
                 self.write(batch.bytes());
@@ -141,14 +181,9 @@ impl Output {
         }
     }
 
-    fn reopen(&mut self) {
-        let Output::File { path, file } = self else { return };
-        match open_to_append(path) {
-            Ok(new) => *file = new,
-            Err(error) => log::error!(
-                "access log: cannot reopen {}: {error}; lines go on into the file that was open before",
-                path.display()
-            ),
+    fn replace(&mut self, new: File) {
+        if let Output::File { file, .. } = self {
+            *file = new;
         }
     }
 }

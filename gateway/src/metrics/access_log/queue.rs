@@ -26,7 +26,7 @@ const SPARE_BUFFERS: usize = 8;
 pub enum Message {
     /// Lines to write.
     Lines(Batch),
-    /// Look at the flags that the control thread has set.
+    /// There is a file to go on with.
     Wake,
 }
 
