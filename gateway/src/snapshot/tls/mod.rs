@@ -5,6 +5,7 @@ mod client;
 mod client_auth;
 mod hosts;
 mod server;
+mod session;
 mod sni;
 mod tickets;
 
@@ -14,6 +15,7 @@ use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::BuildError;
 use crate::config::model::HttpVersions;
@@ -30,11 +32,18 @@ pub struct Secrets {
     tickets: Arc<Tickets>,
     /// The system's roots, read when a cluster first needs them.
     roots: std::sync::OnceLock<Arc<RootCertStore>>,
+    /// What time it is in handshakes.
+    time: Arc<dyn TimeProvider>,
 }
 
 impl Secrets {
     pub(in crate::snapshot) fn new(tickets: Arc<Tickets>) -> Secrets {
-        Secrets { provider: Arc::new(aws_lc_rs::default_provider()), tickets, roots: std::sync::OnceLock::new() }
+        Secrets {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            tickets,
+            roots: std::sync::OnceLock::new(),
+            time: Arc::new(DefaultTimeProvider),
+        }
     }
 
     fn system_roots(&self) -> Arc<RootCertStore> {

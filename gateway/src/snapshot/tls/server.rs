@@ -142,14 +142,6 @@ impl Terms {
         self.client_auth.is_some()
     }
 
-    /// Holds the certificates of a resumed session against the rules once more: time has passed since they were shown.
-    ///
-    /// # Errors
-    /// What a full handshake would have failed with.
-    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
-        self.client_auth.as_ref().map_or(Ok(()), |auth| auth.verify(chain, now))
-    }
-
     fn rules(&self) -> Digest {
         self.client_auth.as_ref().map_or(Digest::default(), |auth| auth.digest)
     }
@@ -192,14 +184,18 @@ fn settings(
         Some(auth) => auth.clone(),
         None => WebPkiClientVerifier::no_client_auth(),
     };
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
+    let mut config = ServerConfig::builder_with_details(provider.clone(), secrets.time.clone())
         .with_protocol_versions(versions(terms.min_version))
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificates.clone());
     // Sessions live in tickets: a store would be one more thing that workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = Arc::new(BoundTickets { keys: secrets.tickets.clone(), rules: terms.rules() });
+    config.ticketer = Arc::new(BoundTickets {
+        keys: secrets.tickets.clone(),
+        client_auth: terms.client_auth.clone(),
+        time: secrets.time.clone(),
+    });
     config.ignore_client_order = !wanted.cipher_suites.is_empty();
     let offering = |versions: HttpVersions| {
         let mut config = config.clone();
