@@ -326,13 +326,17 @@ pub enum HandshakeFailure {
     UnknownIssuer,
     /// It is good, but its name or key is not let in.
     NotAllowed,
+    /// The client shows more certificates than are looked at.
+    LongChain,
+    /// The gateway cannot read it.
+    Unreadable,
     /// Something else is wrong with it.
     BadCertificate,
 }
 
 impl HandshakeFailure {
     /// Every reason, in order.
-    pub const ALL: [HandshakeFailure; 14] = [
+    pub const ALL: [HandshakeFailure; 16] = [
         HandshakeFailure::Timeout,
         HandshakeFailure::Closed,
         HandshakeFailure::Protocol,
@@ -346,6 +350,8 @@ impl HandshakeFailure {
         HandshakeFailure::RevocationUnknown,
         HandshakeFailure::UnknownIssuer,
         HandshakeFailure::NotAllowed,
+        HandshakeFailure::LongChain,
+        HandshakeFailure::Unreadable,
         HandshakeFailure::BadCertificate,
     ];
 
@@ -365,6 +371,8 @@ impl HandshakeFailure {
             HandshakeFailure::RevocationUnknown => "revocation_unknown",
             HandshakeFailure::UnknownIssuer => "unknown_issuer",
             HandshakeFailure::NotAllowed => "not_allowed",
+            HandshakeFailure::LongChain => "long_chain",
+            HandshakeFailure::Unreadable => "unreadable",
             HandshakeFailure::BadCertificate => "bad_certificate",
         }
     }
@@ -482,14 +490,14 @@ pub struct RateLimitShard {
     pub refused: Counter,
     /// Requests that got none and were let through, in a dry run.
     pub would_refuse: Counter,
-    /// Buckets that were not full and gave way to another key's.
+    /// Buckets that were not full and gave way to another key's, and requests for which none could be made.
     pub evictions: Counter,
 }
 
 /// What one worker counts for one set of limits.
 #[derive(Debug, Default)]
 pub struct LimitSetShard {
-    /// Counters that gave way to another key's before their windows were over.
+    /// Counters that gave way to another key's before their windows were over, and hits for which none could be made.
     pub evictions: Counter,
     /// Counters that other boxes do not hear of.
     pub unshared: Counter,

@@ -21,6 +21,7 @@ use super::BuildError;
 use crate::config::model::HttpVersions;
 
 pub(super) use client::{check, client, of_endpoint};
+pub use client_auth::LongChain;
 pub(super) use server::server;
 pub use server::{AdmittedBy, ServerTls, Shaken, Terms, without_root};
 pub use tickets::{DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, TicketKeys, Tickets};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
@@ -193,7 +194,9 @@ fn settings(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(BoundTickets {
         keys: secrets.tickets.clone(),
+        terms: digest_of(&terms, &provider.kx_groups),
         client_auth: terms.client_auth.clone(),
+        certificates: certificates.clone(),
         time: secrets.time.clone(),
     });
     config.ignore_client_order = !wanted.cipher_suites.is_empty();
@@ -208,6 +211,17 @@ fn settings(
         only_h2: offering(HttpVersions { h1: false, h2: true }),
         terms: Arc::new(terms),
     })
+}
+
+/// What a client that resumes is not asked again: in TLS 1.2 the key exchange is that of the first handshake. The version and
+/// the cipher suite are chosen each time, and rustls takes no ticket of others.
+fn digest_of(terms: &Terms, groups: &[&dyn SupportedKxGroup]) -> Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&terms.rules());
+    groups.iter().for_each(|group| context.update(&u16::from(group.name()).to_be_bytes()));
+    let mut digest = Digest::default();
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 /// The cryptography, without what the listener does not accept.

@@ -5,6 +5,8 @@ use rustls::pki_types::CertificateDer;
 /// A session, by its encoding in rustls 0.23 (`ServerSessionValue`), which has no other way to look into one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Session<'a> {
+    /// The server name the client asked for.
+    pub(super) server_name: Option<&'a str>,
     /// What the client showed, its own certificate first.
     pub(super) chain: Vec<CertificateDer<'a>>,
 }
@@ -13,9 +15,8 @@ impl<'a> Session<'a> {
     /// Reads the beginning, which is all that is asked for. `None`: it is something else.
     pub(super) fn read(encoded: &'a [u8]) -> Option<Session<'a>> {
         let mut rest = encoded;
-        if is_there(&mut rest)? {
-            vector(&mut rest, 1)?;
-        }
+        let server_name = if is_there(&mut rest)? { Some(vector(&mut rest, 1)?) } else { None };
+        let server_name = server_name.map(std::str::from_utf8).transpose().ok()?;
         // The version, the cipher suite.
         take(&mut rest, 4)?;
         let _secret = vector(&mut rest, 1)?;
@@ -25,7 +26,7 @@ impl<'a> Session<'a> {
         while !certificates.is_empty() {
             chain.push(CertificateDer::from(vector(&mut certificates, 3)?));
         }
-        Some(Session { chain })
+        Some(Session { server_name, chain })
     }
 }
 
@@ -62,7 +63,7 @@ mod tests {
         let session = Session::read(SESSION).unwrap();
         assert_eq!(session.chain, [CertificateDer::from(&[8, 8][..]), CertificateDer::from(&[9][..])]);
         let named = [&[1, 1, b'a'], &SESSION[1..]].concat();
-        assert_eq!(Session::read(&named), Some(session));
+        assert_eq!(Session::read(&named), Some(Session { server_name: Some("a"), chain: session.chain }));
         let without = [&SESSION[..9], &[0, 0, 0, 0]].concat();
         assert_eq!(Session::read(&without).unwrap().chain, []);
     }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertifiedIssuer, IsCa, date_time_ymd};
+use rcgen::{BasicConstraints, CertifiedIssuer, DnType, IsCa, SigningKey as _, date_time_ymd};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -90,6 +90,32 @@ impl Lab {
         self.certified(certificate.der().clone(), &key)
     }
 
+    /// One whose subject is no name, which webpki does not look at.
+    fn unreadable(&self) -> CertifiedKey {
+        const SEQUENCE: u8 = 0x30;
+        const BIT_STRING: u8 = 3;
+        /// A SET with a common name in it.
+        const NAME: [u8; 14] = [0x31, 12, SEQUENCE, 10, 6, 3, 0x55, 4, 3, 0x0c, 3, b'x', b'y', b'z'];
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "xyz");
+        let good = params.signed_by(&key, &self.authority).unwrap();
+        let der = good.der();
+        // Both are longer than 255 bytes: their lengths take three.
+        let length = usize::from(u16::from_be_bytes([der[6], der[7]])) + 4;
+        let (signed, rest) = der[4..].split_at(length);
+        let mut signed = signed.to_vec();
+        let at = signed.windows(NAME.len()).rposition(|window| window == NAME).unwrap();
+        signed[at] = SEQUENCE;
+        let algorithm = &rest[..2 + usize::from(rest[1])];
+        let signature = [vec![0], self.authority.key().sign(&signed).unwrap()].concat();
+        let signature = [vec![BIT_STRING, signature.len() as u8], signature].concat();
+        let content = [&signed, algorithm, &signature].concat();
+        let length = (content.len() as u16).to_be_bytes();
+        let der = [&[SEQUENCE, 0x82], &length[..], &content].concat();
+        self.certified(der.into(), &key)
+    }
+
     fn certified(&self, certificate: CertificateDer<'static>, key: &KeyPair) -> CertifiedKey {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         CertifiedKey::new(vec![certificate], self.secrets.provider.key_provider.load_private_key(key).unwrap())
@@ -109,29 +135,24 @@ impl Lab {
     }
 }
 
-/// What a handshake came to: of which kind it was, or what the server found wrong and the alert that the client got.
+/// What a handshake came to: of which kind it was; or what the server found wrong and the alert that the client got, or what
+/// the client found wrong.
 fn shake(
     to: &ServerTls,
     client: &ClientConfig,
     name: &'static str,
-) -> Result<HandshakeKind, (Error, AlertDescription)> {
-    let name = ServerName::try_from(name).unwrap();
-    let sni = match &name {
-        ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
-        _ => None,
-    };
-    let config = to.config_for(sni.as_deref()).0.clone();
+) -> Result<HandshakeKind, (Error, Option<AlertDescription>)> {
+    let config = to.config_for(Some(name)).0.clone();
     let mut server = Connection::from(ServerConnection::new(config).unwrap());
+    let name = ServerName::try_from(name).unwrap();
     let mut client = Connection::from(ClientConnection::new(Arc::new(client.clone()), name).unwrap());
-    let mut wrong = None;
     while client.wants_write() || server.wants_write() {
-        if let Err(error) = pass(&mut client, &mut server) {
-            wrong = wrong.or(Some(error));
-        }
-        match (pass(&mut server, &mut client), wrong.take()) {
-            (Err(Error::AlertReceived(alert)), Some(error)) => return Err((error, alert)),
-            (Err(error), _) => panic!("the client does not go on: {error}"),
-            (Ok(()), still) => wrong = still,
+        let at_server = pass(&mut client, &mut server);
+        match (at_server, pass(&mut server, &mut client)) {
+            (Ok(()), Ok(())) => {}
+            (Err(error), Err(Error::AlertReceived(alert))) => return Err((error, Some(alert))),
+            (_, Err(error)) => return Err((error, None)),
+            (Err(error), Ok(())) => panic!("no alert is sent for {error}"),
         }
     }
     Ok(server.handshake_kind().unwrap())
@@ -167,10 +188,93 @@ fn a_ticket_of_a_certificate_that_has_expired_is_none_and_the_client_makes_a_ful
             assert_eq!(shake(&listener, &client, "one.test"), Ok(HandshakeKind::Resumed));
             lab.clock.0.store(TODAY_S + 2 * DAY_S, Relaxed);
             let (error, alert) = shake(&listener, &client, "one.test").unwrap_err();
-            assert_eq!(alert, AlertDescription::CertificateExpired, "{version:?}: {error}");
+            assert_eq!(alert, Some(AlertDescription::CertificateExpired), "{version:?}: {error}");
             shows.set(lab.leaf(TODAY_S + 9 * DAY_S));
             assert_eq!(shake(&listener, &client, "one.test"), Ok(HandshakeKind::Full));
             assert_eq!(shake(&listener, &client, "one.test"), Ok(HandshakeKind::Resumed));
         }
     }
+}
+
+#[test]
+fn more_certificates_than_anybody_needs_are_refused_before_they_are_looked_at() {
+    let lab = Lab::new(MUTUAL);
+    let listener = lab.listener(0);
+    for version in VERSIONS {
+        let shows = Arc::new(Shows::default());
+        let mut leaf = lab.leaf(TODAY_S + DAY_S);
+        let own = leaf.cert[0].clone();
+        leaf.cert = vec![own.clone(); 10];
+        shows.set(leaf.clone());
+        assert_eq!(shake(&listener, &lab.client(version, &shows), "one.test"), Ok(HandshakeKind::Full));
+        let long = CertificateDer::from(vec![0; 32 * 1024]);
+        for chain in [vec![own.clone(); 11], vec![own, long]] {
+            leaf.cert = chain;
+            shows.set(leaf.clone());
+            let (error, alert) = shake(&listener, &lab.client(version, &shows), "one.test").unwrap_err();
+            assert_eq!((reason(error), alert), ("long_chain", Some(AlertDescription::CertificateUnknown)));
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_refused_and_does_not_make_its_client_nobody() {
+    for mode in ["require", "optional"] {
+        let lab = Lab::new(&MUTUAL.replace("'clients.pem'", &format!("'clients.pem', mode = '{mode}'")));
+        let listener = lab.listener(0);
+        for version in VERSIONS {
+            let shows = Arc::new(Shows::default());
+            shows.set(lab.unreadable());
+            let (error, alert) = shake(&listener, &lab.client(version, &shows), "one.test").unwrap_err();
+            assert_eq!((reason(error), alert), ("unreadable", Some(AlertDescription::BadCertificate)));
+        }
+    }
+}
+
+/// As metrics have it.
+fn reason(error: Error) -> &'static str {
+    crate::tls::HandshakeError::from(error).failure().as_str()
+}
+
+#[test]
+fn a_ticket_is_good_only_where_the_certificate_is_for_the_same_names() {
+    let certificates = ["'ecdsa'", "'rsa'", "'other', 'ecdsa'", "'other'"];
+    let listeners: String =
+        certificates.iter().enumerate().map(|(at, certificates)| listener(at, certificates)).collect();
+    let lab = Lab::new(&listeners);
+    let [first, same_name, has_it, lacks_it] = [0, 1, 2, 3].map(|at| lab.listener(at));
+    for version in VERSIONS {
+        let client = lab.client(version, &Arc::default());
+        assert_eq!(shake(&first, &client, "one.test"), Ok(HandshakeKind::Full));
+        for other in [&first, &same_name, &has_it] {
+            assert_eq!(shake(other, &client, "one.test"), Ok(HandshakeKind::Resumed), "{version:?}");
+        }
+        // Who resumed there would take it for one that has shown a certificate for this name.
+        let (error, _) = shake(&lacks_it, &client, "one.test").unwrap_err();
+        assert!(matches!(error, Error::InvalidCertificate(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_ticket_is_not_good_where_something_else_is_asked_of_the_handshake() {
+    let listeners = [
+        listener(0, "'ecdsa'], key_exchange = ['secp256r1'"),
+        listener(1, "'ecdsa'], key_exchange = ['x25519'"),
+        listener(2, "'ecdsa'], min_version = '1.3'"),
+        listener(3, "'ecdsa'], client_auth = { ca = 'clients.pem', mode = 'optional' }, key_exchange = ['secp256r1'"),
+    ];
+    let lab = Lab::new(&listeners.concat());
+    let [first, other_exchange, newer, asks] = [0, 1, 2, 3].map(|at| lab.listener(at));
+    for version in VERSIONS {
+        for other in [&other_exchange, &newer, &asks] {
+            let client = lab.client(version, &Arc::default());
+            assert_eq!(shake(&first, &client, "one.test"), Ok(HandshakeKind::Full));
+            assert_ne!(shake(other, &client, "one.test"), Ok(HandshakeKind::Resumed), "{version:?}");
+        }
+    }
+}
+
+/// `certificates` may go on with other options.
+fn listener(at: usize, certificates: &str) -> String {
+    format!("[[listener]]\nname = '{at}'\naddress = '127.0.0.1:0'\ntls = {{ certificates = [{certificates}] }}\n")
 }
