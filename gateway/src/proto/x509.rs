@@ -76,6 +76,12 @@ impl Identity {
     }
 }
 
+/// When a certificate expires, in seconds of Unix time; `None` when it is not one.
+pub fn not_after_s(der: &[u8]) -> Option<u64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    u64::try_from(certificate.validity().not_after.timestamp()).ok()
+}
+
 /// The URIs among a certificate's subject alternative names.
 pub fn uris(der: &[u8]) -> Vec<String> {
     Identity::of(der).map_or_else(Vec::new, |identity| identity.uris)

@@ -6,8 +6,10 @@ mod client_auth;
 mod hosts;
 mod server;
 mod session;
+mod sessions;
 mod sni;
 mod tickets;
+mod verifier;
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use super::BuildError;
 use crate::config::model::HttpVersions;
 
-pub(super) use client::{check, client, of_endpoint};
+pub(super) use client::{ClientTls, check, client, of_endpoint};
 pub use client_auth::LongChain;
 pub(super) use server::server;
 pub use server::{AdmittedBy, ServerTls, Shaken, Terms, without_root};

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertifiedIssuer, DnType, IsCa, SigningKey as _, date_time_ymd};
+use rcgen::{BasicConstraints, CertifiedIssuer, CustomExtension, IsCa, date_time_ymd};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -15,13 +15,15 @@ use rustls::{
 };
 
 use super::*;
-use crate::snapshot::tls::{Secret, Secrets, TicketKeys, Tickets, server};
+use crate::config::model::UpstreamProtocol;
+use crate::snapshot::tls::{Secret, Secrets, TicketKeys, Tickets, client, of_endpoint, server};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
 /// The day on which most of it happens, in seconds of Unix time.
 const TODAY_S: u64 = 1_800_000_000;
-const DAY_S: u64 = 24 * 60 * 60;
+const HOUR_S: u64 = 60 * 60;
+const DAY_S: u64 = 24 * HOUR_S;
 
 #[derive(Debug)]
 struct Clock(AtomicU64);
@@ -90,35 +92,48 @@ impl Lab {
         self.certified(certificate.der().clone(), &key)
     }
 
-    /// One whose subject is no name, which webpki does not look at.
+    /// One whose alternative names are no list. webpki does not look at them, as no name is asked for.
     fn unreadable(&self) -> CertifiedKey {
-        const SEQUENCE: u8 = 0x30;
-        const BIT_STRING: u8 = 3;
-        /// A SET with a common name in it.
-        const NAME: [u8; 14] = [0x31, 12, SEQUENCE, 10, 6, 3, 0x55, 4, 3, 0x0c, 3, b'x', b'y', b'z'];
+        const ALTERNATIVE_NAMES: [u64; 4] = [2, 5, 29, 17];
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "xyz");
-        let good = params.signed_by(&key, &self.authority).unwrap();
-        let der = good.der();
-        // Both are longer than 255 bytes: their lengths take three.
-        let length = usize::from(u16::from_be_bytes([der[6], der[7]])) + 4;
-        let (signed, rest) = der[4..].split_at(length);
-        let mut signed = signed.to_vec();
-        let at = signed.windows(NAME.len()).rposition(|window| window == NAME).unwrap();
-        signed[at] = SEQUENCE;
-        let algorithm = &rest[..2 + usize::from(rest[1])];
-        let signature = [vec![0], self.authority.key().sign(&signed).unwrap()].concat();
-        let signature = [vec![BIT_STRING, signature.len() as u8], signature].concat();
-        let content = [&signed, algorithm, &signature].concat();
-        let length = (content.len() as u16).to_be_bytes();
-        let der = [&[SEQUENCE, 0x82], &length[..], &content].concat();
-        self.certified(der.into(), &key)
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&ALTERNATIVE_NAMES, vec![4, 1, 0])];
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        self.certified(certificate.der().clone(), &key)
     }
 
     fn certified(&self, certificate: CertificateDer<'static>, key: &KeyPair) -> CertifiedKey {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         CertifiedKey::new(vec![certificate], self.secrets.provider.key_provider.load_private_key(key).unwrap())
+    }
+
+    /// An endpoint whose certificate is good for so long; all of them have the same ticket keys.
+    fn endpoint(&self, version: &'static SupportedProtocolVersion, until_s: u64) -> ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["end.test".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(until_s);
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let mut config = ServerConfig::builder_with_provider(self.secrets.provider.clone())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        config.ticketer = self.secrets.tickets.clone();
+        config
+    }
+
+    /// The settings of a cluster's endpoint.
+    fn cluster(&self, verify: bool) -> Arc<ClientConfig> {
+        let tls = if verify { "ca = 'clients.pem'" } else { "verify = false" };
+        let text = format!("[[cluster]]\nname = 'c'\nendpoints = ['127.0.0.1:1']\ntls = {{ {tls} }}\n");
+        let mut pairs = Pairs(self.pairs.0.clone());
+        pairs.0.insert("gateway.toml".into(), text.into());
+        let config = pairs.load(None);
+        let wanted = config.clusters[0].tls.as_ref().unwrap();
+        let of_cluster = client(wanted, UpstreamProtocol::H1, None, &self.secrets).unwrap();
+        of_endpoint(&of_cluster, wanted)
     }
 
     /// A client that trusts all the gateway's certificates, and has sessions of its own.
@@ -142,8 +157,15 @@ fn shake(
     client: &ClientConfig,
     name: &'static str,
 ) -> Result<HandshakeKind, (Error, Option<AlertDescription>)> {
-    let config = to.config_for(Some(name)).0.clone();
-    let mut server = Connection::from(ServerConnection::new(config).unwrap());
+    shake_with(to.config_for(Some(name)).0, client, name)
+}
+
+fn shake_with(
+    server: &ServerConfig,
+    client: &ClientConfig,
+    name: &'static str,
+) -> Result<HandshakeKind, (Error, Option<AlertDescription>)> {
+    let mut server = Connection::from(ServerConnection::new(Arc::new(server.clone())).unwrap());
     let name = ServerName::try_from(name).unwrap();
     let mut client = Connection::from(ClientConnection::new(Arc::new(client.clone()), name).unwrap());
     while client.wants_write() || server.wants_write() {
@@ -231,6 +253,11 @@ fn a_certificate_that_cannot_be_read_is_refused_and_does_not_make_its_client_nob
     }
 }
 
+/// A full handshake of TLS 1.3 may take another round for the key exchange.
+fn is_resumed(kind: HandshakeKind) -> bool {
+    kind == HandshakeKind::Resumed
+}
+
 /// As metrics have it.
 fn reason(error: Error) -> &'static str {
     crate::tls::HandshakeError::from(error).failure().as_str()
@@ -238,15 +265,14 @@ fn reason(error: Error) -> &'static str {
 
 #[test]
 fn a_ticket_is_good_only_where_the_certificate_is_for_the_same_names() {
-    let certificates = ["'ecdsa'", "'rsa'", "'other', 'ecdsa'", "'other'"];
-    let listeners: String =
-        certificates.iter().enumerate().map(|(at, certificates)| listener(at, certificates)).collect();
+    let certificates = ["'ecdsa'", "'ecdsa', 'other'", "'other', 'ecdsa'", "'other'"];
+    let listeners: String = (0..).zip(certificates).map(|(at, certificates)| listener(at, certificates, "")).collect();
     let lab = Lab::new(&listeners);
-    let [first, same_name, has_it, lacks_it] = [0, 1, 2, 3].map(|at| lab.listener(at));
+    let [first, same, has_it, lacks_it] = [0, 1, 2, 3].map(|at| lab.listener(at));
     for version in VERSIONS {
         let client = lab.client(version, &Arc::default());
         assert_eq!(shake(&first, &client, "one.test"), Ok(HandshakeKind::Full));
-        for other in [&first, &same_name, &has_it] {
+        for other in [&first, &same, &has_it] {
             assert_eq!(shake(other, &client, "one.test"), Ok(HandshakeKind::Resumed), "{version:?}");
         }
         // Who resumed there would take it for one that has shown a certificate for this name.
@@ -258,23 +284,49 @@ fn a_ticket_is_good_only_where_the_certificate_is_for_the_same_names() {
 #[test]
 fn a_ticket_is_not_good_where_something_else_is_asked_of_the_handshake() {
     let listeners = [
-        listener(0, "'ecdsa'], key_exchange = ['secp256r1'"),
-        listener(1, "'ecdsa'], key_exchange = ['x25519'"),
-        listener(2, "'ecdsa'], min_version = '1.3'"),
-        listener(3, "'ecdsa'], client_auth = { ca = 'clients.pem', mode = 'optional' }, key_exchange = ['secp256r1'"),
+        listener(0, "'ecdsa'", "key_exchange = ['secp256r1']"),
+        listener(1, "'ecdsa'", "key_exchange = ['x25519']"),
+        listener(2, "'ecdsa'", "key_exchange = ['secp256r1'], client_auth = { ca = 'clients.pem', mode = 'optional' }"),
     ];
     let lab = Lab::new(&listeners.concat());
-    let [first, other_exchange, newer, asks] = [0, 1, 2, 3].map(|at| lab.listener(at));
-    for version in VERSIONS {
-        for other in [&other_exchange, &newer, &asks] {
+    let [first, other_exchange, asks] = [0, 1, 2].map(|at| lab.listener(at));
+    // In TLS 1.3 each handshake has its own key exchange.
+    for (other, versions) in [(&other_exchange, &VERSIONS[..1]), (&asks, &VERSIONS)] {
+        for version in versions {
             let client = lab.client(version, &Arc::default());
-            assert_eq!(shake(&first, &client, "one.test"), Ok(HandshakeKind::Full));
-            assert_ne!(shake(other, &client, "one.test"), Ok(HandshakeKind::Resumed), "{version:?}");
+            assert!(shake(&first, &client, "one.test").is_ok());
+            assert_eq!(shake(&first, &client, "one.test").map(is_resumed), Ok(true));
+            assert_eq!(shake(other, &client, "one.test").map(is_resumed), Ok(false), "{version:?}");
         }
     }
 }
 
-/// `certificates` may go on with other options.
-fn listener(at: usize, certificates: &str) -> String {
-    format!("[[listener]]\nname = '{at}'\naddress = '127.0.0.1:0'\ntls = {{ certificates = [{certificates}] }}\n")
+fn listener(at: u32, certificates: &str, more: &str) -> String {
+    let tls = format!("{{ certificates = [{certificates}], {more} }}").replace(", }", " }");
+    format!("[[listener]]\nname = '{at}'\naddress = '127.0.0.1:0'\ntls = {tls}\n")
+}
+
+#[test]
+fn a_session_with_an_endpoint_ends_with_the_certificate_it_is_from() {
+    for (version, verify) in VERSIONS.into_iter().flat_map(|version| [(version, true), (version, false)]) {
+        let lab = Lab::new("");
+        let endpoint = |until_s| lab.endpoint(version, until_s);
+        let client = lab.cluster(verify);
+        let at = |hour: u64| lab.clock.0.store(TODAY_S + hour * HOUR_S, Relaxed);
+        let (first, second) = (endpoint(TODAY_S + 3 * HOUR_S), endpoint(TODAY_S + 9 * HOUR_S));
+        let shake = |server: &ServerConfig| is_resumed(shake_with(server, &client, "end.test").unwrap());
+        assert!(!shake(&first), "{version:?}");
+        at(2);
+        assert!(shake(&first));
+        // Renewed, with the keys of tickets as before: it shows the new certificate to nobody who resumes.
+        assert!(shake(&second));
+        at(4);
+        assert!(!shake(&second), "what it has goes back to the first certificate");
+        assert!(shake(&second));
+        at(8);
+        assert!(shake(&second));
+        at(10);
+        let refused = shake_with(&second, &client, "end.test");
+        assert_eq!(refused.map(is_resumed).ok(), if verify { None } else { Some(false) });
+    }
 }
