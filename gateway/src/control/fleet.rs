@@ -14,7 +14,7 @@ use super::acme::proof::Proof;
 use super::kept;
 use super::store::etcd::{Changed, is_one_below};
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
-use super::tickets::{self, Keeper};
+use super::tickets::{Keeper, Rotation};
 use crate::config::model::CertificateStore;
 use crate::snapshot::{Challenges, Shown, TicketKeys};
 
@@ -78,6 +78,7 @@ impl Fleet {
             challenges: challenges.clone(),
             shown: HashMap::new(),
             tell,
+            rotation: Rotation::default(),
             seen: 0,
             up: self.up.clone(),
             is_odd: false,
@@ -108,6 +109,7 @@ impl Fleet {
 struct Sharing {
     etcd: Etcd,
     keeper: Arc<Keeper>,
+    rotation: Rotation,
     challenges: Arc<Challenges>,
     /// Challenges of other boxes that this one answers, by their keys.
     shown: HashMap<String, Shown>,
@@ -157,10 +159,9 @@ impl Sharing {
         if !self.take_tickets(shared) {
             return Ok(());
         }
+        let rotation = &mut self.rotation;
         let line = self.keeper.change(|keys, now_s| {
-            if keys.want_next(now_s) {
-                tickets::append(keys);
-            }
+            rotation.advance(keys, now_s);
             keys.encode()
         });
         self.etcd.put_shared(TICKETS, &line).await
@@ -173,13 +174,7 @@ impl Sharing {
         let was_odd = std::mem::replace(&mut self.is_odd, matches!(shared, Some(Err(_))));
         match shared {
             None => true,
-            Some(Ok(mut shared)) => self.keeper.change(|keys, now_s| {
-                shared.keep_time(now_s);
-                if *keys != shared {
-                    keys.adopt(shared);
-                }
-                keys.want_next(now_s)
-            }),
+            Some(Ok(shared)) => self.keeper.change(|keys, now_s| self.rotation.follow(keys, shared, now_s)),
             Some(Err(_)) => {
                 if !was_odd {
                     log::warn!(

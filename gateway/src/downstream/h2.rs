@@ -72,7 +72,9 @@ async fn answer(shared: &Rc<Shared>, h2: &mut Connection<Metered, Frame>) -> End
     let mut last_call = u64::MAX;
     std::future::poll_fn(|cx| {
         loop {
-            if !is_closing.get() && closing.as_mut().poll(cx).is_ready() {
+            // The answer that says so to the client wakes this task.
+            let is_outdated = shared.connection.is_outdated.get();
+            if !is_closing.get() && (is_outdated || closing.as_mut().poll(cx).is_ready()) {
                 is_closing.set(true);
                 // Two GOAWAYs (RFC 9113 §6.8): one with no last stream, and when the client has seen it, the last one.
                 h2.graceful_shutdown();

@@ -9,7 +9,7 @@ mod udp;
 
 pub use udp::serve_datagrams;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use crate::config::model::{HttpVersions, ListenerId};
@@ -194,6 +194,7 @@ fn connection(
         local: opening.local,
         passing_name: opening.server_name.clone().filter(|_| tls.is_none()),
         tls,
+        is_outdated: Cell::new(false),
         id,
         pools: OnceCell::new(),
         listener,

@@ -9,7 +9,8 @@
 //!
 //! Changing the word of a key that is there is one compare-and-exchange. Only one thread at a time begins a key in a set, or a
 //! key might begin in two places; `turns` says whose turn it is. The others wait for it, but not for long: it may have
-//! lost its processor. Whoever has waited long enough takes the key for one that nobody has ever counted, and leaves no trace.
+//! lost its processor. Whoever has waited long enough takes the key for one that nobody has ever counted, and what it would have
+//! counted is lost: that is told as a loss, like that of a word which gave way.
 //!
 //! A place changes hands in this order: the old key goes, the new word comes, the new key comes. So who finds a key finds its
 //! word and never that of the key before; and who has found a key, has then read the word, and still finds the key, has read
@@ -66,7 +67,7 @@ pub struct Changed<R> {
     pub told: R,
     /// Where the key is. `None`: nothing was changed, as there was nothing to change, or no turn to be had.
     pub place: Option<Place>,
-    /// Whether a word that was a loss gave way.
+    /// Whether a word that was a loss gave way: another key's, or the new one of this key, for which there was no turn.
     pub evicted: bool,
 }
 
@@ -108,7 +109,8 @@ impl KeyTable {
                 std::hint::spin_loop();
             }
         }
-        Changed { told: change(0).1, place: None, evicted: false }
+        let (word, told) = change(0);
+        Changed { told, place: None, evicted: word.is_some_and(|word| loss(word) > 0) }
     }
 
     /// The word of the key at `place`; `None` when the key is not there any more.
@@ -277,8 +279,10 @@ mod tests {
         add(&table, 1, 5);
         let _turn = table.sets[0].take_turn().unwrap();
         assert_eq!(add(&table, 1, 1).told, 6, "a key that is there needs no turn");
-        assert_eq!(add(&table, 2, 7), Changed { told: 7, place: None, evicted: false });
-        assert_eq!(get(&table, 2), 0);
+        assert_eq!(add(&table, 2, 7), Changed { told: 7, place: None, evicted: true }, "its count is lost");
+        assert_eq!(get(&table, 2), 0, "where there is nothing to count, nothing is lost");
+        assert!(!table.change(2, |word| word, |word| (None, word)).evicted);
+        assert!(!table.change(2, |_| 0, |word| (Some(word + 1), ())).evicted);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Judged<'a> {
     pub rule: Option<&'a Rule>,
     /// What became of it.
     pub verdict: Verdict,
-    /// Whether the counter of another key gave way before its window was over.
+    /// Whether the counter of another key gave way before its window was over, or that of this one could not be made.
     pub evicted: bool,
     /// Whether other boxes will not learn of it.
     pub unshared: bool,

@@ -67,7 +67,7 @@ pub struct Allowance {
 pub struct Decision {
     /// Whether there was a token.
     pub is_allowed: bool,
-    /// Whether the bucket of another key gave way, and was not full.
+    /// Whether the bucket of another key gave way, and was not full; or this one's could not be made.
     pub evicted: bool,
     /// How things stand now.
     pub allowance: Allowance,

@@ -140,13 +140,13 @@ families! {
     RATE_LIMIT_KEYS = Gauge "gateway_rate_limit_keys" ["limit"]
         "Keys of a rate limit whose buckets are not full."
     RATE_LIMIT_EVICTIONS = Counter "gateway_rate_limit_evictions_total" ["limit"]
-        "Buckets that were forgotten before they were full, because there were too many keys."
+        "Buckets that were forgotten before they were full, as there were too many keys or another worker was in the way."
     LIMITS_DESCRIPTORS = Counter "gateway_limits_descriptors_total" ["rule", "result"]
         "Descriptors that a rule of a set of limits judged: within, over, or shadowed where it only counts; a rule shows once it has judged one."
     LIMITS_COUNTERS = Gauge "gateway_limits_counters" ["limits"]
         "Counters of a set of limits whose windows are not over."
     LIMITS_EVICTIONS = Counter "gateway_limits_evictions_total" ["limits"]
-        "Counters that were forgotten before their windows were over, because there were too many."
+        "Counters that were forgotten before their windows were over, as there were too many or another worker was in the way."
     LIMITS_REDIS_UP = Gauge "gateway_limits_redis_up" ["limits"]
         "1 when the last exchange with Redis succeeded, else 0."
     LIMITS_REDIS_EXCHANGES = Counter "gateway_limits_redis_exchanges_total" ["limits", "result"]

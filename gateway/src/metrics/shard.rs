@@ -206,14 +206,14 @@ pub struct RateLimitShard {
     pub refused: Counter,
     /// Requests that got none and were let through, in a dry run.
     pub would_refuse: Counter,
-    /// Buckets that were not full and gave way to another key's.
+    /// Buckets that were not full and gave way to another key's, and requests for which none could be made.
     pub evictions: Counter,
 }
 
 /// What one worker counts for one set of limits.
 #[derive(Debug, Default)]
 pub struct LimitSetShard {
-    /// Counters that gave way to another key's before their windows were over.
+    /// Counters that gave way to another key's before their windows were over, and hits for which none could be made.
     pub evictions: Counter,
     /// Counters that other boxes do not hear of.
     pub unshared: Counter,

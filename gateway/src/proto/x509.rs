@@ -50,7 +50,7 @@ pub enum SanMatch {
 }
 
 impl Identity {
-    /// Reads a certificate; `None` when it is not one.
+    /// Reads a certificate; `None` when it is not one, or its alternative names cannot be read.
     pub fn of(der: &[u8]) -> Option<Identity> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let mut identity = Identity {
@@ -63,7 +63,7 @@ impl Identity {
             sha256: sha256(der),
             spki_sha256: sha256(certificate.public_key().raw),
         };
-        let extension = certificate.subject_alternative_name().ok().flatten();
+        let extension = certificate.subject_alternative_name().ok()?;
         for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
             match name {
                 GeneralName::DNSName(name) => identity.dns.push((*name).to_owned()),
@@ -74,6 +74,12 @@ impl Identity {
         }
         Some(identity)
     }
+}
+
+/// When a certificate expires, in seconds of Unix time; `None` when it is not one.
+pub fn not_after_s(der: &[u8]) -> Option<u64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    u64::try_from(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// The URIs among a certificate's subject alternative names.

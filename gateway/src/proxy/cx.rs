@@ -173,6 +173,8 @@ pub struct ConnectionCx {
     pub local: std::net::SocketAddr,
     /// What the handshake settled, where there is TLS.
     pub tls: Option<TlsInfo>,
+    /// What its handshake was about is not served over it any more, as a reload has changed what is asked of clients.
+    pub is_outdated: Cell<bool>,
     /// The server name of TLS that passes through.
     pub passing_name: Option<String>,
     /// Its number, for the access log.
@@ -268,6 +270,14 @@ impl ConnectionCx {
         let Some(tls) = &listener.tls else { return false };
         let server_name = self.tls.as_ref().and_then(|made| made.server_name.as_deref());
         !self.is_admitted(tls, host) || server_name.is_some_and(|name| tls.misdirects(name, host))
+    }
+
+    /// Finds out whether not even the host is served over it any more that the client wanted to reach when it connected: then
+    /// it needs another connection.
+    pub fn look_at_terms(&self, listener: &ListenerView) {
+        let own = self.tls.as_ref().and_then(|made| made.server_name.as_deref()).unwrap_or_default();
+        let is_outdated = listener.tls.as_ref().is_some_and(|tls| !self.is_admitted(tls, own.as_bytes()));
+        self.is_outdated.set(is_outdated);
     }
 
     fn is_admitted(&self, tls: &ServerTls, host: &[u8]) -> bool {

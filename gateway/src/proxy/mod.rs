@@ -234,14 +234,11 @@ fn identify(request: &mut Request<'_>) {
 fn find_route(request: &mut Request<'_>) -> Result<RouteId, ProxyError> {
     let (generation, connection) = (request.cx.generation.clone(), request.connection);
     let view = generation.listener(request.cx.listener);
-    let (misdirected, is_own, route) = request.with_query(|query| {
-        let is_own = || connection.server_name().is_some_and(|name| name.as_bytes() == query.host);
-        let misdirected = connection.is_misdirected(view, query.host);
-        (misdirected, misdirected && is_own(), view.table.find(query))
-    });
+    let (misdirected, route) =
+        request.with_query(|query| (connection.is_misdirected(view, query.host), view.table.find(query)));
     if misdirected {
-        // Where not even its own host is served over it any more, the client needs another connection.
-        request.exchange.client_keeps_alive &= !is_own;
+        connection.look_at_terms(view);
+        request.exchange.client_keeps_alive &= !connection.is_outdated.get();
         return Err(ProxyError::Misdirected);
     }
     request.exchange.route = route;

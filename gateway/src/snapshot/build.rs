@@ -6,13 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::cluster::{Affinity, CheckTls, EndpointTls, SubsetView};
 use super::filters::FilterBuilder;
 use super::subset::Subsets;
-use super::tls::{self, Secrets, ServerTls, Tickets};
+use super::tls::{self, ClientTls, Secrets, ServerTls, Tickets};
 use super::{Answers, Challenges, ClusterView, EndpointId, EndpointView, Health, ListenerView, Load, Snapshot};
 use super::{breakers, limits, mirrors};
 use crate::balance::{Place, Tiers};
@@ -271,7 +270,7 @@ impl Builder {
         cluster: &Cluster,
         shown: &Shown<'_>,
         before: Option<&ClusterView>,
-    ) -> Result<Option<Arc<ClientConfig>>, BuildError> {
+    ) -> Result<Option<Arc<ClientTls>>, BuildError> {
         let Some(wanted) = &cluster.tls else { return Ok(None) };
         match before.filter(|_| shown.is_same(wanted)).and_then(|view| view.tls.clone()) {
             Some(same) => Ok(Some(same)),

@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::subset::SubsetId;
+use super::tls::ClientTls;
 use super::{Answers, Flips, Health, InFlight, Load};
 use crate::balance::{Draw, Hosts, Tiers, WARM};
 use crate::config::model::{OutlierDetection, SubsetFallback};
@@ -18,7 +19,7 @@ pub struct ClusterView {
     /// Every address there is now; names are resolved.
     pub endpoints: Vec<EndpointView>,
     /// What the settings of each are made of.
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) tls: Option<Arc<ClientTls>>,
     /// How its health checks speak TLS to them; `None` is cleartext.
     pub check_tls: Option<CheckTls>,
     /// Its counters.

@@ -43,8 +43,8 @@ pub use mirrors::MirrorView;
 pub use outlier::{Answers, Found};
 pub use subset::SubsetId;
 pub use tls::{
-    AdmittedBy, DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, ServerTls, Shaken, Terms, TicketKeys, Tickets,
-    without_root,
+    AdmittedBy, DecodeError, LIFETIME_S, LongChain, Ring, SEALS_S, Secret, ServerTls, Shaken, Terms, TicketKeys,
+    Tickets, without_root,
 };
 
 /// One generation.

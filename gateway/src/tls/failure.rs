@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
 
 pub use crate::metrics::shard::HandshakeFailure;
+use crate::snapshot::LongChain;
 
 /// Why a handshake failed.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ fn of_certificate(error: &CertificateError) -> HandshakeFailure {
         E::ApplicationVerificationFailure | E::NotValidForName | E::NotValidForNameContext { .. } => {
             HandshakeFailure::NotAllowed
         }
+        E::Other(OtherError(error)) if error.is::<LongChain>() => HandshakeFailure::LongChain,
+        E::BadEncoding => HandshakeFailure::Unreadable,
         _ => HandshakeFailure::BadCertificate,
     }
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConfig,
@@ -67,17 +67,11 @@ pub async fn accept(
         }
         Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), &mut writer, until).await),
     };
-    let (reader, mut writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
     let Connection::Server(server) = &tls else { unreachable!("made of a ServerConnection above") };
     let mut info = info(server.server_name().map(|name| without_root(name).to_owned()), &tls);
     if terms.asks_for_certificates() {
         let chain = tls.peer_certificates().unwrap_or_default();
-        // The alert of a full handshake cannot be sent any more.
-        if let (Some(HandshakeKind::Resumed), Err(error)) = (tls.handshake_kind(), terms.verify(chain, UnixTime::now()))
-        {
-            say_goodbye(tls, &mut writer, until).await;
-            return Err(error.into());
-        }
         info.client = ClientCert::of(chain, own.as_ref()).map(Box::new);
     }
     *info.terms.get_mut() = Some(terms.clone());
@@ -100,11 +94,6 @@ async fn prove(
     let info = info(None, &tls);
     let (reader, writer) = halves(reader, writer, tls);
     Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
-}
-
-async fn say_goodbye(mut tls: Connection, writer: &mut net::Writer, until: &Until<'_>) {
-    tls.send_close_notify();
-    let _ = flush(&RefCell::new(tls), writer, until).await;
 }
 
 type Refused = (rustls::Error, Alert);

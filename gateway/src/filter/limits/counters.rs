@@ -73,7 +73,7 @@ pub enum Hits {
 pub struct Counted {
     /// In this window, this request included, on all boxes as far as is known.
     pub total: u64,
-    /// Whether the counter of another key gave way before its window was over.
+    /// Whether the counter of another key gave way before its window was over, or that of this one could not be made.
     pub evicted: bool,
     /// Whether other boxes will not learn of this counter, because too many were opened at once.
     pub unshared: bool,

@@ -226,13 +226,17 @@ pub enum HandshakeFailure {
     UnknownIssuer,
     /// It is good, but its name or key is not let in.
     NotAllowed,
+    /// The client shows more certificates than are looked at.
+    LongChain,
+    /// The gateway cannot read it.
+    Unreadable,
     /// Something else is wrong with it.
     BadCertificate,
 }
 
 impl HandshakeFailure {
     /// Every reason, in order.
-    pub const ALL: [HandshakeFailure; 14] = [
+    pub const ALL: [HandshakeFailure; 16] = [
         HandshakeFailure::Timeout,
         HandshakeFailure::Closed,
         HandshakeFailure::Protocol,
@@ -246,6 +250,8 @@ impl HandshakeFailure {
         HandshakeFailure::RevocationUnknown,
         HandshakeFailure::UnknownIssuer,
         HandshakeFailure::NotAllowed,
+        HandshakeFailure::LongChain,
+        HandshakeFailure::Unreadable,
         HandshakeFailure::BadCertificate,
     ];
 
@@ -265,6 +271,8 @@ impl HandshakeFailure {
             HandshakeFailure::RevocationUnknown => "revocation_unknown",
             HandshakeFailure::UnknownIssuer => "unknown_issuer",
             HandshakeFailure::NotAllowed => "not_allowed",
+            HandshakeFailure::LongChain => "long_chain",
+            HandshakeFailure::Unreadable => "unreadable",
             HandshakeFailure::BadCertificate => "bad_certificate",
         }
     }

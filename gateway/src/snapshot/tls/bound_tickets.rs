@@ -1,25 +1,48 @@
-//! Session tickets that are good for the rules they were issued under.
+//! Session tickets that are good for the terms they were issued under.
 
 use std::sync::Arc;
 
 use rustls::server::ProducesTickets;
+use rustls::time_provider::TimeProvider;
 
-use super::client_auth::Digest;
+use super::client_auth::{ClientAuth, Digest};
+use super::session::Session;
+use super::sni::BySni;
 
-/// Longest session that is put into a ticket: the client's certificates are most of it.
-const SESSION_MAX: usize = 60_000;
-
-/// Tickets with the digest of the rules on clients in them, under the keys that all listeners share.
+/// Tickets with what the listener asks for in them, under the keys that all listeners share.
 ///
 /// A ticket carries the client's certificates, and who resumes with it does not show them again: rustls takes them for
 /// verified. Without this, a ticket of a listener that asks for no certificate would do where one is required, and one
-/// from before a changed CA or revocation list would do after it. A ticket of other rules is none: the client makes a full
-/// handshake. With the rules and not a random number in it, it is good on every box and after a restart.
+/// from before a changed CA or revocation list would do after it. A ticket of other terms is none: the client makes a full
+/// handshake. With the terms and not a random number in it, it is good on every box and after a restart.
+///
+/// Under the same terms, time has passed: certificates and revocation lists expire. So a ticket is none either when its
+/// certificates would not be let in now. The client then shows what it has now, or learns by an alert why that is not enough.
+///
+/// And who resumes is not shown our certificate again. So a ticket has the names in it that the certificate was for: nobody
+/// in between gets a client to take another listener, which has no certificate for the name, for the one it asked for.
 #[derive(Debug)]
 pub(super) struct BoundTickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
-    /// Of listeners that ask for no certificate: zeros.
-    pub(super) rules: Digest,
+    /// Stands for what a client has to do and is not asked again.
+    pub(super) terms: Digest,
+    /// `None`: clients are asked for no certificate.
+    pub(super) client_auth: Option<Arc<ClientAuth>>,
+    pub(super) certificates: Arc<BySni>,
+    pub(super) time: Arc<dyn TimeProvider>,
+}
+
+impl BoundTickets {
+    /// The names of the certificate for clients like the one of this session.
+    fn hosts(&self, session: &Session<'_>) -> Digest {
+        self.certificates.choose(session.server_name).first().map_or(Digest::default(), |shown| shown.hosts)
+    }
+
+    /// Whether a client with this session would be let in, had it to show its certificates once more.
+    fn is_let_in(&self, session: &Session<'_>) -> bool {
+        let Some(auth) = &self.client_auth else { return true };
+        self.time.current_time().is_some_and(|now| auth.verify(&session.chain, now).is_ok())
+    }
 }
 
 impl ProducesTickets for BoundTickets {
@@ -32,36 +55,19 @@ impl ProducesTickets for BoundTickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        // The field it goes into has 16 bits for its length. A client that shows so much makes full handshakes.
-        if plain.len() > SESSION_MAX {
-            return None;
-        }
-        self.keys.encrypt(&[&self.rules[..], plain].concat())
+        let hosts = self.hosts(&Session::read(plain)?);
+        self.keys.encrypt(&[&self.terms[..], &hosts, plain].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let mut plain = self.keys.decrypt(ticket)?;
-        if !plain.starts_with(&self.rules) {
+        let (terms, rest) = plain.split_first_chunk()?;
+        let (hosts, session) = rest.split_first_chunk()?;
+        let session = Session::read(session)?;
+        if *terms != self.terms || *hosts != self.hosts(&session) || !self.is_let_in(&session) {
             return None;
         }
-        plain.drain(..self.rules.len());
+        plain.drain(..2 * size_of::<Digest>());
         Some(plain)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ticket_is_good_only_for_the_rules_it_was_issued_under() {
-        let keys = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
-        let bound = |rules| BoundTickets { keys: keys.clone(), rules: [rules; 32] };
-        let ticket = bound(1).encrypt(b"session").unwrap();
-        assert_eq!(bound(1).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_eq!(bound(2).decrypt(&ticket), None);
-        assert_eq!(bound(1).decrypt(b"no ticket"), None);
-        let short = keys.encrypt(b"short").unwrap();
-        assert_eq!(bound(1).decrypt(&short), None);
     }
 }

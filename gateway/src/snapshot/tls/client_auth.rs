@@ -8,11 +8,22 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
 
 use super::{BuildError, roots_from};
 use crate::config::model;
 use crate::proto::x509::{Identity, SanMatch};
+
+/// Certificates that a client may show: its own, and more authorities above it than anybody has.
+const CHAIN_MAX: usize = 10;
+
+/// Bytes of them. Ten with RSA keys of 4096 bits have half of it. They are kept for as long as the connection is open, and
+/// a session ticket has to hold them, whose field has 16 bits for its length.
+const CHAIN_BYTES_MAX: usize = 32 * 1024;
+
+/// A client has shown more certificates than are looked at.
+#[derive(Debug)]
+pub struct LongChain;
 
 /// Stands for the rules: two that are equal let in the same clients.
 pub(super) type Digest = [u8; 32];
@@ -51,14 +62,16 @@ impl ClientAuth {
         let Some((own, intermediates)) = chain.split_first() else {
             return if self.is_required { Err(rustls::Error::NoCertificatesPresented) } else { Ok(()) };
         };
+        if chain.len() > CHAIN_MAX || chain.iter().map(|der| der.len()).sum::<usize>() > CHAIN_BYTES_MAX {
+            return Err(CertificateError::Other(OtherError(Arc::new(LongChain))).into());
+        }
         self.chain.verify_client_cert(own, intermediates, now).map_err(|error| match error {
             // An authority of this name is trusted, and has another key: after it was replaced, say.
             rustls::Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),
             other => other,
         })?;
-        if self.names.is_empty() && self.keys.is_empty() {
-            return Ok(());
-        }
+        // Whether rules ask for it or not: origins and the log are told of it, and a client with a certificate that says nothing
+        // would be nobody there.
         let identity = Identity::of(own).ok_or(CertificateError::BadEncoding)?;
         let has_name = self.names.is_empty() || self.names.iter().any(|rule| rule.matches(&identity));
         let has_key = self.keys.is_empty() || self.keys.contains(&identity.spki_sha256);
@@ -69,6 +82,14 @@ impl ClientAuth {
         }
     }
 }
+
+impl fmt::Display for LongChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "more than {CHAIN_MAX} certificates, or {CHAIN_BYTES_MAX} bytes of them")
+    }
+}
+
+impl std::error::Error for LongChain {}
 
 impl fmt::Debug for ClientAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,8 +5,11 @@ mod client;
 mod client_auth;
 mod hosts;
 mod server;
+mod session;
+mod sessions;
 mod sni;
 mod tickets;
+mod verifier;
 
 use std::sync::Arc;
 
@@ -14,11 +17,13 @@ use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::BuildError;
 use crate::config::model::HttpVersions;
 
-pub(super) use client::{check, client, of_endpoint};
+pub(super) use client::{ClientTls, check, client, of_endpoint};
+pub use client_auth::LongChain;
 pub(super) use server::server;
 pub use server::{AdmittedBy, ServerTls, Shaken, Terms, without_root};
 pub use tickets::{DecodeError, LIFETIME_S, Ring, SEALS_S, Secret, TicketKeys, Tickets};
@@ -30,11 +35,18 @@ pub struct Secrets {
     tickets: Arc<Tickets>,
     /// The system's roots, read when a cluster first needs them.
     roots: std::sync::OnceLock<Arc<RootCertStore>>,
+    /// What time it is in handshakes.
+    time: Arc<dyn TimeProvider>,
 }
 
 impl Secrets {
     pub(in crate::snapshot) fn new(tickets: Arc<Tickets>) -> Secrets {
-        Secrets { provider: Arc::new(aws_lc_rs::default_provider()), tickets, roots: std::sync::OnceLock::new() }
+        Secrets {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            tickets,
+            roots: std::sync::OnceLock::new(),
+            time: Arc::new(DefaultTimeProvider),
+        }
     }
 
     fn system_roots(&self) -> Arc<RootCertStore> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
@@ -142,14 +143,6 @@ impl Terms {
         self.client_auth.is_some()
     }
 
-    /// Holds the certificates of a resumed session against the rules once more: time has passed since they were shown.
-    ///
-    /// # Errors
-    /// What a full handshake would have failed with.
-    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
-        self.client_auth.as_ref().map_or(Ok(()), |auth| auth.verify(chain, now))
-    }
-
     fn rules(&self) -> Digest {
         self.client_auth.as_ref().map_or(Digest::default(), |auth| auth.digest)
     }
@@ -192,14 +185,20 @@ fn settings(
         Some(auth) => auth.clone(),
         None => WebPkiClientVerifier::no_client_auth(),
     };
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
+    let mut config = ServerConfig::builder_with_details(provider.clone(), secrets.time.clone())
         .with_protocol_versions(versions(terms.min_version))
         .map_err(|error| BuildError(format!("TLS versions: {error}")))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificates.clone());
     // Sessions live in tickets: a store would be one more thing that workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = Arc::new(BoundTickets { keys: secrets.tickets.clone(), rules: terms.rules() });
+    config.ticketer = Arc::new(BoundTickets {
+        keys: secrets.tickets.clone(),
+        terms: digest_of(&terms, &provider.kx_groups),
+        client_auth: terms.client_auth.clone(),
+        certificates: certificates.clone(),
+        time: secrets.time.clone(),
+    });
     config.ignore_client_order = !wanted.cipher_suites.is_empty();
     let offering = |versions: HttpVersions| {
         let mut config = config.clone();
@@ -212,6 +211,17 @@ fn settings(
         only_h2: offering(HttpVersions { h1: false, h2: true }),
         terms: Arc::new(terms),
     })
+}
+
+/// What a client that resumes is not asked again: in TLS 1.2 the key exchange is that of the first handshake. The version and
+/// the cipher suite are chosen each time, and rustls takes no ticket of others.
+fn digest_of(terms: &Terms, groups: &[&dyn SupportedKxGroup]) -> Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&terms.rules());
+    groups.iter().for_each(|group| context.update(&u16::from(group.name()).to_be_bytes()));
+    let mut digest = Digest::default();
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 /// The cryptography, without what the listener does not accept.

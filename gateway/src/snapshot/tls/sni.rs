@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use foldhash::fast::FixedState;
 use rustls::SignatureAlgorithm;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::client_auth::Digest;
 use super::server::without_root;
 use crate::config::model::{Certificate, HttpVersions, ListenerTls};
 
@@ -31,6 +33,8 @@ pub struct BySni {
 pub(super) struct Shown {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) http: HttpVersions,
+    /// Stands for the names it is for; a renewed one has the same.
+    pub(super) hosts: Digest,
 }
 
 impl BySni {
@@ -45,7 +49,7 @@ impl BySni {
         let first = obtained.clone().next().filter(|_| !wanted.strict_sni);
         for (certificate, key) in obtained {
             let both = HttpVersions { h1: http.h1 && certificate.http.h1, h2: http.h2 && certificate.http.h2 };
-            let shown = Shown { key: key.clone(), http: both };
+            let shown = Shown { key: key.clone(), http: both, hosts: digest_of(&certificate.hosts) };
             for host in &certificate.hosts {
                 let names = match host.strip_prefix("*.") {
                     Some(rest) => resolver.wildcard.entry(rest.to_ascii_lowercase().into()),
@@ -75,16 +79,31 @@ impl BySni {
         self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
     }
 
+    /// The certificates for who asks for this name, or for none.
+    pub(super) fn choose(&self, server_name: Option<&str>) -> &[Shown] {
+        server_name.and_then(|name| self.find(without_root(name))).unwrap_or(self.default())
+    }
+
     /// The certificates for clients that ask for no name, or for one that none covers.
     pub(super) fn default(&self) -> &[Shown] {
         &self.default
     }
 }
 
+/// The same for the same names, in whatever order.
+fn digest_of(hosts: &[String]) -> Digest {
+    let mut hosts: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    hosts.sort_unstable();
+    let mut digest = Digest::default();
+    // No name has a line break in it.
+    digest.copy_from_slice(digest::digest(&digest::SHA256, hosts.join("\n").as_bytes()).as_ref());
+    digest
+}
+
 impl ResolvesServerCert for BySni {
     /// Of several certificates for one name, the first one that the client can verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.find(without_root(name))).unwrap_or(self.default());
+        let named = self.choose(hello.server_name());
         let is_usable = |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let shown = match named {
             // Whether it is usable makes no difference.

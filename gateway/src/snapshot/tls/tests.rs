@@ -1,3 +1,5 @@
+mod resumption;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,11 +10,11 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
 use rustls::ServerConfig;
 
 use super::sni::BySni;
-use crate::config::model::{Config, ListenerId};
+use crate::config::model::{Config, HttpVersions, ListenerId};
 use crate::config::{Files, Known, load_knowing};
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
-use crate::snapshot::{Builder, Resolved, Snapshot};
+use crate::snapshot::{Builder, Resolved, ServerTls, Snapshot};
 
 struct Pairs(HashMap<PathBuf, Vec<u8>>);
 

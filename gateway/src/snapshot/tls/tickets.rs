@@ -10,8 +10,9 @@
 
 mod keys;
 
+use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use rustls::server::ProducesTickets;
@@ -30,10 +31,20 @@ pub const LIFETIME_S: u64 = 6 * 60 * 60;
 /// How long a key seals new tickets, in seconds.
 pub const SEALS_S: u64 = 6 * 60 * 60;
 
-/// The keys in force, those of every generation and worker. A handshake holds the lock to read while it seals or opens one
-/// ticket; it is held to write for an assignment, once in a second. Without keys, nobody gets a ticket.
+/// The keys in force, those of every generation and worker. Without keys, nobody gets a ticket.
+///
+/// Each worker knows where they are, and a handshake asks for them by the lock only when they have changed, which is every few
+/// hours. Workers do not keep them: those that are over are in nobody's memory, also when a worker has no handshakes.
 #[derive(Default)]
-pub struct Tickets(RwLock<Ring>);
+pub struct Tickets(Mutex<Arc<Ring>>);
+
+/// What a thread knows of the keys: of which [`Tickets`], by their address, and where they are. Should others come to be at
+/// the same address, these are gone.
+type Known = (usize, Weak<Ring>);
+
+thread_local! {
+    static KNOWN: RefCell<Known> = const { RefCell::new((0, Weak::new())) };
+}
 
 /// Which key seals, and which ones open.
 #[derive(Default)]
@@ -51,16 +62,27 @@ struct Key {
 impl Tickets {
     /// These keys are in force to begin with.
     pub fn new(ring: Ring) -> Arc<Tickets> {
-        Arc::new(Tickets(RwLock::new(ring)))
+        Arc::new(Tickets(Mutex::new(Arc::new(ring))))
     }
 
-    /// Puts other keys into force.
+    /// Puts these keys into force, unless they are.
     pub fn set(&self, ring: Ring) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ring;
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !current.is_same(&ring) {
+            *current = Arc::new(ring);
+        }
     }
 
-    fn with_ring<R>(&self, with: impl FnOnce(&Ring) -> Option<R>) -> Option<R> {
-        with(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    fn ring(&self) -> Arc<Ring> {
+        let own = std::ptr::from_ref(self).addr();
+        KNOWN.with_borrow_mut(|(whose, ring)| match ring.upgrade().filter(|_| *whose == own) {
+            Some(ring) => ring,
+            None => {
+                let current = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                (*whose, *ring) = (own, Arc::downgrade(&current));
+                current
+            }
+        })
     }
 }
 
@@ -74,14 +96,23 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
-        self.with_ring(|ring| ring.seals.as_ref()?.seal(session))
+        self.ring().seals.as_ref()?.seal(session)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         // Names are no secrets: they are in every ticket.
-        self.with_ring(|ring| ring.open.iter().find(|key| key.name == *name)?.open(nonce, sealed))
+        self.ring().open.iter().find(|key| key.name == *name)?.open(nonce, sealed)
+    }
+}
+
+impl Ring {
+    fn is_same(&self, other: &Ring) -> bool {
+        let same = |one: &Arc<Key>, other: &Arc<Key>| Arc::ptr_eq(one, other);
+        let seals = self.seals.as_ref().zip(other.seals.as_ref()).is_some_and(|(one, other)| same(one, other));
+        let opens = self.open.iter().zip(&other.open).all(|(one, other)| same(one, other));
+        seals && opens && self.open.len() == other.open.len()
     }
 }
 

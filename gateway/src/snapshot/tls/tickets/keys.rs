@@ -65,9 +65,14 @@ impl TicketKeys {
         self.line.push(TicketKey::new(secret, from_s));
     }
 
-    /// Whether the last key's time is so far ahead that the clock must have been set back.
+    /// Whether the last key's time is so far ahead that the clock must have been set back, or is not that of who made it.
     pub fn are_ahead(&self, now_s: u64) -> bool {
-        self.last().from_s > now_s.saturating_add(2 * SEALS_S)
+        self.ahead_s(now_s) > 2 * SEALS_S
+    }
+
+    /// How long it is until the time of the last key, in seconds.
+    pub fn ahead_s(&self, now_s: u64) -> u64 {
+        self.last().from_s.saturating_sub(now_s)
     }
 
     /// Forgets keys that are over. Where nobody has added the next one, it is derived from the last: boxes that cannot ask
@@ -86,13 +91,15 @@ impl TicketKeys {
         self.others.retain(|(_, until_s)| *until_s > now_s);
     }
 
-    /// Takes over the line that the fleet has. What this box sealed before can still be opened.
-    pub fn adopt(&mut self, shared: TicketKeys) {
+    /// Takes over the line that the fleet has. What this box sealed before can still be opened, and for no longer than if the
+    /// time of its last key had just begun.
+    pub fn adopt(&mut self, shared: TicketKeys, now_s: u64) {
         let before = std::mem::replace(&mut self.line, shared.line);
         let ends: Vec<u64> = before.iter().skip(1).map(|next| next.from_s).collect();
         for (at, key) in before.into_iter().enumerate() {
             if !self.line.iter().any(|kept| kept.key.name == key.key.name) {
                 let end_s = ends.get(at).copied().unwrap_or(key.from_s.saturating_add(SEALS_S));
+                let end_s = end_s.min(now_s.saturating_add(SEALS_S));
                 self.others.push((key, end_s.saturating_add(LIFETIME_S)));
             }
         }

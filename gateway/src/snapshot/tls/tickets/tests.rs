@@ -38,6 +38,32 @@ fn a_ticket_is_opened_by_whoever_has_the_same_keys() {
 }
 
 #[test]
+fn keys_that_change_are_in_force_at_once_in_every_thread_and_those_before_are_gone() {
+    let (old, new) = (TicketKeys::new(secret(1), 0), TicketKeys::new(secret(2), 0));
+    let (tickets, others) = (ticketer(&old, 0), ticketer(&new, 0));
+    let ticket = tickets.encrypt(b"session").unwrap();
+    let ring = Arc::downgrade(&tickets.ring());
+    tickets.set(old.ring(0));
+    assert!(ring.ptr_eq(&Arc::downgrade(&tickets.ring())), "nothing has changed");
+    assert_eq!(others.decrypt(&ticket), None, "this thread knew the keys of `tickets`");
+    let is_known = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(tickets.decrypt(&ticket).is_some());
+            is_known.wait();
+            is_known.wait();
+            assert_eq!(tickets.decrypt(&ticket), None);
+        });
+        is_known.wait();
+        tickets.set(new.ring(0));
+        is_known.wait();
+    });
+    assert_eq!(tickets.decrypt(&ticket), None);
+    assert!(others.decrypt(&tickets.encrypt(b"session").unwrap()).is_some());
+    assert!(ring.upgrade().is_none(), "nobody keeps it");
+}
+
+#[test]
 fn two_tickets_of_one_session_share_nothing_but_the_name_of_the_key() {
     let keys = TicketKeys::new(secret(1), 0);
     let (one, other) = (seal(&keys, 0), seal(&keys, 0));
@@ -96,7 +122,7 @@ fn boxes_that_are_cut_off_come_to_the_same_keys_and_go_on_from_them_together() {
     assert!(one.want_next(2 * DAY_S - 1));
     let before = seal(&one, 2 * DAY_S);
     one.append(secret(9));
-    other.adopt(copy(&one));
+    other.adopt(copy(&one), 2 * DAY_S);
     assert!(one == other);
     assert!(opens(&other, 2 * DAY_S, &before));
 }
@@ -116,7 +142,7 @@ fn who_joins_a_fleet_still_opens_what_it_sealed_alone() {
     let fleet = TicketKeys::new(secret(1), 100);
     let mut own = TicketKeys::new(secret(2), 200);
     let alone = seal(&own, 200);
-    own.adopt(copy(&fleet));
+    own.adopt(copy(&fleet), 200);
     assert!(own == fleet);
     assert!(opens(&own, 300, &alone));
     assert!(opens(&fleet, 300, &seal(&own, 300)), "it seals as the fleet does");
@@ -128,10 +154,23 @@ fn who_joins_a_fleet_still_opens_what_it_sealed_alone() {
 fn however_often_the_fleet_changes_its_mind_keys_do_not_pile_up() {
     let mut own = TicketKeys::new(secret(0), 0);
     for byte in 1..100 {
-        own.adopt(TicketKeys::new(secret(byte), 0));
+        own.adopt(TicketKeys::new(secret(byte), 0), 0);
     }
     assert!(own.ring(0).open.len() <= 9);
     assert!(own.ring(0).open.iter().any(|key| key.name == own.ring(0).seals.unwrap().name));
+}
+
+#[test]
+fn keys_of_a_time_that_has_not_come_are_given_up_like_others() {
+    let mut own = TicketKeys::new(secret(1), 100 * DAY_S);
+    let ticket = seal(&own, 0);
+    assert_eq!((own.are_ahead(0), own.ahead_s(0)), (true, 100 * DAY_S));
+    own.adopt(TicketKeys::new(secret(2), 0), 0);
+    assert!(!own.are_ahead(0));
+    for (now_s, is_open) in [(0, true), (SEALS_S + LIFETIME_S - 1, true), (SEALS_S + LIFETIME_S, false)] {
+        own.keep_time(now_s);
+        assert_eq!(opens(&own, now_s, &ticket), is_open, "{now_s}");
+    }
 }
 
 #[test]
