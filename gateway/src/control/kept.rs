@@ -1,5 +1,6 @@
 //! Certificates that are not in files of the configuration but in the certificate store's directory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -19,6 +20,14 @@ pub fn parse(bytes: &[u8]) -> Result<Pair, String> {
         messages.join("; ")
     };
     Pair::of(bytes, bytes, None).map_err(why)
+}
+
+/// Of two pairs for the same names that are both valid, the one that was issued later counts. Says whether that is `own`; what
+/// is for other names is not comparable.
+pub fn is_newer(own: &Pair, other: &Pair, now_s: i64) -> bool {
+    let names = |pair: &Pair| BTreeSet::from_iter(pair.info.names.iter().cloned());
+    let is_valid = (own.chain_not_before..=own.chain_not_after).contains(&now_s);
+    is_valid && names(own) == names(other) && own.info.not_before > other.info.not_before
 }
 
 /// Gives every certificate that is obtained or stored the pair that is kept for it. One that cannot be read changes nothing:
@@ -71,6 +80,35 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         key.serialize_pem() + &CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    /// Valid from one day to another.
+    fn pair(names: &[&str], from: i64, to: i64) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let day = |day: i64| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(day as u64 * 86_400);
+        (params.not_before, params.not_after) = (day(from), day(to));
+        parse((key.serialize_pem() + &params.self_signed(&key).unwrap().pem()).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn of_two_valid_pairs_for_the_same_names_the_one_that_was_issued_later_counts() {
+        let other = pair(&["a.test", "b.test"], 10, 100);
+        for (names, from, to, expected) in [
+            (&["a.test", "b.test"][..], 20, 90, true),
+            (&["b.test", "a.test"], 11, 110, true),
+            (&["a.test", "b.test"], 10, 110, false),
+            (&["a.test", "b.test"], 5, 200, false),
+            (&["a.test"], 20, 110, false),
+            (&["a.test", "b.test", "c.test"], 20, 110, false),
+            // Expired, and not valid yet.
+            (&["a.test", "b.test"], 20, 40, false),
+            (&["a.test", "b.test"], 60, 150, false),
+        ] {
+            let own = pair(names, from, to);
+            assert_eq!(is_newer(&own, &other, 50 * 86_400), expected, "{names:?} {from} {to}");
+        }
     }
 
     fn load(directory: &Path) -> Config {
