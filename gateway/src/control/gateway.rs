@@ -131,7 +131,7 @@ impl Gateway {
         let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
         let challenges = Arc::new(Challenges::default());
         let acme = Acme::new(challenges.clone());
-        let tally = acme.tally();
+        let (tally, renewals) = (acme.tally(), acme.renewals());
         let state = State {
             current: None,
             xdp: None,
@@ -167,6 +167,7 @@ impl Gateway {
                 certificates: Mutex::new(Certificates::new(hostname)),
                 store_up: Arc::default(),
                 acme: tally,
+                renewals,
                 state: Mutex::new(state),
                 log_errors: Arc::default(),
             }),

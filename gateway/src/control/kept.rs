@@ -13,6 +13,20 @@ pub fn key(certificate: &str) -> String {
     format!("{CERTIFICATES}/{}", segment(certificate))
 }
 
+/// What the first line of a certificate that was obtained begins with. PEM lets text stand before it (RFC 7468 section 2).
+const ISSUED_BY: &str = "issued-by: ";
+
+/// What is kept of a certificate that was issued by the authority of this directory.
+pub fn issued(directory_url: &str, key_and_chain: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!("{ISSUED_BY}{directory_url}\n{key_and_chain}"))
+}
+
+/// The directory of the authority that has issued what is kept; `None` where that is not said.
+pub fn directory_url(bytes: &[u8]) -> Option<&str> {
+    let line = bytes.split(|byte| *byte == b'\n').next()?.strip_prefix(ISSUED_BY.as_bytes())?;
+    std::str::from_utf8(line).ok()
+}
+
 /// Reads what is kept at a certificate's key: one text with the private key and the chain.
 pub fn parse(bytes: &[u8]) -> Result<Pair, String> {
     let why = |errors: Vec<crate::config::PairError>| {
@@ -90,6 +104,16 @@ mod tests {
         let day = |day: i64| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(day as u64 * 86_400);
         (params.not_before, params.not_after) = (day(from), day(to));
         parse((key.serialize_pem() + &params.self_signed(&key).unwrap().pem()).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_was_obtained_says_by_whom_and_is_a_pair_like_any_other() {
+        let pem = pem(&["a.test"]);
+        let kept = issued("https://acme.test/dir", &pem);
+        assert_eq!(directory_url(kept.as_bytes()), Some("https://acme.test/dir"));
+        assert_eq!(parse(kept.as_bytes()).unwrap().info, parse(pem.as_bytes()).unwrap().info);
+        assert_eq!(directory_url(pem.as_bytes()), None);
+        assert_eq!(directory_url(b""), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod notify;
 pub mod outliers;
 mod overload;
 pub mod privileges;
+pub mod renew;
 pub mod resolve;
 pub mod run;
 pub mod services;

@@ -58,12 +58,7 @@ pub struct Lease {
 impl Etcd {
     /// Uses this etcd, by a connection that stays. Nothing is asked of it yet.
     pub fn new(wanted: &EtcdStore, copy: Directory) -> Result<Etcd, StoreError> {
-        Ok(Etcd { link: Arc::new(Link::new(wanted, true)?), prefix: wanted.prefix.as_str().into(), copy })
-    }
-
-    /// The same with a connection for each call, for what calls a few times in a month.
-    pub fn rarely(wanted: &EtcdStore, copy: Directory) -> Result<Etcd, StoreError> {
-        Ok(Etcd { link: Arc::new(Link::new(wanted, false)?), prefix: wanted.prefix.as_str().into(), copy })
+        Ok(Etcd { link: Arc::new(Link::new(wanted)?), prefix: wanted.prefix.as_str().into(), copy })
     }
 
     /// This box's copy.

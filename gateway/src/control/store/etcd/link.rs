@@ -53,8 +53,6 @@ pub struct Link {
     endpoints: Vec<EtcdEndpoint>,
     tls: Option<Arc<ClientConfig>>,
     login: Option<Value>,
-    /// Whether its connection outlives a call.
-    stays: bool,
     state: Mutex<State>,
 }
 
@@ -78,15 +76,14 @@ enum CallError {
 }
 
 impl Link {
-    /// `stays`: whether its connection outlives a call.
-    pub fn new(wanted: &EtcdStore, stays: bool) -> Result<Link, StoreError> {
+    /// Nothing is connected yet.
+    pub fn new(wanted: &EtcdStore) -> Result<Link, StoreError> {
         let tls = wanted.endpoints.iter().any(|endpoint| endpoint.is_tls).then(|| tls(&wanted.tls)).transpose();
         let login = wanted.login.as_ref().map(|login| json!({ "name": login.username, "password": login.password }));
         Ok(Link {
             endpoints: wanted.endpoints.clone(),
             tls: tls.map_err(StoreError::Etcd)?.map(Arc::new),
             login,
-            stays,
             state: Mutex::default(),
         })
     }
@@ -148,7 +145,7 @@ impl Link {
             exchange(&mut sender, &host, path, request, state.token.as_deref()).await
         });
         let answer = answer.await.unwrap_or_else(|_| Err(CallError::NoAnswer("no answer in time".into())));
-        if self.stays && !matches!(answer, Err(CallError::NoAnswer(_))) {
+        if !matches!(answer, Err(CallError::NoAnswer(_))) {
             state.sender = Some(sender);
         }
         answer
