@@ -34,7 +34,7 @@ fn settings(endpoints: &[std::net::SocketAddr]) -> EtcdStore {
 fn member(settings: &EtcdStore) -> Member {
     let dir = tempfile::tempdir().unwrap();
     let copy = Directory::open(dir.path().join("copy")).unwrap();
-    let etcd = EtcdClient::new(settings, copy.clone()).unwrap();
+    let etcd = EtcdClient::new(settings, copy.clone());
     Member { store: Store::Etcd(etcd.clone()), etcd, copy, _dir: dir }
 }
 
@@ -96,7 +96,7 @@ fn a_value_that_was_deleted_stays_away_and_one_that_etcd_has_lost_is_brought_bac
         assert_eq!(one.store.get("certificates/a").await.unwrap(), None);
         assert_eq!(one.copy.get("certificates/a").unwrap().unwrap(), b"one's", "it is in use until there is another");
         // Nothing was deleted where nothing has ever been.
-        let elsewhere = EtcdClient::new(&other_prefix, one.copy.clone()).unwrap();
+        let elsewhere = EtcdClient::new(&other_prefix, one.copy.clone());
         assert_eq!(elsewhere.get("certificates/a").await.unwrap().unwrap(), b"one's");
         one.store.put("certificates/a", b"new").await.unwrap();
         let stopped = etcd.stop();

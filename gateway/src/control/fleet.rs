@@ -70,7 +70,7 @@ impl Fleet {
         self.member = None;
         self.up.store(NO_STORE, Relaxed);
         let Some(settings) = &wanted.etcd else { return Ok(()) };
-        let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
+        let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?);
         let (tell, news) = mpsc::channel(1);
         let sharing = Sharing {
             etcd,

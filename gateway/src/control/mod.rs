@@ -11,6 +11,7 @@ mod endpoints_view;
 pub mod fleet;
 pub mod gateway;
 pub mod health;
+mod http_client;
 mod kept;
 mod limits;
 mod lists_view;

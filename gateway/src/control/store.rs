@@ -96,7 +96,7 @@ impl Store {
         let directory = Directory::open(wanted.directory.clone())?;
         match &wanted.etcd {
             None => Ok(Store::Directory(directory)),
-            Some(etcd) => Ok(Store::Etcd(Etcd::new(etcd, directory)?)),
+            Some(etcd) => Ok(Store::Etcd(Etcd::new(etcd, directory))),
         }
     }
 

@@ -237,7 +237,7 @@ impl Keeper {
             return Ok(Tried::Found(found));
         }
         let settings = &self.wanted.settings;
-        let accounts = Accounts::new(settings, store, &self.shared.account, asked.clone())?;
+        let accounts = Accounts::new(settings, store, &self.shared.account, asked.clone());
         let account = accounts.open().await?;
         let issued = match self.order(&account, store).await {
             Err(failure) if failure.about == About::Account => {
@@ -340,7 +340,7 @@ impl Keeper {
         let Some(leaf) = self.has.as_ref().and_then(|kept| kept.pair.key.cert.first()) else { return Ok(None) };
         let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
         let one = &self.shared.account;
-        let accounts = Accounts::new(&self.wanted.settings, store, one, Pause::default())?;
+        let accounts = Accounts::new(&self.wanted.settings, store, one, Pause::default());
         let Some(account) = accounts.find().await? else { return Ok(None) };
         match account.renewal_info(&id).await {
             Ok((info, again)) => {

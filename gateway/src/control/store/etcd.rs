@@ -57,8 +57,8 @@ pub struct Lease {
 
 impl Etcd {
     /// Uses this etcd, by a connection that stays. Nothing is asked of it yet.
-    pub fn new(wanted: &EtcdStore, copy: Directory) -> Result<Etcd, StoreError> {
-        Ok(Etcd { link: Arc::new(Link::new(wanted)?), prefix: wanted.prefix.as_str().into(), copy })
+    pub fn new(wanted: &EtcdStore, copy: Directory) -> Etcd {
+        Etcd { link: Arc::new(Link::new(wanted)), prefix: wanted.prefix.as_str().into(), copy }
     }
 
     /// This box's copy.
