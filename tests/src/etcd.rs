@@ -1,6 +1,7 @@
 //! An etcd with one member.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -75,6 +76,21 @@ impl Etcd {
 }
 
 impl Stopped {
+    /// A copy of what it has.
+    pub fn backup(&self) -> TempDir {
+        let backup = tempfile::tempdir().expect("a temporary directory");
+        copy(&self.dir.path().join("data"), backup.path());
+        backup
+    }
+
+    /// Has what a copy of it has, and nothing that came later.
+    pub fn restore(&self, backup: &TempDir) {
+        let data = self.dir.path().join("data");
+        std::fs::remove_dir_all(&data).expect("remove a directory");
+        std::fs::create_dir(&data).expect("make a directory");
+        copy(backup.path(), &data);
+    }
+
     /// Starts it again, where it was and with what it had.
     pub fn start(self) -> Etcd {
         let Stopped { clients, peers, scheme, options, dir } = &self;
@@ -99,4 +115,9 @@ impl Stopped {
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.clients)
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().expect("run cp");
+    assert!(copied.success());
 }

@@ -71,6 +71,11 @@ impl Pebble {
         Ended { addrs: self.addrs, store: self.store }
     }
 
+    /// Where its directory is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
     /// Lines of an `[[acme]]` table.
     pub fn acme(&self) -> String {
         let [server, _] = self.addrs;

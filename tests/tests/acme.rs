@@ -2,6 +2,7 @@
 //! it is away.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway_tests::certs::Store;
+use gateway_tests::gateway::run;
 use gateway_tests::pebble::{Pebble, Settings};
 use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
@@ -245,6 +247,11 @@ fn an_authority_that_wants_a_certificate_to_be_renewed_earlier_is_heard() {
         serde_json::from_slice(&std::fs::read(&account).expect("the account")).expect("JSON");
     kept["directory"] = url.as_str().into();
     std::fs::write(&account, kept.to_string()).expect("write a file");
+    let certificate = dir.path().join("certificates/auto");
+    let kept = std::fs::read_to_string(&certificate).expect("the certificate");
+    let (first, rest) = kept.split_once('\n').expect("lines");
+    assert_eq!(first, format!("issued-by: https://{}/dir", pebble.addr()));
+    std::fs::write(&certificate, format!("issued-by: {url}\n{rest}")).expect("write a file");
     let acme = format!(
         "directory_url = '{url}'\nca = '{}'\nterms_of_service_agreed = true",
         store.path().join("ca.pem").display()
@@ -254,4 +261,120 @@ fn an_authority_that_wants_a_certificate_to_be_renewed_earlier_is_heard() {
     let asked = asked.lock().unwrap();
     let of_certificate = |target: &String| target.strip_prefix("/renewal/").is_some_and(|id| id.contains('.'));
     assert!(asked.iter().any(of_certificate) && asked.contains(&"/nonce".to_owned()), "{asked:?}");
+}
+
+/// What `gateway certs renew` says, whether it was good or not.
+fn renew(gateway: &Gateway, which: &str) -> (bool, String) {
+    let admin = gateway.admin_addr().to_string();
+    let args = ["certs", "renew", which, "--admin", &admin].map(OsStr::new);
+    let (status, out, error) = run(&args);
+    (status.success(), out + &error)
+}
+
+#[test]
+fn an_operator_has_a_certificate_renewed_or_is_told_why_it_is_not() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let mut gateway = Gateway::start(&bare(&origin));
+    let pebble = Pebble::start(&Settings::new(gateway.addr("web"), gateway.addr("secure")));
+    let files = Store::new();
+    files.issue("file", &["file.test"]);
+    let config = with_acme(&origin, dir.path(), "['one.test']", &pebble.acme()).certificate("file", files.path());
+    gateway.reload(&config);
+    wait_issued(&gateway, 1);
+    let client = TlsClient::trusting(pebble.root());
+    wait_shown(&gateway, &client, "one.test");
+    let shown = || client.connect(gateway.addr("secure"), "one.test").expect("a handshake").1.certificate;
+    let first = shown();
+    let (is_good, told) = renew(&gateway, "auto");
+    assert!(is_good && told.trim_end() == "auto: a renewal has begun", "{told}");
+    wait_issued(&gateway, 2);
+    wait::until_true("the new one to be in force", || shown() != first);
+    assert!(!gateway.process.stderr.text().contains("not issued"));
+    wait::until_true("the next renewal to be possible", || renew(&gateway, "--all").1.contains("auto: a renewal"));
+    wait_issued(&gateway, 3);
+    for (name, why) in [("file", "is not obtained by ACME; it is in files"), ("none", "there is no certificate")] {
+        let (is_good, told) = renew(&gateway, name);
+        assert!(!is_good && told.contains(why), "{told}");
+    }
+    assert_eq!(orders(&gateway, "failed"), 0);
+}
+
+#[test]
+fn another_directory_orders_anew_what_is_kept_and_the_old_one_is_shown_meanwhile() {
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let mut gateway = Gateway::start(&bare(&origin));
+    let settings = Settings::new(gateway.addr("web"), gateway.addr("secure"));
+    let (staging, production) = (Pebble::start(&settings), Pebble::start(&settings));
+    gateway.reload(&with_acme(&origin, dir.path(), "['one.test']", &staging.acme()));
+    wait_issued(&gateway, 1);
+    wait_shown(&gateway, &TlsClient::trusting(staging.root()), "one.test");
+    gateway.reload(&with_acme(&origin, dir.path(), "['one.test']", &production.acme()));
+    let anybody = TlsClient::accepting_anything(&gateway_tests::certs::Authority::new());
+    anybody.connect(gateway.addr("secure"), "one.test").expect("the old one");
+    wait_shown(&gateway, &TlsClient::trusting(production.root()), "one.test");
+    wait::until_true("it to be counted", || orders(&gateway, "issued") == 2);
+    // A start with the old directory does the same; one with the new one has nothing to do.
+    let config = with_acme(&origin, dir.path(), "['one.test']", &production.acme());
+    drop(gateway);
+    let again = Gateway::start(&config);
+    TlsClient::trusting(production.root()).connect(again.addr("secure"), "one.test").expect("a handshake at once");
+    assert_eq!((orders(&again, "issued"), orders(&again, "failed")), (0, 0));
+}
+
+#[test]
+fn an_authority_that_is_asked_too_often_is_left_in_peace_by_all_certificates_and_by_the_next_process() {
+    const CERTIFICATES: usize = 12;
+    let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
+    let store = Store::new();
+    let leaf = store.authority.leaf(&[&loopback().to_string()]);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let authority = Script::start_tls(TlsServer::new(&leaf, &[]), {
+        let asked = asked.clone();
+        move |mut conn| {
+            let Ok(head) = conn.head() else { return };
+            let base = format!("https://{}", head.header("host").expect("a host"));
+            asked.lock().unwrap().push(head.target().to_owned());
+            let (status, body) = match head.target() {
+                "/dir" => {
+                    let urls = ["nonce", "account", "order"].map(|path| format!("{base}/{path}"));
+                    let [nonce, account, order] = urls;
+                    ("200 OK", serde_json::json!({ "newNonce": nonce, "newAccount": account, "newOrder": order }))
+                }
+                "/nonce" => ("200 OK", serde_json::json!({})),
+                _ => {
+                    let limited = "urn:ietf:params:acme:error:rateLimited";
+                    ("429 Too Many Requests", serde_json::json!({ "type": limited, "status": 429 }))
+                }
+            };
+            let (body, length) = match head.target() {
+                "/nonce" => (String::new(), 0),
+                _ => (body.to_string(), body.to_string().len()),
+            };
+            conn.send(format!(
+                "HTTP/1.1 {status}\r\nreplay-nonce: abc\r\nretry-after: 1200\r\ncontent-length: {length}\r\n\r\n{body}"
+            ));
+        }
+    });
+    let acme = format!(
+        "directory_url = 'https://{}/dir'\nca = '{}'\nterms_of_service_agreed = true",
+        authority.addr(),
+        store.path().join("ca.pem").display()
+    );
+    let more = |config: Config, number: usize| {
+        config.tables(&format!("[[certificate]]\nname = 'more{number}'\nacme = 'pebble'\nhosts = ['m{number}.test']"))
+    };
+    let config = (1..CERTIFICATES).fold(with_acme(&origin, dir.path(), "['one.test']", &acme), more);
+    let gateway = Gateway::start(&config);
+    let failed = |gateway: &Gateway| gateway.metrics().sum("gateway_acme_orders_total", &[("result", "failed")]) as u64;
+    wait::within(ISSUE, "a refusal", || (failed(&gateway) >= 1).then_some(()));
+    // Of those that were on their way nothing is left when one that has not been tried is refused.
+    wait::until_true("all to be told to wait", || {
+        (1..CERTIFICATES).any(|number| renew(&gateway, &format!("more{number}")).1.contains("left in peace until"))
+    });
+    let tried = || std::fs::read_dir(dir.path().join("tries")).expect("a directory").count();
+    let accounts = || asked.lock().unwrap().iter().filter(|target| *target == "/account").count();
+    wait::until_true("those under way to end, each of which is remembered", || {
+        failed(&gateway) == accounts() as u64 && accounts() == tried()
+    });
+    assert!((1..=4).contains(&accounts()), "{} of {CERTIFICATES} were tried", accounts());
 }

@@ -34,7 +34,7 @@ fn settings(endpoints: &[std::net::SocketAddr]) -> EtcdStore {
 fn member(settings: &EtcdStore) -> Member {
     let dir = tempfile::tempdir().unwrap();
     let copy = Directory::open(dir.path().join("copy")).unwrap();
-    let etcd = EtcdClient::new(settings, copy.clone()).unwrap();
+    let etcd = EtcdClient::new(settings, copy.clone());
     Member { store: Store::Etcd(etcd.clone()), etcd, copy, _dir: dir }
 }
 
@@ -79,6 +79,47 @@ fn a_box_brings_along_what_only_it_has() {
         assert_eq!(other.store.get("certificates/a").await.unwrap().unwrap(), b"one's", "what is there already counts");
     });
     assert_eq!(etcd.ctl(&["get", "/test/certificates/a", "--print-value-only"], b""), "one's\n");
+}
+
+#[test]
+fn a_value_that_was_deleted_stays_away_and_one_that_etcd_has_lost_is_brought_back() {
+    let etcd = Etcd::start(&[]);
+    let one = member(&settings(&[etcd.addr()]));
+    let other_prefix = EtcdStore { prefix: "/other/".into(), ..settings(&[etcd.addr()]) };
+    let stopped = run(async {
+        one.store.put("certificates/first", b"1").await.unwrap();
+        let backup = etcd.stop();
+        let copy = backup.backup();
+        let etcd = backup.start();
+        put_when_up(&one.store, "certificates/a", b"one's").await;
+        etcd.ctl(&["del", "/test/certificates/a"], b"");
+        assert_eq!(one.store.get("certificates/a").await.unwrap(), None);
+        assert_eq!(one.copy.get("certificates/a").unwrap().unwrap(), b"one's", "it is in use until there is another");
+        // Nothing was deleted where nothing has ever been.
+        let elsewhere = EtcdClient::new(&other_prefix, one.copy.clone());
+        assert_eq!(elsewhere.get("certificates/a").await.unwrap().unwrap(), b"one's");
+        one.store.put("certificates/a", b"new").await.unwrap();
+        let stopped = etcd.stop();
+        stopped.restore(&copy);
+        stopped
+    });
+    let etcd = stopped.start();
+    run(async {
+        let end = Instant::now() + gateway_tests::wait::DEADLINE;
+        while one.store.get("certificates/a").await.is_err() {
+            assert!(Instant::now() < end);
+        }
+        assert_eq!(one.store.get("certificates/a").await.unwrap().unwrap(), b"new");
+    });
+    assert_eq!(etcd.ctl(&["get", "/test/certificates/a", "--print-value-only"], b""), "new\n");
+}
+
+/// It listens before it has elected itself.
+async fn put_when_up(store: &Store, key: &str, value: &[u8]) {
+    let end = Instant::now() + gateway_tests::wait::DEADLINE;
+    while store.put(key, value).await.is_err() {
+        assert!(Instant::now() < end);
+    }
 }
 
 #[test]

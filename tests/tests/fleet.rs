@@ -8,6 +8,7 @@ use gateway_tests::certs::{Leaf, Store};
 use gateway_tests::etcd::Etcd;
 use gateway_tests::prelude::*;
 use gateway_tests::tls::TlsClient;
+use rcgen::date_time_ymd;
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, SupportedProtocolVersion};
 use tempfile::TempDir;
@@ -205,6 +206,40 @@ fn with_etcd_away_every_box_goes_on_and_starts_from_its_copy() {
         fleet.wait_shown(gateway, &next);
     }
     wait_common_keys(&fleet, &[&first, &second], &TLS13);
+}
+
+#[test]
+fn etcd_from_a_backup_gets_the_newer_certificate_and_an_operator_may_still_go_back() {
+    let etcd = Etcd::start(&[]);
+    let fleet = Fleet::new(&etcd);
+    let gateways = [fleet.start(1), fleet.start(2)];
+    let of = |year| fleet.store.authority.leaf_with(&[NAME], |params| params.not_before = date_time_ymd(year, 1, 1));
+    let (older, newer) = (of(2001), of(2002));
+    put(&etcd, &older);
+    for gateway in &gateways {
+        fleet.wait_shown(gateway, &older);
+    }
+    let stopped = etcd.stop();
+    let backup = stopped.backup();
+    let etcd = stopped.start();
+    put(&etcd, &newer);
+    for gateway in &gateways {
+        fleet.wait_shown(gateway, &newer);
+    }
+    let stopped = etcd.stop();
+    stopped.restore(&backup);
+    let etcd = stopped.start();
+    let kept = |etcd: &Etcd| etcd.ctl(&["get", "/test/certificates/shop", "--print-value-only"], b"");
+    wait::until_true("the newer one to be put back", || {
+        assert!(gateways.iter().all(|gateway| fleet.shown(gateway, NAME) == newer.der), "the older one is shown");
+        kept(&etcd).contains(newer.key_pem.trim())
+    });
+    // What is put there from now on counts, whatever its age.
+    put(&etcd, &older);
+    for gateway in &gateways {
+        fleet.wait_shown(gateway, &older);
+    }
+    assert!(kept(&etcd).contains(older.key_pem.trim()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ask::Admin;
 use super::table;
@@ -12,7 +12,10 @@ use crate::control::certificates::{inventory, unix_s};
 
 /// `gateway certs`
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     admin: Admin,
     /// Show those of this configuration file, and ask no gateway.
@@ -23,8 +26,31 @@ pub struct Options {
     json: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Have the running gateway renew certificates by ACME now.
+    ///
+    /// Pauses after failures do not count, those that the authority has asked for do. How it went is in the log, and shown by
+    /// `gateway certs`.
+    #[command(after_help = "Examples:\n  gateway certs renew shop\n  gateway certs renew --all")]
+    Renew {
+        /// The certificate's name.
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        /// All certificates by ACME.
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+        /// Which gateway.
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
 /// Asks for the certificates and shows them, those that end first on top.
 pub fn run(options: &Options, files: &dyn Files, now: SystemTime) -> Result<String, String> {
+    if let Some(Command::Renew { name, admin, .. }) = &options.command {
+        return renew(name.as_deref(), admin);
+    }
     let answer = match &options.config {
         Some(path) => of_file(path, files, now)?,
         None => options.admin.ask("GET", "/certificates", "")?,
@@ -34,6 +60,23 @@ pub fn run(options: &Options, files: &dyn Files, now: SystemTime) -> Result<Stri
     }
     let answer: Value = serde_json::from_str(&answer).map_err(|error| format!("the answer is not JSON: {error}"))?;
     Ok(text(answer["certificates"].as_array().map_or(&[], Vec::as_slice)))
+}
+
+fn renew(name: Option<&str>, admin: &Admin) -> Result<String, String> {
+    let which = match name {
+        Some(name) => json!({ "name": name }),
+        None => json!({ "all": true }),
+    };
+    let answer = admin.ask("POST", "/certificates/renew", &which.to_string())?;
+    let answer: Value = serde_json::from_str(&answer).map_err(|error| format!("the answer is not JSON: {error}"))?;
+    Ok(renewals(&answer))
+}
+
+fn renewals(answer: &Value) -> String {
+    let begun = answer["begun"].as_array().into_iter().flatten();
+    let begun = begun.map(|name| format!("{}: a renewal has begun\n", plain(name)));
+    let refused = answer["refused"].as_object().into_iter().flatten();
+    begun.chain(refused.map(|(name, why)| format!("{name}: not renewed: {}\n", plain(why)))).collect()
 }
 
 fn of_file(path: &Path, files: &dyn Files, now: SystemTime) -> Result<String, String> {
@@ -131,9 +174,13 @@ fn binding(of: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn renewals_are_lines() {
+        let answer = json!({ "begun": ["a"], "refused": { "b": "a renewal is under way already" } });
+        assert_eq!(renewals(&answer), "a: a renewal has begun\nb: not renewed: a renewal is under way already\n");
+    }
 
     #[test]
     fn certificates_are_lines() {

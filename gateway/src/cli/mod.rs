@@ -101,7 +101,8 @@ enum Command {
     )]
     Bans(bans::Bans),
     /// Show the certificates: what each says, where it is used, and until when it is good; those that end first on top.
-    #[command(after_help = "Examples:\n  gateway certs\n  gateway certs --config /etc/gateway/gateway.toml --json")]
+    #[command(after_help = "Examples:\n  gateway certs\n  gateway certs --config /etc/gateway/gateway.toml --json\n  \
+                        gateway certs renew --all")]
     Certs(certs::Options),
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  gateway schema > gateway.schema.json")]

@@ -12,7 +12,7 @@ mod check;
 mod decode;
 mod load;
 pub mod model;
-mod ocsp;
+pub mod ocsp;
 mod pair;
 mod raw;
 mod reference;

@@ -43,6 +43,11 @@ impl Staple {
         };
         Some(Staple { serial: serial_text(serial.data), is_good: is_tagged(&status, 0), next_update })
     }
+
+    /// Whether it is worth showing: it says that the certificate is good, and has not expired.
+    pub fn is_usable(&self, now_s: i64) -> bool {
+        self.is_good && self.next_update.is_none_or(|end| end > now_s)
+    }
 }
 
 /// A serial number as people write it.
@@ -75,4 +80,4 @@ fn is_tagged(any: &Any<'_>, number: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,7 @@
 //! | `GET /config` | the running configuration as JSON, without keys and secrets |
 //! | `GET /endpoints` | every endpoint: whether it gets requests, and why its checks fail |
 //! | `GET /certificates` | every certificate: what it says, where it is used, until when it is good |
+//! | `POST /certificates/renew` | renews certificates by ACME now; the body is `{"name": "…"}` or `{"all": true}` |
 //! | `GET /overload` | memory, delays, and what is refused for them |
 //! | `GET /lists`, `GET /lists/ADDRESS` | the access rules with their packets; the entry that decides about an address |
 //! | `GET /bans`, `GET /bans/ADDRESS` | who is banned, and why |
@@ -34,9 +35,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::renew::{NotRenewed, Which};
 use crate::metrics::render::CONTENT_TYPE;
 
 mod bounded;
+mod renewals;
 mod sources;
 
 pub use sources::Sources;
@@ -60,6 +63,8 @@ pub struct AdminState {
     pub endpoints: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders the certificates, as JSON.
     pub certificates: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Has certificates renewed, and says which, as JSON.
+    pub renew: Arc<dyn Fn(&Which) -> Result<String, NotRenewed> + Send + Sync>,
     /// Renders what weighs on the process, as JSON.
     pub overload: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.
@@ -112,6 +117,7 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/config", get(config))
         .route("/endpoints", get(endpoints))
         .route("/certificates", get(certificates))
+        .route("/certificates/renew", post(renewals::renew))
         .route("/overload", get(overload))
         .route("/lists", get(sources::lists))
         .route("/lists/{address}", get(sources::list_entry))
@@ -131,6 +137,7 @@ async fn index() -> &'static str {
      GET  /config        the running configuration as JSON, without keys\n\
      GET  /endpoints     every endpoint: whether it gets requests, and why its checks fail\n\
      GET  /certificates  every certificate: what it says, where it is used, until when it is good\n\
+     POST /certificates/renew  renews certificates by ACME now\n\
      GET  /overload      memory, delays, and what is refused for them\n\
      GET  /lists         the access rules with their packets; /lists/ADDRESS: the entry that decides about it\n\
      GET  /bans          who is banned; /bans/ADDRESS: why (POST bans, DELETE ends the ban)\n\

@@ -70,7 +70,7 @@ impl Fleet {
         self.member = None;
         self.up.store(NO_STORE, Relaxed);
         let Some(settings) = &wanted.etcd else { return Ok(()) };
-        let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?)?;
+        let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?);
         let (tell, news) = mpsc::channel(1);
         let sharing = Sharing {
             etcd,
@@ -164,7 +164,7 @@ impl Sharing {
             rotation.advance(keys, now_s);
             keys.encode()
         });
-        self.etcd.put_shared(TICKETS, &line).await
+        self.etcd.put_shared(TICKETS, &line).await.map(drop)
     }
 
     /// Takes over the keys that the fleet has. Says whether there is something to be put there.
@@ -190,7 +190,7 @@ impl Sharing {
     async fn answer_challenges(&mut self) -> Result<(), StoreError> {
         let announced = self.etcd.all(CHALLENGES).await?;
         self.shown.retain(|key, _| announced.iter().any(|announced| announced.key == *key));
-        for Changed { key, value } in announced {
+        for Changed { key, value, .. } in announced {
             if self.shown.contains_key(&key) {
                 continue;
             }
@@ -211,7 +211,7 @@ impl Sharing {
             after = changed.last().map(|last| last.key.clone());
             let mut is_news = false;
             for changed in changed.into_iter().filter(|changed| is_one_below(CERTIFICATES, &changed.key)) {
-                match self.take(changed) {
+                match self.take(changed).await {
                     Ok(is_new) => is_news |= is_new,
                     // It is tried again. Meanwhile it does not hold up the others.
                     Err(error) => failed = Some(error),
@@ -229,27 +229,47 @@ impl Sharing {
         }
     }
 
-    /// Says whether it is something new. What is no pair stays away: the copy has what a start can rely on.
-    fn take(&self, Changed { key, value }: Changed) -> Result<bool, StoreError> {
+    /// Says whether it is something new. What is no pair stays away: the copy has what a start can rely on. So does what
+    /// etcd had before this box had something newer.
+    async fn take(&self, Changed { key, value, since }: Changed) -> Result<bool, StoreError> {
         let value = zeroize::Zeroizing::new(value);
         let copy = self.etcd.copy();
-        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        let usable = kept::parse(&value).and_then(|pair| match pair.chain_not_after < now_s {
-            true => Err("has expired".to_owned()),
-            false => Ok(()),
-        });
-        if let Err(why) = usable {
-            log::error!("etcd: `{key}` is not used: it {why}; the one before stays");
-            return Ok(false);
-        }
-        match copy.get(&key) {
-            Ok(Some(same)) if same == *value => Ok(false),
+        let own = match copy.get(&key) {
             Err(StoreError::Key(_)) => {
                 log::warn!("etcd: `{key}` is no name of a certificate");
-                Ok(false)
+                return Ok(false);
             }
-            _ => copy.put(&key, &value).map(|()| true),
+            // It is written anew.
+            own => own.ok().flatten().map(zeroize::Zeroizing::new),
+        };
+        if own.as_ref() == Some(&value) {
+            return self.etcd.remember(&key, &since).map(|()| false);
         }
+        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let pair = kept::parse(&value).and_then(|pair| match pair.chain_not_after < now_s {
+            true => Err("has expired".to_owned()),
+            false => Ok(pair),
+        });
+        let pair = match pair {
+            Ok(pair) => pair,
+            Err(why) => {
+                log::error!("etcd: `{key}` is not used: it {why}; the one before stays");
+                return Ok(false);
+            }
+        };
+        let was_put_since = self.etcd.remembered(&key)?.is_some_and(|mark| mark.leads_to(&since));
+        if let Some(own) = own.filter(|_| !was_put_since)
+            && kept::parse(&own).is_ok_and(|own| kept::is_newer(&own, &pair, now_s))
+        {
+            // Where it is not there any more, the next look finds another one.
+            if self.etcd.replace(&key, &since, &own).await? {
+                log::warn!("etcd: `{key}` is older than what this box had of it, which is put back");
+            }
+            return Ok(false);
+        }
+        copy.put(&key, &value)?;
+        self.etcd.remember(&key, &since)?;
+        Ok(true)
     }
 
     fn note(&self, done: &Result<(), StoreError>) {

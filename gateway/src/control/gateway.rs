@@ -22,7 +22,7 @@ pub use sockets::AdminSocket;
 use sockets::{Bound, Prepared};
 
 use super::acme::Acme;
-use super::certificates::Certificates;
+use super::certificates::{Certificates, unix_s};
 use super::health::Checks;
 use super::limits::Exchanges;
 use super::log_writer::{self, LogWriter};
@@ -127,7 +127,7 @@ impl Gateway {
         let tickets = Arc::new(tickets::Keeper::new().map_err(ReloadError::Build)?);
         let challenges = Arc::new(Challenges::default());
         let acme = Acme::new(challenges.clone());
-        let tally = acme.tally();
+        let (tally, renewals) = (acme.tally(), acme.renewals());
         let state = State {
             current: None,
             xdp: None,
@@ -163,6 +163,7 @@ impl Gateway {
                 certificates: Mutex::new(Certificates::new(hostname)),
                 store_up: Arc::default(),
                 acme: tally,
+                renewals,
                 state: Mutex::new(state),
                 log_errors: Arc::default(),
             }),
@@ -305,7 +306,8 @@ impl Gateway {
     /// nothing to do with it. The generation, if there was anything new.
     pub async fn take_kept(&mut self) -> Result<Option<u64>, ReloadError> {
         let mut config = self.config().clone();
-        self.give_kept(&mut config)?;
+        let again_at = self.give_kept(&mut config)?;
+        self.again_at = self.again_at.into_iter().chain(again_at).min();
         if config == *self.config() {
             return Ok(None);
         }
@@ -322,15 +324,17 @@ impl Gateway {
         self.acme.obtained()
     }
 
-    fn give_kept(&self, config: &mut Config) -> Result<(), ReloadError> {
-        kept::give(config, self.current.as_ref().map(|current| &current.config)).map_err(ReloadError::Store)
+    /// Gives when this is to be done again, though nothing has come.
+    fn give_kept(&self, config: &mut Config) -> Result<Option<i64>, ReloadError> {
+        let running = self.current.as_ref().map(|current| &current.config);
+        kept::give(config, running, unix_s(SystemTime::now())).map_err(ReloadError::Store)
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
         let Loaded { mut config, warnings, files, refused, again_at } = loaded;
         self.watched = files;
-        self.give_kept(&mut config)?;
-        self.again_at = again_at;
+        let kept_again_at = self.give_kept(&mut config)?;
+        self.again_at = again_at.into_iter().chain(kept_again_at).min();
         self.tell_refused(refused);
         if let Some(current) = &self.current
             && current.config == config

@@ -1,57 +1,102 @@
 //! Certificates that are not in files of the configuration but in the certificate store's directory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use super::store::{CERTIFICATES, Directory, StoreError, segment};
 use crate::config::model::{Certificate, Config, Pair};
+use crate::config::ocsp::Staple;
 
 /// The key at which the pair of a certificate is kept.
 pub fn key(certificate: &str) -> String {
     format!("{CERTIFICATES}/{}", segment(certificate))
 }
 
-/// Reads what is kept at a certificate's key: one text with the private key and the chain.
+/// What the first line of a certificate that was obtained begins with. PEM lets text stand before it (RFC 7468 section 2).
+const ISSUED_BY: &str = "issued-by: ";
+
+/// What is kept of a certificate that was issued by the authority of this directory.
+pub fn issued(directory_url: &str, key_and_chain: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!("{ISSUED_BY}{directory_url}\n{key_and_chain}"))
+}
+
+/// The directory of the authority that has issued what is kept; `None` where that is not said.
+pub fn directory_url(bytes: &[u8]) -> Option<&str> {
+    let line = bytes.split(|byte| *byte == b'\n').next()?.strip_prefix(ISSUED_BY.as_bytes())?;
+    std::str::from_utf8(line).ok()
+}
+
+/// An OCSP response in what is kept, between these lines in base64.
+const RESPONSE: [&str; 2] = ["-----BEGIN OCSP RESPONSE-----", "-----END OCSP RESPONSE-----"];
+
+/// Reads what is kept at a certificate's key: one text with the private key and the chain, and perhaps what is to be stapled.
 pub fn parse(bytes: &[u8]) -> Result<Pair, String> {
+    with_staple(bytes, None)
+}
+
+fn with_staple(bytes: &[u8], ocsp: Option<&[u8]>) -> Result<Pair, String> {
     let why = |errors: Vec<crate::config::PairError>| {
         let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
         messages.join("; ")
     };
-    Pair::of(bytes, bytes, None).map_err(why)
+    Pair::of(bytes, bytes, ocsp).map_err(why)
+}
+
+/// The response that is kept, in DER, and until when it may be used; `None` where there is none that is worth showing.
+fn staple(bytes: &[u8], now_s: i64) -> Option<(Vec<u8>, Option<i64>)> {
+    let [begin, end] = RESPONSE;
+    let (base64, _) = std::str::from_utf8(bytes).ok()?.split_once(begin)?.1.split_once(end)?;
+    let der = BASE64.decode(base64.split_ascii_whitespace().collect::<String>().as_bytes()).ok()?;
+    let staple = Staple::of(&der).filter(|staple| staple.is_usable(now_s))?;
+    Some((der, staple.next_update))
+}
+
+/// Of two pairs for the same names that are both valid, the one that was issued later counts. Says whether that is `own`; what
+/// is for other names is not comparable.
+pub fn is_newer(own: &Pair, other: &Pair, now_s: i64) -> bool {
+    let names = |pair: &Pair| BTreeSet::from_iter(pair.info.names.iter().cloned());
+    let is_valid = (own.chain_not_before..=own.chain_not_after).contains(&now_s);
+    is_valid && names(own) == names(other) && own.info.not_before > other.info.not_before
 }
 
 /// Gives every certificate that is obtained or stored the pair that is kept for it. One that cannot be read changes nothing:
-/// the pair that `running` has for the certificate stays.
-pub fn give(config: &mut Config, running: Option<&Config>) -> Result<(), StoreError> {
+/// the pair that `running` has for the certificate stays. Gives when this is to be done again, because a response that is stapled
+/// expires: in seconds of Unix time.
+pub fn give(config: &mut Config, running: Option<&Config>, now_s: i64) -> Result<Option<i64>, StoreError> {
     let mut certificates = config.certificates.iter_mut().filter(|certificate| certificate.is_kept()).peekable();
     if certificates.peek().is_none() {
-        return Ok(());
+        return Ok(None);
     }
+    let mut again_at: Option<i64> = None;
     let directory = Directory::open(config.certificate_store.directory.clone())?;
     for certificate in certificates {
         let before = running.and_then(|running| running.certificates.iter().find(|old| old.name == certificate.name));
         let before = before.and_then(|before| before.pair.clone());
-        certificate.give(read(&directory, certificate, before.clone())?.or(before));
+        let Some(bytes) = directory.get(&key(&certificate.name))?.map(Zeroizing::new) else {
+            certificate.give(before);
+            continue;
+        };
+        let staple = staple(&bytes, now_s);
+        let (ocsp, until) = staple.map_or((None, None), |(der, until)| (Some(der), until));
+        again_at = again_at.into_iter().chain(until).min();
+        certificate.give(read(&bytes, ocsp.as_deref(), certificate, before.clone()).or(before));
     }
-    Ok(())
+    Ok(again_at)
 }
 
 /// What is kept; `before` itself where that is the same.
-fn read(
-    directory: &Directory,
-    certificate: &Certificate,
-    before: Option<Arc<Pair>>,
-) -> Result<Option<Arc<Pair>>, StoreError> {
-    let Some(bytes) = directory.get(&key(&certificate.name))?.map(Zeroizing::new) else { return Ok(None) };
-    if before.as_ref().is_some_and(|before| before.is_of(&bytes, &bytes, None)) {
-        return Ok(before);
+fn read(bytes: &[u8], ocsp: Option<&[u8]>, certificate: &Certificate, before: Option<Arc<Pair>>) -> Option<Arc<Pair>> {
+    if before.as_ref().is_some_and(|before| before.is_of(bytes, bytes, ocsp)) {
+        return before;
     }
-    match parse(&bytes) {
-        Ok(pair) => Ok(Some(Arc::new(pair))),
+    match with_staple(bytes, ocsp) {
+        Ok(pair) => Some(Arc::new(pair)),
         Err(why) => {
             log::error!("certificate \"{}\": what is kept of it cannot be used: {why}", certificate.name);
-            Ok(None)
+            None
         }
     }
 }
@@ -65,12 +110,52 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::config::ocsp::tests::{GOOD, REVOKED, response};
     use crate::control::source::DiskFiles;
 
     fn pem(hosts: &[&str]) -> String {
         let key = KeyPair::generate().unwrap();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         key.serialize_pem() + &CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    /// Valid from one day to another.
+    fn pair(names: &[&str], from: i64, to: i64) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let day = |day: i64| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(day as u64 * 86_400);
+        (params.not_before, params.not_after) = (day(from), day(to));
+        parse((key.serialize_pem() + &params.self_signed(&key).unwrap().pem()).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_was_obtained_says_by_whom_and_is_a_pair_like_any_other() {
+        let pem = pem(&["a.test"]);
+        let kept = issued("https://acme.test/dir", &pem);
+        assert_eq!(directory_url(kept.as_bytes()), Some("https://acme.test/dir"));
+        assert_eq!(parse(kept.as_bytes()).unwrap().info, parse(pem.as_bytes()).unwrap().info);
+        assert_eq!(directory_url(pem.as_bytes()), None);
+        assert_eq!(directory_url(b""), None);
+    }
+
+    #[test]
+    fn of_two_valid_pairs_for_the_same_names_the_one_that_was_issued_later_counts() {
+        let other = pair(&["a.test", "b.test"], 10, 100);
+        for (names, from, to, expected) in [
+            (&["a.test", "b.test"][..], 20, 90, true),
+            (&["b.test", "a.test"], 11, 110, true),
+            (&["a.test", "b.test"], 10, 110, false),
+            (&["a.test", "b.test"], 5, 200, false),
+            (&["a.test"], 20, 110, false),
+            (&["a.test", "b.test", "c.test"], 20, 110, false),
+            // Expired, and not valid yet.
+            (&["a.test", "b.test"], 20, 40, false),
+            (&["a.test", "b.test"], 60, 150, false),
+        ] {
+            let own = pair(names, from, to);
+            assert_eq!(is_newer(&own, &other, 50 * 86_400), expected, "{names:?} {from} {to}");
+        }
     }
 
     fn load(directory: &Path) -> Config {
@@ -87,13 +172,13 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let store = Directory::open(temporary.path().join("kept")).unwrap();
         let mut first = load(temporary.path());
-        give(&mut first, None).unwrap();
+        give(&mut first, None, 0).unwrap();
         assert!(first.certificates[0].pair.is_none());
         assert_eq!(first.certificates[0].hosts, ["a.test", "b.test"], "wanted, though nobody is shown it");
 
         store.put(&key("auto"), pem(&["a.test"]).as_bytes()).unwrap();
         let mut second = load(temporary.path());
-        give(&mut second, Some(&first)).unwrap();
+        give(&mut second, Some(&first), 0).unwrap();
         assert_eq!(second.certificates[0].hosts, ["a.test"]);
         let pair = second.certificates[0].pair.clone().unwrap();
 
@@ -103,16 +188,50 @@ mod tests {
                 store.put(&key("auto"), content.as_bytes()).unwrap();
             }
             let mut next = load(temporary.path());
-            give(&mut next, Some(&second)).unwrap();
+            give(&mut next, Some(&second), 0).unwrap();
             assert!(Arc::ptr_eq(next.certificates[0].pair.as_ref().unwrap(), &pair), "{content:?}");
             assert!(next == second, "nothing has changed");
         }
 
         store.put(&key("auto"), pem(&["a.test", "b.test"]).as_bytes()).unwrap();
         let mut last = load(temporary.path());
-        give(&mut last, Some(&second)).unwrap();
+        give(&mut last, Some(&second), 0).unwrap();
         assert_eq!(last.certificates[0].hosts, ["a.test", "b.test"]);
         assert!(*last.certificates[0].pair.as_ref().unwrap() != pair);
+    }
+
+    #[test]
+    fn a_response_that_is_kept_with_a_certificate_is_stapled_until_it_expires() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Directory::open(temporary.path().join("kept")).unwrap();
+        let pem = pem(&["a.test"]);
+        let serial = data_encoding::HEXLOWER.decode(parse(pem.as_bytes()).unwrap().info.serial.as_bytes()).unwrap();
+        let good = response(&serial, GOOD, Some("20260108000000Z"));
+        let expires = 1_767_830_400;
+        let [begin, end] = RESPONSE;
+        let with = |der: &[u8]| format!("{pem}{begin}\n{}\n{end}\n", BASE64.encode(der).replace('A', "A\n"));
+        for (kept, now_s, is_stapled, expected) in [
+            (with(&good), expires - 1, true, Some(expires)),
+            (with(&good), expires, false, None),
+            (with(&response(&serial, REVOKED, None)), 0, false, None),
+            (with(&response(&serial, GOOD, None)), 0, true, None),
+            (with(b"nonsense"), 0, false, None),
+            (pem.clone(), 0, false, None),
+        ] {
+            store.put(&key("auto"), kept.as_bytes()).unwrap();
+            let mut config = load(temporary.path());
+            assert_eq!(give(&mut config, None, now_s).unwrap(), expected);
+            let pair = config.certificates[0].pair.clone().unwrap();
+            assert_eq!(pair.key.ocsp.is_some(), is_stapled, "{kept}");
+            let mut again = load(temporary.path());
+            give(&mut again, Some(&config), now_s).unwrap();
+            assert!(Arc::ptr_eq(again.certificates[0].pair.as_ref().unwrap(), &pair), "nothing has changed");
+        }
+        // One of another certificate.
+        store.put(&key("auto"), with(&response(&[7], GOOD, None)).as_bytes()).unwrap();
+        let mut config = load(temporary.path());
+        give(&mut config, None, 0).unwrap();
+        assert!(config.certificates[0].pair.as_ref().unwrap().key.ocsp.is_none());
     }
 
     #[test]
@@ -120,7 +239,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let mut config = load(temporary.path());
         config.certificates.clear();
-        give(&mut config, None).unwrap();
+        give(&mut config, None, 0).unwrap();
         assert!(!temporary.path().join("kept").exists());
     }
 }

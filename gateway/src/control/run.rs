@@ -263,7 +263,8 @@ impl Control {
     }
 
     fn admin_state(&self) -> AdminState {
-        let [metrics, config, endpoints, certificates, pressure] = std::array::from_fn(|_| self.gateway.shared());
+        let [metrics, config, endpoints, certificates, renewals, pressure] =
+            std::array::from_fn(|_| self.gateway.shared());
         AdminState {
             readiness: self.readiness.subscribe(),
             metrics: Arc::new(move || {
@@ -280,6 +281,7 @@ impl Control {
                 None => String::new(),
             }),
             certificates: Arc::new(move || certificates.certificates()),
+            renew: Arc::new(move |which| renewals.renew(which)),
             overload: Arc::new(move || overload::view(&pressure.pressure)),
             reload: self.reload.clone(),
             sources: Arc::new(self.gateway.shared()),

@@ -7,10 +7,11 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use super::acme::Tally;
+use super::acme::{Renewals, Tally};
 use super::admin::Sources;
-use super::certificates::Certificates;
+use super::certificates::{Certificates, unix_s};
 use super::counts;
+use super::renew::{NotRenewed, Which, renew};
 use crate::config::Refused;
 use crate::filter::bans::Bans;
 use crate::metrics::registry::Registry;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub store_up: Arc<AtomicI64>,
     /// How it went with certificates that are obtained.
     pub acme: Arc<Tally>,
+    /// By which they are renewed when an operator wants it.
+    pub renewals: Arc<Renewals>,
     pub(super) state: Mutex<State>,
     pub(super) log_errors: Arc<AtomicU64>,
 }
@@ -104,6 +107,14 @@ impl Shared {
     /// Every certificate, as JSON.
     pub fn certificates(&self) -> String {
         lock(&self.certificates).view(SystemTime::now())
+    }
+
+    /// Has certificates renewed.
+    pub fn renew(&self, which: &Which) -> Result<String, NotRenewed> {
+        match self.current() {
+            Some(current) => renew(&current.config.certificates, &self.renewals, which, unix_s(SystemTime::now())),
+            None => Err(NotRenewed::Refused("the gateway has no configuration yet".into())),
+        }
     }
 
     /// Tells XDP of bans that have come or gone.

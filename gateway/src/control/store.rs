@@ -8,7 +8,9 @@
 //! | `acme/NAME/account` | the account of an `[[acme]]` table: its URL and its key |
 //! | `tickets` | in etcd alone: the keys of session tickets, see [`TicketKeys`](crate::snapshot::TicketKeys) |
 //! | `challenges/TOKEN` | in etcd alone, while an order goes on: what an authority is to be answered |
-//! | `certificates/NAME` | the certificate of a `[[certificate]]` table: its key, then its chain, in PEM |
+//! | `certificates/NAME` | the certificate of a `[[certificate]]` table: its key, then its chain, in PEM; see [`kept`](super::kept) |
+//! | `marks/KEY` | of a fleet's box alone: since when etcd has what is in the copy, see [`Mark`](etcd::Mark) |
+//! | `tries/NAME` | of each box alone: tries to obtain a certificate that have failed |
 
 mod directory;
 pub mod etcd;
@@ -94,7 +96,7 @@ impl Store {
         let directory = Directory::open(wanted.directory.clone())?;
         match &wanted.etcd {
             None => Ok(Store::Directory(directory)),
-            Some(etcd) => Ok(Store::Etcd(Etcd::rarely(etcd, directory)?)),
+            Some(etcd) => Ok(Store::Etcd(Etcd::new(etcd, directory))),
         }
     }
 

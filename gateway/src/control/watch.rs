@@ -5,13 +5,15 @@
 //! written in place, renamed over, or reached through symbolic links of which one now points elsewhere (Kubernetes
 //! swaps `..data`). For that every directory that has a part of the path in it is watched, not the file.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -34,7 +36,10 @@ pub struct FileWatch {
     /// One message is enough, however many events there were.
     events: mpsc::Receiver<()>,
     paths: Vec<PathBuf>,
-    directories: BTreeSet<PathBuf>,
+    /// Those that are watched, and what they were then: a directory that was made anew has to be watched anew.
+    directories: BTreeMap<PathBuf, Option<(u64, u64)>>,
+    /// Something was removed or moved, which may have been a directory with its watch.
+    may_have_lost: Arc<AtomicBool>,
     seen: Vec<Option<Identity>>,
     /// When the events began that have not led to a look yet.
     unrest_since: Option<Instant>,
@@ -44,13 +49,25 @@ impl FileWatch {
     /// Watches `paths`. A path may be missing: its coming is a change. A directory changes when a name in it does.
     pub fn new(paths: Vec<PathBuf>) -> notify::Result<FileWatch> {
         let (wake, events) = mpsc::channel(1);
+        let may_have_lost = Arc::new(AtomicBool::new(false));
+        let lost = may_have_lost.clone();
         let inotify = notify::recommended_watcher(move |event| {
+            if may_lose_a_watch(&event) {
+                lost.store(true, Relaxed);
+            }
             if matters(&event) {
                 let _ = wake.try_send(());
             }
         })?;
-        let mut watch =
-            FileWatch { inotify, events, paths, directories: BTreeSet::new(), seen: Vec::new(), unrest_since: None };
+        let mut watch = FileWatch {
+            inotify,
+            events,
+            paths,
+            directories: BTreeMap::new(),
+            may_have_lost,
+            seen: Vec::new(),
+            unrest_since: None,
+        };
         watch.look();
         Ok(watch)
     }
@@ -104,22 +121,42 @@ impl FileWatch {
         changed
     }
 
-    /// All are set again each time: a directory that was removed and made anew has lost its watch.
-    fn watch_directories(&mut self) {
+    /// Watches those directories that are not watched yet. Says how many that were: each costs a turn of the watcher's thread, and
+    /// there may be ten thousand.
+    fn watch_directories(&mut self) -> usize {
         let directories = directories_of_all(&self.paths);
-        for gone in self.directories.difference(&directories) {
+        if self.may_have_lost.swap(false, Relaxed) {
+            self.directories.values_mut().for_each(|known| *known = None);
+        }
+        let mut before = std::mem::take(&mut self.directories);
+        let mut set = 0;
+        for directory in directories {
+            let identity = fs::metadata(&directory).ok().map(|data| (data.dev(), data.ino()));
+            let is_watched = before.remove(&directory).is_some_and(|known| known.is_some() && known == identity);
+            if !is_watched {
+                set += 1;
+                if let Err(error) = self.inotify.watch(&directory, RecursiveMode::NonRecursive) {
+                    log::warn!(
+                        "cannot watch {} for changes: {error}; send SIGHUP after changing a file there",
+                        directory.display()
+                    );
+                }
+            }
+            self.directories.insert(directory, identity);
+        }
+        for gone in before.keys() {
             // It fails if the directory is gone, and then there is nothing to end.
             let _ = self.inotify.unwatch(gone);
         }
-        for directory in &directories {
-            if let Err(error) = self.inotify.watch(directory, RecursiveMode::NonRecursive) {
-                log::warn!(
-                    "cannot watch {} for changes: {error}; send SIGHUP after changing a file there",
-                    directory.display()
-                );
-            }
-        }
-        self.directories = directories;
+        set
+    }
+}
+
+/// A watch ends with its directory, and goes along with one that is moved. What was lost may have been that.
+fn may_lose_a_watch(event: &notify::Result<notify::Event>) -> bool {
+    match event {
+        Ok(event) => matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))),
+        Err(_) => true,
     }
 }
 

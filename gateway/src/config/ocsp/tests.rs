@@ -15,7 +15,7 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A response as RFC 6960 section 4.2.1 has it, its signature left out.
-fn response(serial: &[u8], status: u8, next_update: Option<&str>) -> Vec<u8> {
+pub(crate) fn response(serial: &[u8], status: u8, next_update: Option<&str>) -> Vec<u8> {
     let seq = |parts: &[&[u8]]| tlv(0x30, parts);
     let time = |text: &str| tlv(0x18, &[text.as_bytes()]);
     let sha1 = seq(&[&tlv(6, &[&[0x2b, 14, 3, 2, 26]]), &[5, 0]]);
@@ -29,8 +29,8 @@ fn response(serial: &[u8], status: u8, next_update: Option<&str>) -> Vec<u8> {
     seq(&[&tlv(10, &[&[0]]), &tlv(0xa0, &[&seq(&[&kind, &tlv(4, &[&basic])])])])
 }
 
-const GOOD: u8 = 0x80;
-const REVOKED: u8 = 0xa1;
+pub(crate) const GOOD: u8 = 0x80;
+pub(crate) const REVOKED: u8 = 0xa1;
 
 #[test]
 fn a_response_says_about_which_certificate_it_is_and_for_how_long() {

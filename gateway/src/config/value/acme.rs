@@ -3,6 +3,7 @@
 use http::Uri;
 
 use super::schema;
+use super::url::Origin;
 use crate::config::decode::{FromText, Problem, keywords};
 use crate::config::model::{AcmeChallenge, AcmeKeyType};
 
@@ -25,14 +26,9 @@ impl FromText for HttpsUrl {
     fn from_text(text: &str) -> Result<Self, Problem> {
         let help = "for example \"https://acme-v02.api.letsencrypt.org/directory\"";
         let uri: Uri = text.parse().map_err(|_| Problem::new("not a URL", help))?;
-        if uri.scheme_str() != Some("https") {
+        match Origin::of(&uri) {
             // RFC 8555 section 6.1.
-            return Err(Problem::new("not a URL of https", help));
-        }
-        match uri.authority() {
-            Some(authority) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
-                Ok(HttpsUrl(text.to_owned()))
-            }
+            Some(Origin { is_tls: true, has_credentials: false, .. }) => Ok(HttpsUrl(text.to_owned())),
             _ => Err(Problem::new("not a URL of https", help)),
         }
     }

@@ -3,6 +3,7 @@
 use http::Uri;
 
 use super::schema;
+use super::url::Origin;
 use crate::config::decode::{FromText, Problem};
 use crate::config::model::EtcdEndpoint;
 
@@ -19,23 +20,12 @@ impl FromText for EtcdUrl {
     fn from_text(text: &str) -> Result<Self, Problem> {
         let wrong = || Problem::new("not a URL of a member of etcd", "for example \"http://10.0.0.5:2379\"");
         let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let is_tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(wrong()),
-        };
-        let authority = uri.authority().ok_or_else(wrong)?;
-        let is_plain = !authority.as_str().contains('@') && matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        // What is behind the host and no number would be ignored.
-        let has_port = authority.as_str().len() > authority.host().len();
-        let port = match authority.port_u16() {
-            Some(0) => return Err(wrong()),
-            None if has_port => return Err(wrong()),
-            port => port.unwrap_or(CLIENT_PORT),
-        };
-        match is_plain && !host.is_empty() {
-            true => Ok(EtcdUrl(EtcdEndpoint { is_tls, host, port })),
+        let origin = Origin::of(&uri).filter(|origin| !origin.has_credentials).ok_or_else(wrong)?;
+        match matches!(uri.path(), "" | "/") && uri.query().is_none() {
+            true => {
+                let Origin { is_tls, host, port, .. } = origin;
+                Ok(EtcdUrl(EtcdEndpoint { is_tls, host, port: port.unwrap_or(CLIENT_PORT) }))
+            }
             false => Err(wrong()),
         }
     }

@@ -6,6 +6,39 @@ use super::schema;
 use crate::config::decode::{FromText, Problem};
 use crate::config::model::Webhook;
 
+/// Whom a URL of http or https leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Whether it is https.
+    pub is_tls: bool,
+    /// In lower case; an address of IPv6 without brackets.
+    pub host: String,
+    /// `None`: the URL has none.
+    pub port: Option<u16>,
+    /// What is never sent is in the URL: a name or a password before an `@`.
+    pub has_credentials: bool,
+}
+
+impl Origin {
+    /// `None` for other schemes, and where there is no host or no port that a server could have.
+    pub fn of(uri: &Uri) -> Option<Origin> {
+        let is_tls = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?;
+        let behind = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        // What is behind the host and no number would be ignored.
+        let has_port = behind.len() > authority.host().len();
+        let port = authority.port_u16();
+        let is_wrong = host.is_empty() || port == Some(0) || has_port != port.is_some();
+        let has_credentials = behind.len() < authority.as_str().len();
+        (!is_wrong).then_some(Origin { is_tls, host, port, has_credentials })
+    }
+}
+
 /// `"https://ops.example.com/hook"`: where something is posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(pub Webhook);
@@ -20,23 +53,11 @@ impl FromText for HttpUrl {
             return Err(Problem::new("a fragment is never sent to a server", "leave it out").at(at..text.len()));
         }
         let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let is_tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(wrong()),
-        };
-        let authority = uri.authority().ok_or_else(wrong)?;
-        if authority.as_str().contains('@') {
+        let Origin { is_tls, host, port, has_credentials } = Origin::of(&uri).ok_or_else(wrong)?;
+        if has_credentials {
             return Err(Problem::new("credentials in a URL are not sent", "leave out what is before the @"));
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        // What is behind the host and no number would be ignored.
-        let has_port = authority.as_str().len() > authority.host().len();
-        let port = match authority.port_u16() {
-            Some(0) => return Err(wrong()),
-            None if has_port || host.is_empty() => return Err(wrong()),
-            port => port.unwrap_or(if is_tls { 443 } else { 80 }),
-        };
+        let port = port.unwrap_or(if is_tls { 443 } else { 80 });
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(HttpUrl(Webhook { is_tls, host, port, path, ca_pem: None }))
     }

@@ -1,12 +1,6 @@
 //! The account with a certificate authority: made once, and kept.
 
-use std::sync::Arc;
-
 use instant_acme::{Account, AccountBuilder, AccountCredentials, Error, ExternalAccountKey, NewAccount};
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -23,19 +17,13 @@ pub struct Accounts<'a> {
     store: &'a Store,
     /// Held while an account is made: the second certificate uses the one that the first has made.
     one: &'a Mutex<()>,
-    tls: Arc<ClientConfig>,
     asked: Pause,
 }
 
 impl<'a> Accounts<'a> {
     /// `asked` hears how long the authority wants to be left in peace.
-    pub fn new(
-        settings: &'a Acme,
-        store: &'a Store,
-        one: &'a Mutex<()>,
-        asked: Pause,
-    ) -> Result<Accounts<'a>, Failure> {
-        Ok(Accounts { settings, store, one, tls: tls(settings.ca_pem.as_deref())?, asked })
+    pub fn new(settings: &'a Acme, store: &'a Store, one: &'a Mutex<()>, asked: Pause) -> Accounts<'a> {
+        Accounts { settings, store, one, asked }
     }
 
     /// The account that is kept, or else a new one.
@@ -102,27 +90,10 @@ impl<'a> Accounts<'a> {
     }
 
     fn builder(&self) -> AccountBuilder {
-        Account::builder_with_http(Box::new(CaClient::new(self.tls.clone(), self.asked.clone())))
+        Account::builder_with_http(Box::new(CaClient::new(self.settings.ca_pem.clone(), self.asked.clone())))
     }
 
     fn key(&self) -> String {
         format!("acme/{}/account", segment(&self.settings.name))
     }
-}
-
-/// How the authority's own server is trusted.
-fn tls(ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>, Failure> {
-    let mut roots = RootCertStore::empty();
-    match ca_pem {
-        Some(pem) => roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten()),
-        None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-    };
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions();
-    let mut config = builder
-        .map_err(|error| Failure::refused(format!("TLS: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }

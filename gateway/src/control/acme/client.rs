@@ -8,26 +8,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, RETRY_AFTER};
-use http::{HeaderValue, Request, Uri, response};
-use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
 
-/// How long a request may take, from the lookup of the name to the last byte of the answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::control::http_client::{Connection, Limits, Peer, Trust};
 
-/// Longest answer: a hundred times a chain of certificates.
-const BYTES_MAX: usize = 1 << 20;
+/// What an authority may take: its answers have a hundredth of that.
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(10), answer: Duration::from_secs(30), body: Some(1 << 20) };
 
 /// Speaks HTTP/1.1 over TLS.
 pub struct CaClient {
-    tls: TlsConnector,
+    ca_pem: Option<Arc<[u8]>>,
     asked: Pause,
 }
 
@@ -47,9 +40,9 @@ impl Pause {
 }
 
 impl CaClient {
-    /// Tells `asked` what the authority asks for.
-    pub fn new(tls: Arc<ClientConfig>, asked: Pause) -> CaClient {
-        CaClient { tls: tls.into(), asked }
+    /// Trusts these authorities, or the system's, and tells `asked` what the authority asks for.
+    pub fn new(ca_pem: Option<Arc<[u8]>>, asked: Pause) -> CaClient {
+        CaClient { ca_pem, asked }
     }
 }
 
@@ -58,13 +51,11 @@ impl HttpClient for CaClient {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let (tls, asked) = (self.tls.clone(), self.asked.clone());
+        let (ca_pem, asked) = (self.ca_pem.clone(), self.asked.clone());
         Box::pin(async move {
             let uri = request.uri().clone();
-            let exchange = tokio::time::timeout(TIMEOUT, exchange(tls, request)).await;
-            let result = exchange.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
-            let (parts, body) =
-                result.map_err(|error| Error::Other(io::Error::new(error.kind(), format!("{uri}: {error}")).into()))?;
+            let failed = |why: String| Error::Other(io::Error::other(format!("{uri}: {why}")).into());
+            let (parts, body) = exchange(ca_pem.as_deref(), request).await.map_err(failed)?.into_parts();
             let refused = parts.status.is_client_error() || parts.status.is_server_error();
             asked.set(refused.then(|| retry_after(&parts.headers, SystemTime::now())).flatten());
             Ok(BytesResponse { parts, body: Box::new(body) })
@@ -72,26 +63,21 @@ impl HttpClient for CaClient {
     }
 }
 
-async fn exchange(tls: TlsConnector, mut request: Request<BodyWrapper<Bytes>>) -> io::Result<(response::Parts, Bytes)> {
-    let authority = request.uri().authority().ok_or_else(|| io::Error::other("no host"))?.clone();
-    if request.uri().scheme_str() != Some("https") {
+async fn exchange(ca_pem: Option<&[u8]>, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Bytes>, String> {
+    let (mut head, body) = request.into_parts();
+    let authority = head.uri.authority().ok_or("no host")?.clone();
+    if head.uri.scheme_str() != Some("https") {
         // RFC 8555 section 6.1.
-        return Err(io::Error::other("not https"));
+        return Err("not https".into());
     }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-    let tcp = TcpStream::connect((host, authority.port_u16().unwrap_or(443))).await?;
-    let stream = tls.connect(name, tcp).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // Ends with this function.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-    request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str()).map_err(io::Error::other)?);
-    let (parts, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
-    let body = Limited::new(body, BYTES_MAX).collect().await.map_err(io::Error::other)?;
-    Ok((parts, body.to_bytes()))
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let peer = Peer { is_tls: true, host, port: authority.port_u16().unwrap_or(443) };
+    let mut connection = Connection::open(peer, Trust { ca_pem, client: None }, LIMITS).await?;
+    head.uri = head.uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
+    let name = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
+    head.headers.insert(HOST, name);
+    let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    connection.exchange(Request::from_parts(head, Full::new(body))).await.map_err(|failure| failure.to_string())
 }
 
 /// RFC 9110 section 10.2.3: seconds, or a date.

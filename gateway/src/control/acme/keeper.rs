@@ -1,17 +1,17 @@
 //! The task of one certificate.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use instant_acme::{CertificateIdentifier, Error};
+use instant_acme::{Account, CertificateIdentifier, Error};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::account::Accounts;
 use super::client::Pause;
-use super::failure::Failure;
-use super::order;
-use super::schedule::{Schedule, Validity};
-use super::{LOCK, Shared};
+use super::failure::{About, Failure};
+use super::schedule::{Fault, Schedule, Validity};
+use super::{LOCK, Shared, date, now, order, tries};
 use crate::config::model::{self, CertificateStore, Pair};
 use crate::control::kept;
 use crate::control::store::{Lock, Store, segment};
@@ -48,12 +48,26 @@ pub(super) struct Wanted {
     pub store: CertificateStore,
 }
 
+/// A certificate that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    pair: Arc<Pair>,
+    /// The directory of the authority that has issued it, if that is known.
+    directory_url: Option<String>,
+}
+
+/// What is to be done next.
+enum Next {
+    Ask,
+    Try,
+}
+
 /// What came of a try.
 enum Tried {
     /// There is a new certificate.
-    Issued(Pair),
+    Issued(Kept),
     /// Another box was quicker.
-    Found(Pair),
+    Found(Kept),
     /// Another box is at it.
     Busy,
 }
@@ -62,36 +76,125 @@ pub(super) struct Keeper {
     wanted: Wanted,
     shared: Arc<Shared>,
     /// What there is, if there is anything.
-    has: Option<Pair>,
+    has: Option<Kept>,
     /// When to ask the authority when to renew; `None` when it does not say.
     ask_at: Option<i64>,
+    /// An operator wants it to be renewed.
+    wake: Arc<Notify>,
 }
 
 impl Keeper {
     pub(super) fn new(wanted: Wanted, shared: Arc<Shared>) -> Keeper {
-        Keeper { wanted, shared, has: None, ask_at: None }
+        let wake = shared.renewals.begin(&wanted.certificate);
+        Keeper { wanted, shared, has: None, ask_at: None, wake }
     }
 
     /// Obtains and renews the certificate, for ever.
     pub(super) async fn run(mut self) {
         self.shared.tally.begin(&self.wanted.certificate);
         let store = self.open().await;
-        self.has = self.first(&store).await;
-        let usable = self.has.as_ref().filter(|pair| self.is_for_all(pair)).map(validity);
-        let mut schedule = Schedule::new(usable, fastrand::f64());
-        self.ask_at = usable.map(|_| now());
+        let mut schedule = self.begin(&store).await;
         loop {
-            if let Some(ask_at) = self.ask_at.filter(|at| *at < schedule.due_at()) {
-                sleep_until(ask_at).await;
-                self.ask(&store, &mut schedule).await;
-                continue;
+            match self.next(&mut schedule).await {
+                Next::Ask => self.ask(&store, &mut schedule).await,
+                Next::Try => self.renew(&store, &mut schedule).await,
             }
-            sleep_until(schedule.due_at()).await;
+        }
+    }
+
+    /// Begins with what this box has. What is not due is looked for in etcd as well, which may have a newer one, or none.
+    async fn begin(&mut self, store: &Store) -> Schedule {
+        let bytes = store.files().get(&kept::key(&self.wanted.certificate)).ok().flatten().map(Zeroizing::new);
+        self.has = bytes.and_then(|bytes| Kept::of(&bytes));
+        let mut schedule = self.schedule();
+        if schedule.due_at() > now() {
             let shared = self.shared.clone();
-            let Ok(_permit) = shared.orders.acquire().await else { return };
-            let asked = Pause::default();
-            let tried = self.attempt(&store, &asked).await;
-            self.learn(tried, asked.take(), &mut schedule);
+            let _permit = shared.looks.acquire().await;
+            if let Ok(found) = self.kept(store).await {
+                let is_newer = |own: &Kept, found: &Kept| kept::is_newer(&own.pair, &found.pair, now());
+                let stays = self.has.as_ref().zip(found.as_ref()).is_some_and(|(own, found)| is_newer(own, found));
+                if !stays {
+                    self.has = found;
+                    schedule = self.schedule();
+                }
+            }
+        }
+        if let Some(tries) = tries::read(store.files(), &self.wanted) {
+            schedule.take_up(tries, now());
+        }
+        schedule
+    }
+
+    fn schedule(&mut self) -> Schedule {
+        let usable = self.has.as_ref().filter(|kept| self.is_good(kept)).map(Kept::validity);
+        self.ask_at = usable.map(|_| now());
+        Schedule::new(usable, fastrand::f64())
+    }
+
+    /// Sleeps until something is due, or asked for.
+    async fn next(&mut self, schedule: &mut Schedule) -> Next {
+        loop {
+            let now = now();
+            schedule.keep_time(now);
+            self.ask_at = self.ask_at.map(|at| at.min(now + ASK_MAX.as_secs() as i64));
+            let rest = self.rest_until();
+            let (try_at, ask_at) = (schedule.due_at().max(rest), self.ask_at.map(|at| at.max(rest)));
+            if try_at <= now || (self.is_asked() && rest <= now) {
+                return Next::Try;
+            }
+            if ask_at.is_some_and(|at| at <= now) {
+                return Next::Ask;
+            }
+            let left = ask_at.map_or(try_at, |at| at.min(try_at)).saturating_sub(now);
+            let nap = Duration::from_secs(left.max(0) as u64).min(NAP);
+            let _ = tokio::time::timeout(nap, self.wake.notified()).await;
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.shared.renewals.is_asked(&self.wanted.certificate)
+    }
+
+    /// Until when the account is left in peace.
+    fn rest_until(&self) -> i64 {
+        self.shared.renewals.rests.until(&self.wanted.settings.name, now())
+    }
+
+    /// A try, when it is its turn.
+    async fn renew(&mut self, store: &Store, schedule: &mut Schedule) {
+        let shared = self.shared.clone();
+        let Ok(_permit) = shared.orders.acquire().await else { return };
+        // One that had its turn before may have been told that there are too many.
+        if self.rest_until() > now() {
+            return;
+        }
+        if self.is_asked()
+            && let Ok(kept) = self.kept(store).await
+        {
+            // Only what comes from now on was quicker.
+            self.has = kept;
+        }
+        shared.renewals.started(&self.wanted.certificate);
+        self.remember_try(store, schedule);
+        let asked = Pause::default();
+        let tried = self.attempt(store, &asked).await;
+        let asked = asked.take();
+        let is_failure = tried.is_err();
+        self.learn(tried, asked, schedule);
+        if let Err(error) = tries::write(store.files(), &self.wanted, schedule.tries()) {
+            log::warn!("certificate \"{}\": {error}", self.wanted.certificate);
+        }
+        let wants_peace = is_failure && asked.is_some();
+        let paused_until = if wants_peace { schedule.paused_until() } else { i64::MIN };
+        shared.renewals.ended(&self.wanted.certificate, paused_until);
+    }
+
+    /// Until it has ended well, a try has failed: the process may end in the middle of it.
+    fn remember_try(&self, store: &Store, schedule: &Schedule) {
+        let mut failed = schedule.clone();
+        failed.failed(Fault::Away, None, now(), 0.0);
+        if let Err(error) = tries::write(store.files(), &self.wanted, failed.tries()) {
+            log::warn!("certificate \"{}\": {error}", self.wanted.certificate);
         }
     }
 
@@ -99,19 +202,23 @@ impl Keeper {
     fn learn(&mut self, tried: Result<Tried, Failure>, asked: Option<Duration>, schedule: &mut Schedule) {
         let (now, chance) = (now(), fastrand::f64());
         match tried {
-            Ok(Tried::Issued(pair)) => {
-                schedule.obtained(validity(&pair), now, chance);
+            Ok(Tried::Issued(kept)) => {
+                schedule.obtained(kept.validity(), now, chance);
                 self.shared.tally.issued(&self.wanted.certificate);
-                self.tell_issued(&pair, schedule);
-                self.take(pair);
+                self.tell_issued(&kept.pair, schedule);
+                self.take(kept);
             }
-            Ok(Tried::Found(pair)) => {
-                schedule.obtained(validity(&pair), now, chance);
+            Ok(Tried::Found(kept)) => {
+                schedule.obtained(kept.validity(), now, chance);
                 self.shared.tally.found(&self.wanted.certificate);
-                self.take(pair);
+                self.take(kept);
             }
             Ok(Tried::Busy) => schedule.busy(now),
             Err(failure) => {
+                if failure.about == About::Rate {
+                    let asked_s = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
+                    self.shared.renewals.rests.begin(&self.wanted.settings.name, asked_s, now);
+                }
                 schedule.failed(failure.fault, asked, now, chance);
                 self.shared.tally.failed(&self.wanted.certificate, failure.to_string());
                 self.tell_failed(&failure, schedule);
@@ -124,29 +231,36 @@ impl Keeper {
         let Some(_lock) = self.lock(store).await? else { return Ok(Tried::Busy) };
         if let Some(found) = self.kept(store).await?
             && self.has.as_ref() != Some(&found)
-            && self.is_for_all(&found)
-            && Schedule::new(Some(validity(&found)), 0.0).due_at() > now()
+            && self.is_good(&found)
+            && Schedule::new(Some(found.validity()), 0.0).due_at() > now()
         {
             return Ok(Tried::Found(found));
         }
         let settings = &self.wanted.settings;
-        let accounts = Accounts::new(settings, store, &self.shared.account, asked.clone())?;
+        let accounts = Accounts::new(settings, store, &self.shared.account, asked.clone());
         let account = accounts.open().await?;
-        let (hosts, challenges) = (&self.wanted.hosts, &self.shared.challenges);
-        let issued = match order::obtain(&account, settings, hosts, challenges, store).await {
-            Err(failure) if failure.is_unknown_account => {
-                let account = accounts.replace(&account).await?;
-                order::obtain(&account, settings, hosts, challenges, store).await?
+        let issued = match self.order(&account, store).await {
+            Err(failure) if failure.about == About::Account => {
+                self.order(&accounts.replace(&account).await?, store).await?
             }
             issued => issued?,
         };
+        let issued = kept::issued(&settings.directory_url, &issued);
         let wrong = |why| Failure::refused(format!("the certificate that was issued cannot be used: {why}"));
-        let pair = kept::parse(issued.as_bytes()).map_err(wrong)?;
-        if !self.is_for_all(&pair) {
-            return Err(wrong(format!("it is for {}", pair.info.names.join(", "))));
+        let pair = kept::parse(issued.as_bytes()).map(Arc::new).map_err(wrong)?;
+        let kept = Kept { pair, directory_url: Some(settings.directory_url.clone()) };
+        if !self.is_good(&kept) {
+            return Err(wrong(format!("it is for {}", kept.pair.info.names.join(", "))));
         }
         self.keep(store, issued.as_bytes()).await?;
-        Ok(Tried::Issued(pair))
+        Ok(Tried::Issued(kept))
+    }
+
+    async fn order(&self, account: &Account, store: &Store) -> Result<Zeroizing<String>, Failure> {
+        let Wanted { hosts, settings, .. } = &self.wanted;
+        let of_same = |kept: &&Kept| kept.directory_url.as_ref().is_none_or(|url| *url == settings.directory_url);
+        let replaced = self.has.as_ref().filter(of_same).and_then(|kept| kept.pair.key.cert.first());
+        order::obtain(account, settings, hosts, replaced, &self.shared.challenges, store).await
     }
 
     /// Keeps what was issued. A store that does not take it is waited for: the authority issues the same names only a few
@@ -170,26 +284,15 @@ impl Keeper {
     }
 
     /// What is kept; nothing that cannot be used.
-    async fn kept(&self, store: &Store) -> Result<Option<Pair>, Failure> {
+    async fn kept(&self, store: &Store) -> Result<Option<Kept>, Failure> {
         let bytes = store.get(&kept::key(&self.wanted.certificate)).await?.map(Zeroizing::new);
-        Ok(bytes.and_then(|bytes| kept::parse(&bytes).ok()))
-    }
-
-    /// What is kept to begin with; while etcd is away, what this box has of it.
-    async fn first(&self, store: &Store) -> Option<Pair> {
-        match self.kept(store).await {
-            Ok(kept) => kept,
-            Err(_) => {
-                let bytes = store.files().get(&kept::key(&self.wanted.certificate)).ok()?.map(Zeroizing::new)?;
-                kept::parse(&bytes).ok()
-            }
-        }
+        Ok(bytes.and_then(|bytes| Kept::of(&bytes)))
     }
 
     /// The directory was opened when the configuration came into force; it may have been taken away since.
-    async fn open(&self) -> Store {
+    async fn open(&self) -> Arc<Store> {
         loop {
-            match Store::open(&self.wanted.store) {
+            match self.shared.store(&self.wanted.store) {
                 Ok(store) => return store,
                 Err(error) => log::error!("certificate \"{}\": {error}", self.wanted.certificate),
             }
@@ -197,12 +300,15 @@ impl Keeper {
         }
     }
 
-    fn is_for_all(&self, pair: &Pair) -> bool {
-        self.wanted.hosts.iter().all(|host| pair.covers(host))
+    /// Whether it is what is wanted: for all hosts, and by this authority.
+    fn is_good(&self, Kept { pair, directory_url }: &Kept) -> bool {
+        let Wanted { hosts, settings, .. } = &self.wanted;
+        hosts.iter().all(|host| pair.covers(host))
+            && directory_url.as_ref().is_none_or(|url| *url == settings.directory_url)
     }
 
-    fn take(&mut self, pair: Pair) {
-        self.has = Some(pair);
+    fn take(&mut self, kept: Kept) {
+        self.has = Some(kept);
         self.ask_at = Some(now() + ASK.as_secs() as i64);
         self.shared.obtained.notify_one();
     }
@@ -210,7 +316,7 @@ impl Keeper {
     /// Asks the authority when to renew (RFC 9773). Without an answer it is done as if there were no such thing.
     async fn ask(&mut self, store: &Store, schedule: &mut Schedule) {
         let shared = self.shared.clone();
-        let Ok(_permit) = shared.orders.acquire().await else { return };
+        let Ok(_permit) = shared.questions.acquire().await else { return };
         let again = match self.renewal_window(store).await {
             Ok(Some((window, again))) => {
                 schedule.suggested(window);
@@ -231,10 +337,10 @@ impl Keeper {
     /// When the authority wants the certificate to be renewed, and how long to wait before it is asked again; `None` when
     /// it does not tell.
     async fn renewal_window(&self, store: &Store) -> Result<Option<((i64, i64), Duration)>, Failure> {
-        let Some(leaf) = self.has.as_ref().and_then(|pair| pair.key.cert.first()) else { return Ok(None) };
+        let Some(leaf) = self.has.as_ref().and_then(|kept| kept.pair.key.cert.first()) else { return Ok(None) };
         let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
         let one = &self.shared.account;
-        let accounts = Accounts::new(&self.wanted.settings, store, one, Pause::default())?;
+        let accounts = Accounts::new(&self.wanted.settings, store, one, Pause::default());
         let Some(account) = accounts.find().await? else { return Ok(None) };
         match account.renewal_info(&id).await {
             Ok((info, again)) => {
@@ -260,7 +366,7 @@ impl Keeper {
     fn tell_failed(&self, failure: &Failure, schedule: &Schedule) {
         let Wanted { certificate, settings, .. } = &self.wanted;
         let stays = match &self.has {
-            Some(pair) => format!("the one that there is stays; it expires at {}", date(pair.chain_not_after)),
+            Some(kept) => format!("the one that there is stays; it expires at {}", date(kept.pair.chain_not_after)),
             None => "there is none yet".to_owned(),
         };
         log::error!(
@@ -272,26 +378,15 @@ impl Keeper {
     }
 }
 
-fn validity(pair: &Pair) -> Validity {
-    // Its own: of an intermediate certificate that ends earlier, another order brings the same again.
-    Validity { not_before: pair.info.not_before, not_after: pair.info.not_after }
-}
-
-async fn sleep_until(unix_s: i64) {
-    loop {
-        let left = unix_s.saturating_sub(now());
-        if left <= 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_secs(left as u64).min(NAP)).await;
+impl Kept {
+    /// `None` where it cannot be used.
+    fn of(bytes: &[u8]) -> Option<Kept> {
+        let directory_url = kept::directory_url(bytes).map(str::to_owned);
+        kept::parse(bytes).ok().map(|pair| Kept { pair: Arc::new(pair), directory_url })
     }
-}
 
-fn now() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
-}
-
-fn date(unix_s: i64) -> String {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.max(0) as u64);
-    humantime::format_rfc3339_seconds(time).to_string()
+    /// Its own: of an intermediate certificate that ends earlier, another order brings the same again.
+    fn validity(&self) -> Validity {
+        Validity { not_before: self.pair.info.not_before, not_after: self.pair.info.not_after }
+    }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, RsaKeySize};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::failure::{About, Failure};
 use super::proof::Proof;
 use super::schedule::Fault;
 use crate::config::model::{Acme, AcmeChallenge, AcmeKeyType};
@@ -22,25 +23,45 @@ use crate::snapshot::Challenges;
 const PATIENCE: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(Duration::from_secs(90));
 
-/// Obtains a certificate for `hosts`: its key and its chain, in PEM.
+/// Obtains a certificate for `hosts`: its key and its chain, in PEM. `replaced` is the one that it renews, if there is one.
 pub async fn obtain(
     account: &Account,
     settings: &Acme,
     hosts: &[String],
+    replaced: Option<&CertificateDer<'_>>,
     challenges: &Arc<Challenges>,
     store: &Store,
 ) -> Result<Zeroizing<String>, Failure> {
     let names: Vec<Identifier> = hosts.iter().cloned().map(Identifier::Dns).collect();
-    let mut wanted = NewOrder::new(&names);
-    if let Some(profile) = &settings.profile {
-        wanted = wanted.profile(profile);
-    }
-    let mut order = account.new_order(&wanted).await?;
+    let mut order = order(account, &names, settings.profile.as_deref(), replaced).await?;
     prove(&mut order, settings.challenge, challenges, store).await?;
     let (key, request) = new_key(settings.key_type, hosts.to_vec()).await?;
     order.finalize_csr(&request).await?;
     let chain = order.poll_certificate(&PATIENCE).await?;
     Ok(Zeroizing::new(format!("{}{chain}", key.as_str())))
+}
+
+/// An order that says what it replaces (RFC 9773 section 5), which some authorities hold against fewer limits. One that does not
+/// want to hear of that, as it knows no such thing, or another account had the certificate, gets the order without it.
+async fn order(
+    account: &Account,
+    names: &[Identifier],
+    profile: Option<&str>,
+    replaced: Option<&CertificateDer<'_>>,
+) -> Result<Order, Failure> {
+    let wanted = || match profile {
+        Some(profile) => NewOrder::new(names).profile(profile),
+        None => NewOrder::new(names),
+    };
+    if let Some(replaced) = replaced.and_then(|der| CertificateIdentifier::try_from(der).ok()) {
+        match account.new_order(&wanted().replaces(replaced)).await.map_err(Failure::from) {
+            Err(failure) if failure.about == About::Order => {
+                log::debug!("an order is not taken with what it replaces: {failure}");
+            }
+            order => return order,
+        }
+    }
+    Ok(account.new_order(&wanted()).await?)
 }
 
 /// Proves that the names of an order are ours.

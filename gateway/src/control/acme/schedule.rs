@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::tries::Tries;
+
 /// The first pause when nobody was there, or it was their fault; each further one is twice as long.
 const AWAY_S: i64 = 10;
 
@@ -47,6 +49,8 @@ pub struct Schedule {
     renewal: Option<(Validity, i64, f64)>,
     /// Not before this, whatever is due.
     paused_until: i64,
+    /// How long that was when it began.
+    pause_s: i64,
     /// In a row.
     failures: u32,
 }
@@ -55,12 +59,35 @@ impl Schedule {
     /// There is this already, if anything.
     pub fn new(has: Option<Validity>, chance: f64) -> Schedule {
         let renewal = has.map(|has| (has, renewal(has, chance), chance));
-        Schedule { renewal, paused_until: i64::MIN, failures: 0 }
+        Schedule { renewal, paused_until: i64::MIN, pause_s: 0, failures: 0 }
     }
 
     /// When to try next. May be in the past.
     pub fn due_at(&self) -> i64 {
         self.renewal.map_or(i64::MIN, |(_, at, _)| at).max(self.paused_until)
+    }
+
+    /// A clock that was set back does not make a pause longer than it was when it began. To be called before
+    /// [`due_at`](Schedule::due_at).
+    pub fn keep_time(&mut self, now: i64) {
+        self.paused_until = self.paused_until.min(now + self.pause_s);
+    }
+
+    /// What is to be remembered of failures if the process ends now.
+    pub fn tries(&self) -> Tries {
+        Tries { failures: self.failures, until: self.paused_until, pause_s: self.pause_s }
+    }
+
+    /// Goes on where a process before this one has ended.
+    pub fn take_up(&mut self, tries: Tries, now: i64) {
+        (self.failures, self.paused_until) = (tries.failures, tries.until);
+        self.pause_s = tries.pause_s.clamp(0, ASKED_MAX_S);
+        self.keep_time(now);
+    }
+
+    /// Until when nothing is tried, if anything is due; may be in the past.
+    pub fn paused_until(&self) -> i64 {
+        self.paused_until
     }
 
     /// How many tries have failed since one succeeded.
@@ -90,7 +117,7 @@ impl Schedule {
 
     /// Another box obtains it.
     pub fn busy(&mut self, now: i64) {
-        self.paused_until = now + BUSY_S;
+        self.pause(BUSY_S, now);
     }
 
     /// A try has failed. `asked`: how long the authority wants to be left in peace.
@@ -103,8 +130,12 @@ impl Schedule {
         // Boxes that failed together do not come again together.
         let pause = pause - (pause as f64 * chance / 4.0) as i64;
         let asked = asked.map_or(0, |asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX)).min(ASKED_MAX_S);
-        self.paused_until = now + pause.max(asked);
-        self.failures += 1;
+        self.pause(pause.max(asked), now);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn pause(&mut self, pause_s: i64, now: i64) {
+        (self.pause_s, self.paused_until) = (pause_s, now + pause_s);
     }
 }
 
@@ -155,6 +186,39 @@ mod tests {
                 now = schedule.due_at();
             }
             assert_eq!(schedule.failures(), 11);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let mut schedule = Schedule::new(None, 0.0);
+        schedule.failed(Fault::Refused, None, 1_000_000, 0.0);
+        schedule.keep_time(1_000_100);
+        assert_eq!(schedule.due_at(), 1_000_900);
+        schedule.keep_time(50_000);
+        assert_eq!(schedule.due_at(), 50_900);
+        schedule.keep_time(50_500);
+        assert_eq!(schedule.due_at(), 50_900, "it does not begin anew each time");
+        schedule.busy(60_000);
+        schedule.keep_time(0);
+        assert_eq!(schedule.due_at(), BUSY_S);
+    }
+
+    #[test]
+    fn a_process_goes_on_with_the_failures_of_the_one_before_it() {
+        let mut before = Schedule::new(None, 0.0);
+        before.failed(Fault::Refused, None, 1_000, 0.0);
+        before.failed(Fault::Refused, None, 2_000, 0.0);
+        let mut after = Schedule::new(None, 0.5);
+        after.take_up(before.tries(), 2_100);
+        assert_eq!((after.failures(), after.due_at()), (2, 3_800));
+        after.failed(Fault::Refused, None, 3_800, 0.0);
+        assert_eq!(after.due_at(), 7_400);
+        // The clock was wrong then, or what was kept is nonsense.
+        for (tries, now) in [(before.tries(), -90_000), (Tries { failures: 1, until: i64::MAX, pause_s: i64::MAX }, 0)]
+        {
+            after.take_up(tries, now);
+            assert_eq!(after.due_at() - now, tries.pause_s.min(7 * DAY));
         }
     }
 

@@ -40,6 +40,11 @@ async fn bed() -> Bed {
         config: Arc::new(|| "{\"listeners\":[]}".to_owned()),
         endpoints: Arc::new(|| "[]".to_owned()),
         certificates: Arc::new(|| "{}\n".to_owned()),
+        renew: Arc::new(|which| match which {
+            Which::All => Ok("{}\n".to_owned()),
+            Which::One(name) if name == "busy" => Err(NotRenewed::Refused("busy: not now".to_owned())),
+            Which::One(name) => Err(NotRenewed::Unknown(format!("no {name}"))),
+        }),
         overload: Arc::new(|| "{}\n".to_owned()),
         reload,
         sources: Arc::new(Bans::default()),
@@ -181,6 +186,25 @@ async fn a_client_that_says_nothing_is_cut_off() {
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
     // The paused clock runs ahead to the connection's deadline.
     assert!(matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_renewal_is_asked_for_by_name_or_for_all() {
+    let bed = bed().await;
+    for (body, status, text) in [
+        (r#"{"all": true}"#, "200", "{}\n"),
+        (r#"{"name": "busy"}"#, "409", "busy: not now\n"),
+        (r#"{"name": "none"}"#, "404", "no none\n"),
+        (r#"{"name": "none", "all": true}"#, "400", "the body has to be"),
+        (r#"{"all": false}"#, "400", "the body has to be"),
+        ("", "400", "the body has to be"),
+    ] {
+        let length = body.len();
+        let head = "POST /certificates/renew HTTP/1.1\r\nhost: localhost\r\ncontent-length";
+        let answer = raw(bed.address, format!("{head}: {length}\r\n\r\n{body}")).await;
+        assert_eq!(&answer[9..12], status, "{body}");
+        assert!(answer.split_once("\r\n\r\n").unwrap().1.starts_with(text), "{body}: {answer}");
+    }
 }
 
 #[tokio::test]

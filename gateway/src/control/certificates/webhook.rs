@@ -1,36 +1,26 @@
 //! Posts alerts to the webhook. The control thread hands them over and does not wait.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, header};
 use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::sleep;
 
 use crate::config::model::Webhook;
-use crate::control::resolve;
+use crate::control::http_client::{Connection, Limits, Peer, Trust};
 
 /// Posts that wait: as many as 10 000 certificates make that expire at once.
 const WAITING: usize = 16;
 
-/// How long one try may take, from the name to the answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// What one try may take. Of the answer no more than its status is read.
+const LIMITS: Limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(10), body: None };
 
-/// How long is waited after each try that failed. Together with the tries, two minutes at most: what is away for longer is
+/// How long is waited after each try that failed. Together with the tries, two and a half minutes at most: what is away for longer is
 /// found in the log and in the metrics.
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(40)];
@@ -98,8 +88,7 @@ async fn deliver(post: &Post, pauses: &[Duration]) -> bool {
     let to = post.to.origin();
     let mut pauses = pauses.iter();
     loop {
-        let tried = timeout(TIMEOUT, try_once(post)).await;
-        let Err(why) = tried.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))) else { return true };
+        let Err(why) = try_once(post).await else { return true };
         let Some(pause) = pauses.next() else {
             log::error!("webhook {to}: {why}; given up: an alert is in the log alone");
             return false;
@@ -111,73 +100,17 @@ async fn deliver(post: &Post, pauses: &[Duration]) -> bool {
 
 /// One try. The error says why, without the path.
 async fn try_once(Post { to, body }: &Post) -> Result<(), String> {
-    let stream = connect(to).await?;
-    let status = match to.is_tls {
-        false => exchange(stream, to, body).await?,
-        true => {
-            let name = ServerName::try_from(to.host.clone()).map_err(|_| "its host is no server name".to_owned())?;
-            let connector = TlsConnector::from(Arc::new(tls(to).await?));
-            let stream = connector.connect(name, stream).await.map_err(|error| format!("no TLS: {error}"))?;
-            exchange(stream, to, body).await?
-        }
-    };
-    if status.is_success() { Ok(()) } else { Err(format!("answers {status}")) }
-}
-
-async fn connect(to: &Webhook) -> Result<TcpStream, String> {
-    let addresses = resolve::ask(to.host.clone()).await.map_err(|error| format!("cannot be resolved: {error}"))?;
-    let addresses: Vec<SocketAddr> = addresses.into_iter().map(|ip| (ip, to.port).into()).collect();
-    TcpStream::connect(&addresses[..]).await.map_err(|error| format!("cannot connect: {error}"))
-}
-
-/// Made for each try: alerts are rare, and the system's authorities may have changed.
-async fn tls(to: &Webhook) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match &to.ca_pem {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let added = certificate.map_err(|error| error.to_string());
-                added
-                    .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()))
-                    .map_err(|error| format!("webhook_ca: {error}"))?;
-            }
-        }
-        None => {
-            let read = tokio::task::spawn_blocking(|| rustls_native_certs::load_native_certs().certs);
-            roots.add_parsable_certificates(read.await.map_err(|error| error.to_string())?);
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The status of the answer, of which no more is read.
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    to: &Webhook,
-    body: &Bytes,
-) -> Result<StatusCode, String> {
+    let peer = Peer { is_tls: to.is_tls, host: &to.host, port: to.port };
+    let trust = Trust { ca_pem: to.ca_pem.as_deref(), client: None };
     let request = Request::post(&to.path)
         .header(header::HOST, to.authority())
-        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")))
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONNECTION, "close")
         .body(Full::new(body.clone()))
         .map_err(|error| error.to_string())?;
-    let text = |error: hyper::Error| format!("no answer of HTTP: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        biased;
-        answer = &mut answer => answer.map_err(text).map(|answer| answer.status()),
-        // What came before its end may be the answer.
-        _ = &mut connection => answer.await.map_err(text).map(|answer| answer.status()),
-    }
+    let mut connection = Connection::open(peer, trust, LIMITS).await?;
+    let status = connection.exchange(request).await.map_err(|failure| failure.to_string())?.status();
+    if status.is_success() { Ok(()) } else { Err(format!("answers {status}")) }
 }
 
 #[cfg(test)]
@@ -186,6 +119,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 

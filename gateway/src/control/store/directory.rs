@@ -40,14 +40,33 @@ impl Directory {
 
     /// See [`Store::put`](super::Store::put).
     pub fn put(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.replace(key, bytes, File::sync_all)?;
+        sync_directory(split(&path).0)
+    }
+
+    /// The same for what may be lost with the power: the disk is not waited for.
+    pub fn put_soon(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.replace(key, bytes, |_| Ok(())).map(drop)
+    }
+
+    fn replace(&self, key: &str, bytes: &[u8], sync: fn(&File) -> io::Result<()>) -> Result<PathBuf, StoreError> {
         let path = self.path(key)?;
         let (parent, name) = split(&path);
         make_directory(parent)?;
         // The process is in it, because the old gateway may still drain while a new one writes.
         let temporary = parent.join(format!(".{name}.{}", std::process::id()));
-        write(&temporary, bytes).map_err(at(&temporary))?;
+        write(&temporary, bytes, sync).map_err(at(&temporary))?;
         fs::rename(&temporary, &path).map_err(at(&path))?;
-        sync_directory(parent)
+        Ok(path)
+    }
+
+    /// Forgets the value at `key`, if there is one.
+    pub fn remove(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Disk { path, error }),
+            _ => Ok(()),
+        }
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -103,7 +122,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, bytes: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     // What a process of the same number has left when it ended in the middle.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -111,7 +130,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let mut file = options().create_new(true).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    sync(&file)
 }
 
 /// Makes the directory and those above it, for the owner only.

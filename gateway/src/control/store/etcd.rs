@@ -6,6 +6,7 @@
 
 mod api;
 mod link;
+mod mark;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,17 @@ use data_encoding::BASE64;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use self::api::{Answer, Kv};
+use self::api::{Answer, Header, Kv};
 use self::link::Link;
+pub use self::mark::Mark;
 use super::{Directory, MAX_BYTES, StoreError, segments};
 use crate::config::model::EtcdStore;
 
 /// Values in one answer to [`Etcd::changes`], of which each has a few KiB.
 const PAGE: usize = 64;
+
+/// What the keys of marks in the copy begin with.
+const MARKS: &str = "marks";
 
 /// How often a lock's lease is kept alive within its time.
 const KEEP_ALIVE: u32 = 3;
@@ -40,6 +45,8 @@ pub struct Changed {
     pub key: String,
     /// Its value now.
     pub value: Vec<u8>,
+    /// Since when it has this value.
+    pub since: Mark,
 }
 
 /// A lock, or something announced, in etcd. It ends when this is dropped.
@@ -50,13 +57,8 @@ pub struct Lease {
 
 impl Etcd {
     /// Uses this etcd, by a connection that stays. Nothing is asked of it yet.
-    pub fn new(wanted: &EtcdStore, copy: Directory) -> Result<Etcd, StoreError> {
-        Ok(Etcd { link: Arc::new(Link::new(wanted, true)?), prefix: wanted.prefix.as_str().into(), copy })
-    }
-
-    /// The same with a connection for each call, for what calls a few times in a month.
-    pub fn rarely(wanted: &EtcdStore, copy: Directory) -> Result<Etcd, StoreError> {
-        Ok(Etcd { link: Arc::new(Link::new(wanted, false)?), prefix: wanted.prefix.as_str().into(), copy })
+    pub fn new(wanted: &EtcdStore, copy: Directory) -> Etcd {
+        Etcd { link: Arc::new(Link::new(wanted)), prefix: wanted.prefix.as_str().into(), copy }
     }
 
     /// This box's copy.
@@ -65,40 +67,85 @@ impl Etcd {
     }
 
     /// See [`Store::get`](super::Store::get). A box brings along what only it has: from the time before it was one of a
-    /// fleet, or from that before etcd lost it.
+    /// fleet, or from that before etcd lost it. What was deleted from etcd is not brought back.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(value) = self.get_at(key).await?.0 {
-            return Ok(Some(value));
+        let (value, now) = self.read(key).await?;
+        if value.is_some() {
+            return Ok(value);
         }
         let Some(own) = self.copy.get(key)? else { return Ok(None) };
+        if self.remembered(key)?.is_some_and(|mark| mark.leads_to(&now)) {
+            return Ok(None);
+        }
         let at = self.at(key)?;
-        let put = json!([{ "request_put": { "key": at, "value": BASE64.encode(&own) } }]);
-        let brought = self.call("kv/txn", json!({ "compare": [is_missing(&at)], "success": put })).await?;
-        match brought.succeeded {
+        match self.put_if(is_missing(&at), key, &own).await? {
             true => Ok(Some(own)),
             // Another box has, right now.
-            false => Ok(self.get_at(key).await?.0),
+            false => Ok(self.read(key).await?.0),
         }
     }
 
     /// The value at `key`, and the revision of all that etcd has: while that is the same, nothing has changed.
     pub async fn get_at(&self, key: &str) -> Result<(Option<Vec<u8>>, u64), StoreError> {
+        let (value, now) = self.read(key).await?;
+        Ok((value, now.revision))
+    }
+
+    async fn read(&self, key: &str) -> Result<(Option<Vec<u8>>, Mark), StoreError> {
         let answer = self.call("kv/range", json!({ "key": self.at(key)? })).await?;
-        let revision = answer.header.unwrap_or_default().revision.0;
+        let now = self.mark(answer.header);
         let value = answer.kvs.into_iter().next().map(|found| self.value(found)).transpose()?;
-        Ok((value, revision))
+        Ok((value, now))
+    }
+
+    /// Puts this box's own value in place of one that has been there since `since`; `false` when that is not there any
+    /// more.
+    pub async fn replace(&self, key: &str, since: &Mark, own: &[u8]) -> Result<bool, StoreError> {
+        let at = self.at(key)?;
+        let revision = since.revision.to_string();
+        let is_still = json!({ "key": at, "target": "MOD", "result": "EQUAL", "mod_revision": revision });
+        self.put_if(is_still, key, own).await
+    }
+
+    async fn put_if(&self, holds: serde_json::Value, key: &str, own: &[u8]) -> Result<bool, StoreError> {
+        let put = json!([{ "request_put": { "key": self.at(key)?, "value": BASE64.encode(own) } }]);
+        let done = self.call("kv/txn", json!({ "compare": [holds], "success": put })).await?;
+        if done.succeeded {
+            self.remember(key, &self.mark(done.header))?;
+        }
+        Ok(done.succeeded)
+    }
+
+    /// Where etcd was when this box last put the value of its copy there, or took it from there.
+    pub fn remembered(&self, key: &str) -> Result<Option<Mark>, StoreError> {
+        Ok(self.copy.get(&format!("{MARKS}/{key}"))?.and_then(|bytes| Mark::decode(&bytes)))
+    }
+
+    /// Remembers that etcd has had what is in the copy.
+    pub fn remember(&self, key: &str, mark: &Mark) -> Result<(), StoreError> {
+        match self.remembered(key)?.as_ref() == Some(mark) {
+            true => Ok(()),
+            // One that is lost with the power is a value that is brought along once more.
+            false => self.copy.put_soon(&format!("{MARKS}/{key}"), mark.encode().as_bytes()),
+        }
+    }
+
+    fn mark(&self, header: Option<Header>) -> Mark {
+        let Header { cluster_id, revision } = header.unwrap_or_default();
+        Mark { cluster: cluster_id.0, revision: revision.0, prefix: self.prefix.as_ref().to_owned() }
     }
 
     /// See [`Store::put`](super::Store::put). The copy has it, too.
     pub async fn put(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.put_shared(key, bytes).await?;
-        self.copy.put(key, bytes)
+        let mark = self.put_shared(key, bytes).await?;
+        self.copy.put(key, bytes)?;
+        self.remember(key, &mark)
     }
 
-    /// Puts a value into etcd alone: what is never to be on a disk of this box.
-    pub async fn put_shared(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Puts a value into etcd alone: what is never to be on a disk of this box. Says when.
+    pub async fn put_shared(&self, key: &str, bytes: &[u8]) -> Result<Mark, StoreError> {
         let put = json!({ "key": self.at(key)?, "value": BASE64.encode(bytes) });
-        self.call("kv/put", put).await.map(drop)
+        Ok(self.mark(self.call("kv/put", put).await?.header))
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -127,8 +174,11 @@ impl Etcd {
         revision: u64,
     ) -> Result<(Vec<Changed>, bool), StoreError> {
         let answer = self.range(prefix, after, revision + 1, false).await?;
-        let more = answer.more;
-        let changed = |found: Kv| Ok(Changed { key: self.key(&found)?, value: self.value(found)? });
+        let (more, now) = (answer.more, self.mark(answer.header));
+        let changed = |found: Kv| {
+            let since = Mark { revision: found.mod_revision.0, ..now.clone() };
+            Ok(Changed { key: self.key(&found)?, value: self.value(found)?, since })
+        };
         Ok((answer.kvs.into_iter().map(changed).collect::<Result<_, StoreError>>()?, more))
     }
 

@@ -138,7 +138,7 @@ async fn the_list_may_be_replaced() {
     bed.write("new/b.toml", "b");
     let mut watch = bed.watch(&["old/a.toml"]);
     watch.replace(vec![bed.path("new/b.toml")]);
-    assert!(!watch.directories.contains(&bed.path("old")));
+    assert!(!watch.directories.contains_key(&bed.path("old")));
     bed.write("new/b.toml", "longer");
     expect_change(&mut watch).await;
 }
@@ -153,6 +153,27 @@ async fn a_dropped_wait_loses_nothing() {
         let _ = tokio::time::timeout(Duration::from_millis(1), watch.changed()).await;
     }
     expect_change(&mut watch).await;
+}
+
+#[tokio::test]
+async fn directories_are_watched_once_and_those_made_anew_again() {
+    let bed = Bed::new();
+    bed.write("a/one", "1");
+    bed.write("b/two", "2");
+    let mut watch = bed.watch(&["a/one", "b/two"]);
+    assert_eq!(watch.directories.len(), 2);
+    assert_eq!(watch.watch_directories(), 0, "nothing has changed");
+    bed.write("a/one", "longer");
+    expect_change(&mut watch).await;
+    assert_eq!(watch.watch_directories(), 0, "a file has changed, and no directory");
+    for _ in 0..3 {
+        fs::remove_dir_all(bed.path("b")).unwrap();
+        expect_change(&mut watch).await;
+        bed.write("b/two", "made anew");
+        expect_change(&mut watch).await;
+        bed.write("b/two", "and changed after that");
+        expect_change(&mut watch).await;
+    }
 }
 
 #[test]

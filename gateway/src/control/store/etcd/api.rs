@@ -37,6 +37,8 @@ pub struct Kept {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Header {
+    /// Of which etcd.
+    pub cluster_id: Num,
     /// Counts up with each change of any key.
     pub revision: Num,
 }
@@ -49,6 +51,8 @@ pub struct Kv {
     pub key: String,
     /// In base64.
     pub value: String,
+    /// Of the change that gave it this value.
+    pub mod_revision: Num,
 }
 
 /// Why a call failed.

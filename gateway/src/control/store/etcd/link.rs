@@ -1,39 +1,23 @@
 //! One connection to etcd, and calls over it one after the other.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use http_body_util::Full;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use super::super::{MAX_BYTES, StoreError};
+use super::super::MAX_BYTES;
 use super::api::{Answer, Failure};
 use crate::config::model::{EtcdEndpoint, EtcdStore, EtcdTls};
-use crate::control::resolve;
+use crate::control::http_client::{self, Connection, Limits, Peer, Trust};
 
-/// How long a member may take until it is connected, TLS included.
-const CONNECT: Duration = Duration::from_secs(1);
-
-/// How long it may take to answer: an election among the members takes about a second.
-const ANSWER: Duration = Duration::from_secs(5);
-
-/// Bytes of an answer that are read: a page of values in base64, or one of the longest.
-const ANSWER_BYTES: usize = 4 * MAX_BYTES as usize;
+/// What a member may take. An election among the members takes about a second; the longest answer is a page of values in
+/// base64, or one of the longest.
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(5), body: Some(4 * MAX_BYTES as usize) };
 
 /// Bytes of an error of etcd in the log.
 const ERROR_MAX: usize = 200;
@@ -51,10 +35,8 @@ const LOGIN_AGAIN: [&str; 3] = ["invalid auth token", "revision of auth store is
 /// Calls to one of the members.
 pub struct Link {
     endpoints: Vec<EtcdEndpoint>,
-    tls: Option<Arc<ClientConfig>>,
+    tls: EtcdTls,
     login: Option<Value>,
-    /// Whether its connection outlives a call.
-    stays: bool,
     state: Mutex<State>,
 }
 
@@ -62,7 +44,7 @@ pub struct Link {
 struct State {
     /// The member that is asked, by its place among the endpoints.
     member: usize,
-    sender: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Connection>,
     token: Option<String>,
 }
 
@@ -78,17 +60,10 @@ enum CallError {
 }
 
 impl Link {
-    /// `stays`: whether its connection outlives a call.
-    pub fn new(wanted: &EtcdStore, stays: bool) -> Result<Link, StoreError> {
-        let tls = wanted.endpoints.iter().any(|endpoint| endpoint.is_tls).then(|| tls(&wanted.tls)).transpose();
+    /// Nothing is connected yet.
+    pub fn new(wanted: &EtcdStore) -> Link {
         let login = wanted.login.as_ref().map(|login| json!({ "name": login.username, "password": login.password }));
-        Ok(Link {
-            endpoints: wanted.endpoints.clone(),
-            tls: tls.map_err(StoreError::Etcd)?.map(Arc::new),
-            login,
-            stays,
-            state: Mutex::default(),
-        })
+        Link { endpoints: wanted.endpoints.clone(), tls: wanted.tls.clone(), login, state: Mutex::default() }
     }
 
     /// Posts `request` to `/v3/PATH`. The error says of which member.
@@ -127,43 +102,42 @@ impl Link {
 
     /// Asks the next member from now on.
     fn leave(&self, state: &mut State) {
-        state.sender = None;
+        state.connection = None;
         state.member = (state.member + 1) % self.endpoints.len();
     }
 
     async fn try_once(&self, state: &mut State, path: &str, request: &Value) -> Result<Answer, CallError> {
-        let mut sender = match state.sender.take() {
-            Some(sender) if !sender.is_closed() => sender,
-            _ => {
-                let connected = timeout(CONNECT, self.connect(&self.endpoints[state.member])).await;
-                connected.unwrap_or_else(|_| Err("cannot be reached in time".into())).map_err(CallError::Unreached)?
-            }
+        let member = &self.endpoints[state.member];
+        let mut connection = match state.connection.take() {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => self.connect(member).await.map_err(CallError::Unreached)?,
         };
-        let host = self.endpoints[state.member].to_string();
-        let answer = timeout(ANSWER, async {
-            if let (Some(login), None) = (&self.login, &state.token) {
-                let answer = exchange(&mut sender, &host, "auth/authenticate", login, None).await?;
-                state.token = answer.token;
-            }
-            exchange(&mut sender, &host, path, request, state.token.as_deref()).await
-        });
-        let answer = answer.await.unwrap_or_else(|_| Err(CallError::NoAnswer("no answer in time".into())));
-        if self.stays && !matches!(answer, Err(CallError::NoAnswer(_))) {
-            state.sender = Some(sender);
+        let answer = self.exchange(&mut connection, &mut state.token, &member.to_string(), path, request).await;
+        if !matches!(answer, Err(CallError::NoAnswer(_))) {
+            state.connection = Some(connection);
         }
         answer
     }
 
-    async fn connect(&self, member: &EtcdEndpoint) -> Result<SendRequest<Full<Bytes>>, String> {
-        let cannot = |error: std::io::Error| format!("cannot connect: {error}");
-        let addresses = resolve::ask(member.host.clone()).await.map_err(|error| format!("no address: {error}"))?;
-        let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, member.port)).collect();
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(cannot)?;
-        stream.set_nodelay(true).map_err(cannot)?;
-        let Some(tls) = self.tls.as_ref().filter(|_| member.is_tls) else { return open(stream).await };
-        let name = ServerName::try_from(member.host.clone()).map_err(|_| "its host is no server name".to_owned())?;
-        let connected = TlsConnector::from(tls.clone()).connect(name, stream).await;
-        open(connected.map_err(|error| format!("no TLS: {error}"))?).await
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        token: &mut Option<String>,
+        host: &str,
+        path: &str,
+        request: &Value,
+    ) -> Result<Answer, CallError> {
+        if let (Some(login), None) = (&self.login, &token) {
+            *token = exchange(connection, host, "auth/authenticate", login, None).await?.token;
+        }
+        exchange(connection, host, path, request, token.as_deref()).await
+    }
+
+    async fn connect(&self, member: &EtcdEndpoint) -> Result<Connection, String> {
+        let EtcdTls { ca_pem, client } = &self.tls;
+        let client = client.as_ref().map(|pair| (&pair.chain_pem[..], &pair.key_pem[..]));
+        let peer = Peer { is_tls: member.is_tls, host: &member.host, port: member.port };
+        Connection::open(peer, Trust { ca_pem: ca_pem.as_deref(), client }, LIMITS).await
     }
 }
 
@@ -173,17 +147,8 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Begins HTTP; a task moves the bytes until the sender is dropped.
-async fn open(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<SendRequest<Full<Bytes>>, String> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    tokio::spawn(connection);
-    Ok(sender)
-}
-
 async fn exchange(
-    sender: &mut SendRequest<Full<Bytes>>,
+    connection: &mut Connection,
     host: &str,
     path: &str,
     body: &Value,
@@ -191,21 +156,17 @@ async fn exchange(
 ) -> Result<Answer, CallError> {
     let mut request = Request::post(format!("/v3/{path}"))
         .header(header::HOST, host)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")));
+        .header(header::CONTENT_TYPE, "application/json");
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, token);
     }
-    let request = request.body(Full::new(body.to_string().into())).map_err(|e| CallError::Refused(e.to_string()))?;
-    sender.ready().await.map_err(|error| CallError::Unreached(error.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|error| match error.is_canceled() {
-        // It was closed before the request was sent.
-        true => CallError::Unreached(error.to_string()),
-        false => CallError::NoAnswer(error.to_string()),
+    let body: Bytes = body.to_string().into();
+    let request = request.body(Full::new(body)).map_err(|error| CallError::Refused(error.to_string()))?;
+    let answer = connection.exchange(request).await.map_err(|failure| match failure {
+        http_client::Failure::Unsent(why) => CallError::Unreached(why),
+        http_client::Failure::NoAnswer(why) => CallError::NoAnswer(why),
     })?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
-    read(status, &body.map_err(|error| CallError::NoAnswer(text(error)))?.to_bytes())
+    read(answer.status(), answer.body())
 }
 
 fn read(status: StatusCode, body: &[u8]) -> Result<Answer, CallError> {
@@ -234,36 +195,6 @@ fn read(status: StatusCode, body: &[u8]) -> Result<Answer, CallError> {
         _ if status.is_server_error() && failure.code == 0 => Err(CallError::NoAnswer(message)),
         _ => Err(CallError::Refused(message)),
     }
-}
-
-fn tls(wanted: &EtcdTls) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match &wanted.ca_pem {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate.map_err(text)?).map_err(text)?;
-            }
-        }
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(text)?
-        .with_root_certificates(roots);
-    let mut config = match &wanted.client {
-        None => config.with_no_client_auth(),
-        Some(pair) => {
-            let chain = CertificateDer::pem_slice_iter(&pair.chain_pem).collect::<Result<_, _>>().map_err(text)?;
-            let key = PrivateKeyDer::from_pem_slice(&pair.key_pem).map_err(text)?;
-            config.with_client_auth_cert(chain, key).map_err(text)?
-        }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn text(error: impl fmt::Display) -> String {
-    error.to_string()
 }
 
 fn shortened(text: &str) -> &str {

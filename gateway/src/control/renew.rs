@@ -1,0 +1,116 @@
+//! Renewals that an operator asks for by the admin endpoint.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::acme::{NotNow, Renewals};
+use crate::config::model::{Certificate, CertificateSource, Obtained};
+
+/// Which certificates are to be renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All that are obtained by ACME.
+    All,
+    /// The one of this name.
+    One(String),
+}
+
+/// Why nothing is renewed, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotRenewed {
+    /// There is none of the name.
+    Unknown(String),
+    /// There is, and it cannot be renewed, or not now.
+    Refused(String),
+}
+
+/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not.
+pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) -> Result<String, NotRenewed> {
+    let wanted = match which {
+        Which::One(name) => vec![obtained(all, name)?],
+        Which::All => all.iter().filter_map(by_acme).collect(),
+    };
+    let mut refused: BTreeMap<&str, NotNow> = BTreeMap::new();
+    let mut begun = Vec::new();
+    for (name, how) in wanted {
+        match renewals.ask(name, &how.by, now) {
+            Ok(()) => begun.push(name),
+            Err(why) => drop(refused.insert(name, why)),
+        }
+    }
+    match (which, refused.first_key_value()) {
+        (Which::One(name), Some((_, why))) => Err(NotRenewed::Refused(format!("certificate \"{name}\": {why}"))),
+        (Which::All, None) if begun.is_empty() => Err(NotRenewed::Refused("no certificate is obtained by ACME".into())),
+        _ => {
+            let refused: BTreeMap<_, _> = refused.into_iter().map(|(name, why)| (name, why.to_string())).collect();
+            Ok(format!("{}\n", json!({ "begun": begun, "refused": refused })))
+        }
+    }
+}
+
+fn by_acme(certificate: &Certificate) -> Option<(&str, &Obtained)> {
+    match &certificate.source {
+        CertificateSource::Acme(how) => Some((&certificate.name, how)),
+        _ => None,
+    }
+}
+
+fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<(&'c str, &'c Obtained), NotRenewed> {
+    let Some(certificate) = all.iter().find(|certificate| certificate.name == name) else {
+        let why = format!("there is no certificate \"{name}\"; `gateway certs` lists them");
+        return Err(NotRenewed::Unknown(why));
+    };
+    let instead = match &certificate.source {
+        CertificateSource::Acme(how) => return Ok((&certificate.name, how)),
+        CertificateSource::Files(_) | CertificateSource::Directory(_) => "it is in files: replace those",
+        CertificateSource::Stored(_) => "it is stored in etcd: put a new one there",
+    };
+    Err(NotRenewed::Refused(format!("certificate \"{name}\" is not obtained by ACME; {instead}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    fn certificates(sources: Vec<(&str, CertificateSource)>) -> Vec<Certificate> {
+        let certificate = |(name, source): (&str, CertificateSource)| Certificate {
+            name: name.into(),
+            source,
+            pair: None,
+            hosts: Vec::new(),
+            http: Default::default(),
+        };
+        sources.into_iter().map(certificate).collect()
+    }
+
+    fn acme() -> CertificateSource {
+        CertificateSource::Acme(Obtained { by: "le".into(), hosts: vec!["a.test".into()] })
+    }
+
+    #[test]
+    fn what_is_obtained_is_renewed_and_everything_else_is_refused_with_the_reason() {
+        let renewals = Renewals::default();
+        renewals.begin("one");
+        renewals.begin("two");
+        let stored = CertificateSource::Stored(Vec::new());
+        let all = certificates(vec![("one", acme()), ("two", acme()), ("kept", stored)]);
+        let ask = |which| renew(&all, &renewals, &which, 0);
+        let one = |name: &str| Which::One(name.into());
+        assert_eq!(ask(one("one")).unwrap(), "{\"begun\":[\"one\"],\"refused\":{}}\n");
+        let refused = |name, why: &str| {
+            let told = ask(one(name));
+            assert!(matches!(&told, Err(NotRenewed::Refused(text)) if text.contains(why)), "{told:?}");
+        };
+        refused("one", "under way already");
+        refused("kept", "stored in etcd");
+        assert!(matches!(ask(one("none")), Err(NotRenewed::Unknown(_))));
+        let expected = "{\"begun\":[\"two\"],\"refused\":{\"one\":\"a renewal is under way already\"}}\n";
+        assert_eq!(ask(Which::All).unwrap(), expected);
+    }
+
+    #[test]
+    fn all_of_none_is_an_error() {
+        let told = renew(&[], &Renewals::default(), &Which::All, 0);
+        assert_eq!(told, Err(NotRenewed::Refused("no certificate is obtained by ACME".into())));
+    }
+}
