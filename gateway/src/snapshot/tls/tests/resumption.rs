@@ -4,7 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertifiedIssuer, CustomExtension, IsCa, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateRevocationListParams, CertifiedIssuer, CustomExtension, IsCa, KeyIdMethod,
+    SerialNumber, date_time_ymd,
+};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -328,5 +331,53 @@ fn a_session_with_an_endpoint_ends_with_the_certificate_it_is_from() {
         at(10);
         let refused = shake_with(&second, &client, "end.test");
         assert_eq!(refused.map(is_resumed).ok(), if verify { None } else { Some(false) });
+    }
+}
+
+/// A revocation list of this number, in which nobody is.
+fn revocation_list(authority: &CertifiedIssuer<'static, KeyPair>, number: u64) -> Vec<u8> {
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2100, 1, 1),
+        crl_number: SerialNumber::from(number),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(authority).unwrap().pem().unwrap().into()
+}
+
+#[test]
+fn a_reload_keeps_sessions_with_an_endpoint_only_while_all_that_is_asked_of_it_is_the_same() {
+    let lab = Lab::new("");
+    let cluster = |more: &str| {
+        let tls = format!("tls = {{ ca = 'ca.pem', crl = ['ca.crl']{more} }}");
+        format!("[[cluster]]\nname = 'c'\nendpoints = ['127.0.0.1:1']\n{tls}\n")
+    };
+    let files = |ca: &CertifiedIssuer<'static, KeyPair>, crl: u64, more: &str| {
+        let files = [
+            ("gateway.toml", cluster(more).into_bytes()),
+            ("ca.pem", ca.pem().into_bytes()),
+            ("ca.crl", revocation_list(ca, crl)),
+        ];
+        Pairs(files.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()).load(None)
+    };
+    let mut builder =
+        Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()), Arc::default(), Arc::default());
+    let mut build = |config, before: Option<&Snapshot>| builder.build(config, &Resolved::default(), before).unwrap();
+    let settings = |snapshot: &Snapshot| snapshot.clusters[0].endpoints[0].tls.as_ref().unwrap().config.clone();
+    let other = Lab::new("").authority;
+    let cases = [
+        ("nothing", files(&lab.authority, 1, ""), true),
+        ("the authority", files(&other, 1, ""), false),
+        ("the revocation list", files(&lab.authority, 2, ""), false),
+        ("the names", files(&lab.authority, 1, ", names = ['a.test']"), false),
+        ("the server name", files(&lab.authority, 1, ", server_name = 'a.test'"), false),
+        ("the version", files(&lab.authority, 1, ", min_version = '1.3'"), false),
+    ];
+    for (what, changed, is_kept) in cases {
+        let first = build(files(&lab.authority, 1, ""), None);
+        let second = build(changed, Some(&first));
+        assert_eq!(Arc::ptr_eq(&settings(&first), &settings(&second)), is_kept, "{what}");
     }
 }
