@@ -313,7 +313,6 @@ fn another_directory_orders_anew_what_is_kept_and_the_old_one_is_shown_meanwhile
     anybody.connect(gateway.addr("secure"), "one.test").expect("the old one");
     wait_shown(&gateway, &TlsClient::trusting(production.root()), "one.test");
     wait::until_true("it to be counted", || orders(&gateway, "issued") == 2);
-    // A start with the old directory does the same; one with the new one has nothing to do.
     let config = with_acme(&origin, dir.path(), "['one.test']", &production.acme());
     drop(gateway);
     let again = Gateway::start(&config);
@@ -322,7 +321,7 @@ fn another_directory_orders_anew_what_is_kept_and_the_old_one_is_shown_meanwhile
 }
 
 #[test]
-fn an_authority_that_is_asked_too_often_is_left_in_peace_by_all_certificates_and_by_the_next_process() {
+fn an_authority_that_is_asked_too_often_is_left_in_peace_by_all_certificates() {
     const CERTIFICATES: usize = 12;
     let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
     let store = Store::new();

@@ -35,7 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::renew::{NotRenewed, Which};
+use super::renew::Renew;
 use crate::metrics::render::CONTENT_TYPE;
 
 mod bounded;
@@ -64,7 +64,7 @@ pub struct AdminState {
     /// Renders the certificates, as JSON.
     pub certificates: Arc<dyn Fn() -> String + Send + Sync>,
     /// Has certificates renewed, and says which, as JSON.
-    pub renew: Arc<dyn Fn(&Which) -> Result<String, NotRenewed> + Send + Sync>,
+    pub renew: Arc<Renew>,
     /// Renders what weighs on the process, as JSON.
     pub overload: Arc<dyn Fn() -> String + Send + Sync>,
     /// The control thread's mailbox.

@@ -25,6 +25,9 @@ pub enum NotRenewed {
     Refused(String),
 }
 
+/// What the admin endpoint asks; see [`renew`].
+pub type Renew = dyn Fn(&Which) -> Result<String, NotRenewed> + Send + Sync;
+
 /// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not.
 pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) -> Result<String, NotRenewed> {
     let wanted = match which {

@@ -2,6 +2,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::control::renew::{NotRenewed, Which};
 use crate::filter::bans::Bans;
 
 impl Sources for Bans {
