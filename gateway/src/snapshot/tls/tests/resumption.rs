@@ -354,29 +354,27 @@ fn a_reload_keeps_sessions_with_an_endpoint_only_while_all_that_is_asked_of_it_i
         let tls = format!("tls = {{ ca = 'ca.pem', crl = ['ca.crl']{more} }}");
         format!("[[cluster]]\nname = 'c'\nendpoints = ['127.0.0.1:1']\n{tls}\n")
     };
-    let files = |ca: &CertifiedIssuer<'static, KeyPair>, crl: u64, more: &str| {
-        let files = [
-            ("gateway.toml", cluster(more).into_bytes()),
-            ("ca.pem", ca.pem().into_bytes()),
-            ("ca.crl", revocation_list(ca, crl)),
-        ];
+    let files = |ca: &CertifiedIssuer<'static, KeyPair>, crl: &[u8], more: &str| {
+        let files =
+            [("gateway.toml", cluster(more).into_bytes()), ("ca.pem", ca.pem().into_bytes()), ("ca.crl", crl.to_vec())];
         Pairs(files.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()).load(None)
     };
     let mut builder =
         Builder::new(Arc::new(Registry::new(1)), Arc::new(Bans::default()), Arc::default(), Arc::default());
     let mut build = |config, before: Option<&Snapshot>| builder.build(config, &Resolved::default(), before).unwrap();
     let settings = |snapshot: &Snapshot| snapshot.clusters[0].endpoints[0].tls.as_ref().unwrap().config.clone();
-    let other = Lab::new("").authority;
+    let (ours, other) = (&lab.authority, &Lab::new("").authority);
+    let (crl, newer) = (revocation_list(ours, 1), revocation_list(ours, 2));
     let cases = [
-        ("nothing", files(&lab.authority, 1, ""), true),
-        ("the authority", files(&other, 1, ""), false),
-        ("the revocation list", files(&lab.authority, 2, ""), false),
-        ("the names", files(&lab.authority, 1, ", names = ['a.test']"), false),
-        ("the server name", files(&lab.authority, 1, ", server_name = 'a.test'"), false),
-        ("the version", files(&lab.authority, 1, ", min_version = '1.3'"), false),
+        ("nothing", files(ours, &crl, ""), true),
+        ("the authority", files(other, &revocation_list(other, 1), ""), false),
+        ("the revocation list", files(ours, &newer, ""), false),
+        ("the names", files(ours, &crl, ", names = ['a.test']"), false),
+        ("the server name", files(ours, &crl, ", server_name = 'a.test'"), false),
+        ("the version", files(ours, &crl, ", min_version = '1.3'"), false),
     ];
     for (what, changed, is_kept) in cases {
-        let first = build(files(&lab.authority, 1, ""), None);
+        let first = build(files(ours, &crl, ""), None);
         let second = build(changed, Some(&first));
         assert_eq!(Arc::ptr_eq(&settings(&first), &settings(&second)), is_kept, "{what}");
     }
