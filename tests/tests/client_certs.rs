@@ -6,6 +6,7 @@ use gateway_tests::certs::{Authority, Leaf, Store};
 use gateway_tests::client::{HOST, request};
 use gateway_tests::h2::{Client, Options, fields, response};
 use gateway_tests::prelude::*;
+use gateway_tests::stream::Stream;
 use gateway_tests::tls::TlsClient;
 use rcgen::{DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
@@ -119,6 +120,23 @@ fn each_client_that_is_not_let_in_learns_why() {
         wait_failures(&gateway, reason, count);
     }
     assert!(lab.origin.connections() <= 2, "nobody else got through");
+}
+
+#[test]
+fn a_client_that_goes_on_sending_learns_why_it_is_not_let_in() {
+    let lab = Lab::new();
+    let gateway = Gateway::start(&lab.config(&lab.client_auth(""), ""));
+    // In TLS 1.3 a client is done before its certificate is looked at, and sends what it has to say.
+    let (conn, _) = lab.client(&TLS13).connect(gateway.addr("web"), HOST).expect("its side of the handshake");
+    let Stream::Tls(client) = conn.into_stream() else { panic!("no TLS") };
+    client.write(b"GET / HTTP/1.1\r\n").expect("a first line");
+    wait_failures(&gateway, "no_certificate", 1.0);
+    for line in [&b"host: a\r\n"[..], b"\r\n"] {
+        client.write(line).expect("a connection that is not reset");
+    }
+    let error = client.read(&mut [0; 16]).expect_err("an alert");
+    let alert = error.get_ref().and_then(|error| error.downcast_ref());
+    assert_eq!(alert, Some(&rustls::Error::AlertReceived(AlertDescription::CertificateRequired)));
 }
 
 #[test]

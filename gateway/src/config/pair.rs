@@ -155,21 +155,28 @@ fn parse_chain(pem: &[u8]) -> Result<Chain, PairError> {
             None => return Ok(chain),
             Some(index) => format!("has a certificate that cannot be read, number {}", index + 1),
         },
-        Err(error) => format!("is not PEM: {error}"),
+        Err(error) => not_pem(&error),
     };
     let help = "it has to begin with -----BEGIN CERTIFICATE-----";
     Err(PairError { part: PairPart::Chain, refusal: Refusal::Unreadable, message, help })
+}
+
+fn not_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "is cut off: it has no -----END line".to_owned(),
+        error => format!("is not PEM: {error}"),
+    }
 }
 
 /// The key, which is wiped when it is dropped: the library has made its own form of it by then.
 fn parse_key(pem: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, PairError> {
     let message = match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => return Ok(Zeroizing::new(key)),
-        Err(pem::Error::NoItemsFound) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
+        Err(_) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
             "has an encrypted key, which is not supported".to_owned()
         }
         Err(pem::Error::NoItemsFound) => "has no private key".to_owned(),
-        Err(error) => format!("is not PEM: {error}"),
+        Err(error) => not_pem(&error),
     };
     let help = "it has to begin with -----BEGIN PRIVATE KEY-----";
     Err(PairError { part: PairPart::Key, refusal: Refusal::Unreadable, message, help })

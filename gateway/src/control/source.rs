@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::config::Files;
 
@@ -15,7 +18,9 @@ const MAX_BYTES: u64 = 512 << 20;
 
 impl Files for DiskFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let file = File::open(path)?;
+        // To open a pipe is to wait for somebody who writes to it, which may be never.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
         // Room for all of it: a vector that grows leaves what it had, which may be a key, where it was.
         let mut bytes = Vec::with_capacity(file.metadata()?.len().min(MAX_BYTES) as usize + 1);
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
@@ -41,16 +46,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_matches_in_order_and_without_hidden_files() {
+    fn a_pattern_matches_in_order_and_without_hidden_files_and_a_pipe_makes_nobody_wait() {
         let directory = std::env::temp_dir().join(format!("gateway-source-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
+        nix::unistd::mkfifo(&directory.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         for name in ["b.toml", "a.toml", ".a.toml", "c.txt"] {
             fs::write(directory.join(name), name).unwrap();
         }
         let found = DiskFiles.glob(&directory.join("*.toml"));
         let bytes = DiskFiles.read(&directory.join("a.toml"));
+        let piped = DiskFiles.read(&directory.join("pipe"));
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(found.unwrap(), [directory.join("a.toml"), directory.join("b.toml")]);
         assert_eq!(bytes.unwrap(), b"a.toml");
+        assert_eq!(piped.unwrap(), b"", "nobody writes to it");
     }
 }

@@ -14,7 +14,8 @@ use std::rc::Rc;
 
 use crate::config::model::{HttpVersions, ListenerId};
 use crate::filter::forwarded::Peer;
-use crate::net::{self, Until};
+use crate::net::{self, Until, now_ms};
+use crate::proto::limits;
 use crate::proxy::{Admitted, ConnectionCx, Generation, ListenerCx, WorkerCx};
 use crate::snapshot::ACME_TLS;
 use crate::tls::{self, TlsInfo};
@@ -91,9 +92,12 @@ async fn open(
                     }
                     (Halves { reader, writer }, Some(info))
                 }
-                Err(error) => {
+                Err(failed) => {
+                    let error = &failed.error;
                     stats.handshakes_failed.of(error.failure()).inc();
-                    return log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer);
+                    log::debug!("{}: handshake with {}: {error}", listener.name, opening.peer);
+                    deadline.set_at(now_ms() + limits::LINGER_MS);
+                    return failed.linger(&until).await;
                 }
             }
         }

@@ -15,6 +15,7 @@ use super::record::{feed, flush, halves};
 use super::stream::{Reader, Writer};
 use crate::net::{self, Buf, Until};
 use crate::proto::client_cert::ClientCert;
+use crate::proto::limits;
 use crate::snapshot::{Challenges, ServerTls, Terms, without_root};
 
 /// [`TlsInfo::version`] of TLS 1.3.
@@ -38,6 +39,30 @@ pub struct TlsInfo {
     pub terms: RefCell<Option<Arc<Terms>>>,
 }
 
+/// A client's handshake that failed.
+pub struct Failed {
+    /// Why.
+    pub error: HandshakeError,
+    /// The connection, where the client has been told.
+    told: Option<Box<(net::Reader, net::Writer)>>,
+}
+
+impl Failed {
+    /// Reads on until the client has closed its side, if it was told why it is refused: closing while bytes are unread resets
+    /// the connection, and a client that was about to send a request would lose the alert.
+    pub async fn linger(self, until: &Until<'_>) {
+        let Some((mut reader, writer)) = self.told.map(|told| *told) else { return };
+        writer.shutdown();
+        let mut discarded = reader.take().len();
+        while discarded < limits::LINGER_BYTES {
+            match reader.fill(until).await {
+                Ok(1..) => discarded += reader.take().len(),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
 /// Server side. What settles [`ACME_TLS`](crate::snapshot::ACME_TLS) was a challenge, which is over now.
 pub async fn accept(
     mut reader: net::Reader,
@@ -45,13 +70,32 @@ pub async fn accept(
     settings: &ServerTls,
     challenges: &Challenges,
     until: &Until<'_>,
-) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
-    let accepted = match hello(&mut reader, until).await? {
+) -> Result<(Reader, Writer, TlsInfo), Failed> {
+    match accept_on(&mut reader, &mut writer, settings, challenges, until).await {
+        Ok((tls, info)) => {
+            let (reader, writer) = halves(reader, writer, tls);
+            Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
+        }
+        Err(error) => {
+            let told = matches!(error, HandshakeError::Tls(_)).then(|| Box::new((reader, writer)));
+            Err(Failed { error, told })
+        }
+    }
+}
+
+async fn accept_on(
+    reader: &mut net::Reader,
+    writer: &mut net::Writer,
+    settings: &ServerTls,
+    challenges: &Challenges,
+    until: &Until<'_>,
+) -> Result<(Connection, TlsInfo), HandshakeError> {
+    let accepted = match hello(reader, until).await? {
         Ok(accepted) => accepted,
-        Err(refused) => return Err(refuse(refused, &mut writer, until).await),
+        Err(refused) => return Err(refuse(refused, writer, until).await),
     };
     if let Some(challenge) = challenges.settings(&accepted.client_hello()) {
-        return Box::pin(prove(accepted, challenge, (reader, writer), until)).await;
+        return Box::pin(prove(accepted, challenge, reader, writer, until)).await;
     }
     let (config, terms) = settings.config_for(accepted.client_hello().server_name());
     let own = match terms.asks_for_certificates() {
@@ -63,11 +107,11 @@ pub async fn accept(
         // There is no certificate for the name (RFC 6066 §3).
         Err((error @ rustls::Error::General(_), _)) => {
             let alert = Alert::Own(AlertDescription::UnrecognisedName);
-            return Err(refuse((error, alert), &mut writer, until).await);
+            return Err(refuse((error, alert), writer, until).await);
         }
-        Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), &mut writer, until).await),
+        Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), writer, until).await),
     };
-    let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let tls = shake(reader, writer, tls.into(), until).await?;
     let Connection::Server(server) = &tls else { unreachable!("made of a ServerConnection above") };
     let mut info = info(server.server_name().map(|name| without_root(name).to_owned()), &tls);
     if terms.asks_for_certificates() {
@@ -75,25 +119,24 @@ pub async fn accept(
         info.client = ClientCert::of(chain, own.as_ref()).map(Box::new);
     }
     *info.terms.get_mut() = Some(terms.clone());
-    let (reader, writer) = halves(reader, writer, tls);
-    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
+    Ok((tls, info))
 }
 
 /// A handshake that is a challenge of a certificate authority.
 async fn prove(
     accepted: Accepted,
     settings: Arc<ServerConfig>,
-    (reader, mut writer): (net::Reader, net::Writer),
+    reader: &mut net::Reader,
+    writer: &mut net::Writer,
     until: &Until<'_>,
-) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
+) -> Result<(Connection, TlsInfo), HandshakeError> {
     let tls = match accepted.into_connection(settings) {
         Ok(tls) => tls,
-        Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), &mut writer, until).await),
+        Err((error, alert)) => return Err(refuse((error, Alert::Of(alert)), writer, until).await),
     };
-    let (reader, writer, tls) = shake(reader, writer, tls.into(), until).await?;
+    let tls = shake(reader, writer, tls.into(), until).await?;
     let info = info(None, &tls);
-    let (reader, writer) = halves(reader, writer, tls);
-    Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
+    Ok((tls, info))
 }
 
 type Refused = (rustls::Error, Alert);
@@ -176,49 +219,49 @@ async fn refuse((error, alert): Refused, writer: &mut net::Writer, until: &Until
 
 /// Client side. `alpn`, which may be empty, is offered in place of what the settings say.
 pub async fn connect(
-    reader: net::Reader,
-    writer: net::Writer,
+    mut reader: net::Reader,
+    mut writer: net::Writer,
     (config, alpn): (Arc<ClientConfig>, Vec<Vec<u8>>),
     name: ServerName<'static>,
     until: &Until<'_>,
 ) -> Result<(Reader, Writer, TlsInfo), HandshakeError> {
     let server_name = name.to_str().into_owned();
     let tls = ClientConnection::new_with_alpn(config, name, alpn);
-    let (reader, writer, tls) = shake(reader, writer, tls?.into(), until).await?;
+    let tls = shake(&mut reader, &mut writer, tls?.into(), until).await?;
     let info = info(Some(server_name), &tls);
     let (reader, writer) = halves(reader, writer, tls);
     Ok((Reader::Tls(Box::new(reader)), Writer::Tls(writer), info))
 }
 
 async fn shake(
-    mut reader: net::Reader,
-    mut writer: net::Writer,
+    reader: &mut net::Reader,
+    writer: &mut net::Writer,
     tls: Connection,
     until: &Until<'_>,
-) -> Result<(net::Reader, net::Writer, Connection), HandshakeError> {
+) -> Result<Connection, HandshakeError> {
     let tls = RefCell::new(tls);
     while tls.borrow().is_handshaking() {
-        flush(&tls, &mut writer, until).await?;
+        flush(&tls, writer, until).await?;
         if !tls.borrow().is_handshaking() {
             break;
         }
         if reader.data().is_empty() && reader.fill(until).await? == 0 {
             return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        let fed = feed(&mut tls.borrow_mut(), &mut reader);
+        let fed = feed(&mut tls.borrow_mut(), reader);
         if let Err(error) = fed {
             let error = HandshakeError::from(error);
             // The alert that says why, as far as the peer still listens.
             let own = own_alert(&error, &tls.borrow());
             let _ = match own {
                 Some(alert) => writer.send(Buf::copy_of(&failure::record(alert)), until).await,
-                None => flush(&tls, &mut writer, until).await,
+                None => flush(&tls, writer, until).await,
             };
             return Err(error);
         }
     }
-    flush(&tls, &mut writer, until).await?;
-    Ok((reader, writer, tls.into_inner()))
+    flush(&tls, writer, until).await?;
+    Ok(tls.into_inner())
 }
 
 /// The alert that is sent in place of rustls's. certificate_required is one of TLS 1.3 (RFC 8446 §6.2); before, who shows no

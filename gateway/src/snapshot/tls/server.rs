@@ -156,7 +156,8 @@ pub(in crate::snapshot) fn server(
     secrets: &Secrets,
 ) -> Result<ServerTls, BuildError> {
     let provider = provider(wanted, &secrets.provider);
-    let certificates = Arc::new(BySni::new(wanted, http, certificates));
+    let now = secrets.time.current_time().map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let certificates = Arc::new(BySni::new(wanted, http, certificates, now));
     let build = |terms: &TlsTerms| settings(terms, wanted, http, &certificates, &provider, secrets);
     let mut hosts = Hosts::default();
     for of in &wanted.hosts {

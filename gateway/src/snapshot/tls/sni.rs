@@ -32,24 +32,27 @@ pub struct BySni {
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) key: Arc<CertifiedKey>,
+    /// Whether it had expired when this was made.
+    is_over: bool,
     pub(super) http: HttpVersions,
     /// Stands for the names it is for; a renewed one has the same.
     pub(super) hosts: Digest,
 }
 
 impl BySni {
-    /// `http`: what the listener speaks; what it speaks is no HTTP when there is none.
-    pub fn new(wanted: &ListenerTls, http: Option<HttpVersions>, certificates: &[Certificate]) -> BySni {
+    /// `http`: what the listener speaks; what it speaks is no HTTP when there is none. `now`: Unix time in seconds.
+    pub fn new(wanted: &ListenerTls, http: Option<HttpVersions>, certificates: &[Certificate], now: i64) -> BySni {
         let http = http.unwrap_or_default();
         let mut resolver =
             BySni { exact: HashMap::default(), wildcard: HashMap::default(), default: Vec::new(), default_http: http };
         let certificates = wanted.certificates.iter().map(|id| &certificates[id.index()]);
         // Those that have not been obtained yet are shown to nobody.
-        let obtained = certificates.filter_map(|certificate| Some((certificate, &certificate.pair.as_ref()?.key)));
+        let obtained = certificates.filter_map(|certificate| Some((certificate, certificate.pair.as_ref()?)));
         let first = obtained.clone().next().filter(|_| !wanted.strict_sni);
-        for (certificate, key) in obtained {
+        for (certificate, pair) in obtained {
             let both = HttpVersions { h1: http.h1 && certificate.http.h1, h2: http.h2 && certificate.http.h2 };
-            let shown = Shown { key: key.clone(), http: both, hosts: digest_of(&certificate.hosts) };
+            let is_over = pair.chain_not_after < now;
+            let shown = Shown { key: pair.key.clone(), is_over, http: both, hosts: digest_of(&certificate.hosts) };
             for host in &certificate.hosts {
                 let names = match host.strip_prefix("*.") {
                     Some(rest) => resolver.wildcard.entry(rest.to_ascii_lowercase().into()),
@@ -63,7 +66,7 @@ impl BySni {
             }
         }
         resolver.exact.values_mut().chain(resolver.wildcard.values_mut()).for_each(|shown| {
-            shown.sort_by_key(|shown| shown.key.key.algorithm() == SignatureAlgorithm::RSA);
+            shown.sort_by_key(|shown| (shown.is_over, shown.key.key.algorithm() == SignatureAlgorithm::RSA));
         });
         // For who cannot verify the first one, there may be another for the same name.
         let host = first.and_then(|(first, _)| first.hosts.first());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm, date_time_ymd};
 use rustls::ServerConfig;
 
 use super::sni::BySni;
@@ -20,8 +20,12 @@ struct Pairs(HashMap<PathBuf, Vec<u8>>);
 
 impl Pairs {
     fn put(&mut self, name: &str, host: &str, algorithm: &'static SignatureAlgorithm) {
+        self.put_with(name, algorithm, CertificateParams::new([host.to_owned()]).unwrap());
+    }
+
+    fn put_with(&mut self, name: &str, algorithm: &'static SignatureAlgorithm, params: CertificateParams) {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
         self.0.insert(format!("{name}.pem").into(), certificate.pem().into());
         self.0.insert(format!("{name}.key").into(), key.serialize_pem().into());
     }
@@ -80,21 +84,29 @@ fn a_renewed_certificate_changes_only_the_settings_of_listeners_that_show_it() {
 }
 
 #[test]
-fn of_the_certificates_for_a_name_those_with_rsa_come_last_for_the_default_too() {
-    let config = pairs(TWO_LISTENERS).load(None);
-    let shown = |listener: usize, name: Option<&str>| -> Vec<usize> {
+fn of_the_certificates_for_a_name_those_with_rsa_and_expired_ones_come_last_for_the_default_too() {
+    let mut pairs = pairs(TWO_LISTENERS);
+    let mut params = CertificateParams::new(["one.test".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(2100, 1, 1);
+    pairs.put_with("ecdsa", &PKCS_ECDSA_P256_SHA256, params);
+    let config = pairs.load(None);
+    let shown_at = |now: i64, listener: usize, name: Option<&str>| -> Vec<usize> {
         let tls = config.listeners[listener].tls.as_ref().unwrap();
-        let by_sni = BySni::new(tls, None, &config.certificates);
+        let by_sni = BySni::new(tls, None, &config.certificates, now);
         let shown = name.map_or(by_sni.default(), |name| by_sni.find(name).unwrap_or_default());
         let is = |key, at: usize| Arc::ptr_eq(key, &config.certificates[at].pair.as_ref().unwrap().key);
         shown.iter().map(|shown| (0..3).find(|at| is(&shown.key, *at)).unwrap()).collect()
     };
+    let shown = |listener, name| shown_at(0, listener, name);
     let [rsa, ecdsa, other] = [0_usize, 1, 2];
     assert_eq!(shown(0, Some("one.test")), [ecdsa, rsa]);
     assert_eq!(shown(0, None), [ecdsa, rsa]);
     assert!(shown(0, Some("other.test")).is_empty());
     assert_eq!(shown(1, None), [other]);
     assert_eq!(shown(1, Some("one.test")), [rsa]);
+    let end = config.certificates[ecdsa].pair.as_ref().unwrap().chain_not_after;
+    assert_eq!(shown_at(end, 0, Some("one.test")), [ecdsa, rsa]);
+    assert_eq!(shown_at(end + 1, 0, Some("one.test")), [rsa, ecdsa], "one that has expired comes behind all others");
 }
 
 #[test]
