@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::acme::proof::Proof;
+use super::certificates::unix_s;
 use super::kept;
 use super::store::etcd::{Changed, is_one_below};
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
@@ -245,7 +246,7 @@ impl Sharing {
         if own.as_ref() == Some(&value) {
             return self.etcd.remember(&key, &since).map(|()| false);
         }
-        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now_s = unix_s(SystemTime::now());
         let pair = kept::parse(&value).and_then(|pair| match pair.chain_not_after < now_s {
             true => Err("has expired".to_owned()),
             false => Ok(pair),

@@ -285,7 +285,7 @@ impl Gateway {
 
     /// Whether certificates have to be looked at again, although no file has changed; says so once.
     pub fn certificates_are_due(&mut self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now = unix_s(SystemTime::now());
         self.again_at.take_if(|at| *at <= now).is_some()
     }
 
