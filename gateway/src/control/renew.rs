@@ -28,7 +28,8 @@ pub enum NotRenewed {
 /// What the admin endpoint asks; see [`renew`].
 pub type Renew = dyn Fn(&Which) -> Result<String, NotRenewed> + Send + Sync;
 
-/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not.
+/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not. Where none begins, that is
+/// an error, with a line for each.
 pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) -> Result<String, NotRenewed> {
     let wanted = match which {
         Which::One(name) => vec![obtained(all, name)?],
@@ -45,6 +46,10 @@ pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) 
     match (which, refused.first_key_value()) {
         (Which::One(name), Some((_, why))) => Err(NotRenewed::Refused(format!("certificate \"{name}\": {why}"))),
         (Which::All, None) if begun.is_empty() => Err(NotRenewed::Refused("no certificate is obtained by ACME".into())),
+        (Which::All, Some(_)) if begun.is_empty() => {
+            let lines: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: not renewed: {why}")).collect();
+            Err(NotRenewed::Refused(lines.join("\n")))
+        }
         _ => {
             let refused: BTreeMap<_, _> = refused.into_iter().map(|(name, why)| (name, why.to_string())).collect();
             Ok(format!("{}\n", json!({ "begun": begun, "refused": refused })))
@@ -109,6 +114,8 @@ mod tests {
         assert!(matches!(ask(one("none")), Err(NotRenewed::Unknown(_))));
         let expected = "{\"begun\":[\"two\"],\"refused\":{\"one\":\"a renewal is under way already\"}}\n";
         assert_eq!(ask(Which::All).unwrap(), expected);
+        let expected = "one: not renewed: a renewal is under way already\ntwo: not renewed: a renewal is under way already";
+        assert_eq!(ask(Which::All), Err(NotRenewed::Refused(expected.into())), "nothing has begun");
     }
 
     #[test]
