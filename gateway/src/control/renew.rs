@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::acme::{NotNow, Renewals};
-use crate::config::model::{Certificate, CertificateSource, Obtained};
+use crate::config::model::{Certificate, CertificateSource};
 
 /// Which certificates are to be renewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) 
     };
     let mut refused: BTreeMap<&str, NotNow> = BTreeMap::new();
     let mut begun = Vec::new();
-    for (name, how) in wanted {
-        match renewals.ask(name, &how.by, now) {
+    for name in wanted {
+        match renewals.ask(name, now) {
             Ok(()) => begun.push(name),
             Err(why) => drop(refused.insert(name, why)),
         }
@@ -57,20 +57,20 @@ pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) 
     }
 }
 
-fn by_acme(certificate: &Certificate) -> Option<(&str, &Obtained)> {
+fn by_acme(certificate: &Certificate) -> Option<&str> {
     match &certificate.source {
-        CertificateSource::Acme(how) => Some((&certificate.name, how)),
+        CertificateSource::Acme(_) => Some(&certificate.name),
         _ => None,
     }
 }
 
-fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<(&'c str, &'c Obtained), NotRenewed> {
+fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<&'c str, NotRenewed> {
     let Some(certificate) = all.iter().find(|certificate| certificate.name == name) else {
         let why = format!("there is no certificate \"{name}\"; `gateway certs` lists them");
         return Err(NotRenewed::Unknown(why));
     };
     let instead = match &certificate.source {
-        CertificateSource::Acme(how) => return Ok((&certificate.name, how)),
+        CertificateSource::Acme(_) => return Ok(&certificate.name),
         CertificateSource::Files(_) | CertificateSource::Directory(_) => "it is in files: replace those",
         CertificateSource::Stored(_) => "it is stored in etcd: put a new one there",
     };
@@ -80,6 +80,8 @@ fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<(&'c str, &'c Obta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::Obtained;
+
     fn certificates(sources: Vec<(&str, CertificateSource)>) -> Vec<Certificate> {
         let certificate = |(name, source): (&str, CertificateSource)| Certificate {
             name: name.into(),
@@ -98,8 +100,8 @@ mod tests {
     #[test]
     fn what_is_obtained_is_renewed_and_everything_else_is_refused_with_the_reason() {
         let renewals = Renewals::default();
-        renewals.begin("one");
-        renewals.begin("two");
+        renewals.begin("one", "https://a.test/");
+        renewals.begin("two", "https://a.test/");
         let stored = CertificateSource::Stored(Vec::new());
         let all = certificates(vec![("one", acme()), ("two", acme()), ("kept", stored)]);
         let ask = |which| renew(&all, &renewals, &which, 0);

@@ -85,7 +85,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(wanted: Wanted, shared: Arc<Shared>) -> Keeper {
-        let wake = shared.renewals.begin(&wanted.certificate);
+        let wake = shared.renewals.begin(&wanted.certificate, &wanted.settings.directory_url);
         Keeper { wanted, shared, has: None, ask_at: None, wake }
     }
 
@@ -155,9 +155,9 @@ impl Keeper {
         self.shared.renewals.is_asked(&self.wanted.certificate)
     }
 
-    /// Until when the account is left in peace.
+    /// Until when the authority is left in peace.
     fn rest_until(&self) -> i64 {
-        self.shared.renewals.rests.until(&self.wanted.settings.name, now())
+        self.shared.renewals.rests.until(&self.wanted.settings.directory_url, now())
     }
 
     /// A try, when it is its turn.
@@ -217,7 +217,7 @@ impl Keeper {
             Err(failure) => {
                 if failure.about == About::Rate {
                     let asked_s = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
-                    self.shared.renewals.rests.begin(&self.wanted.settings.name, asked_s, now);
+                    self.shared.renewals.rests.begin(&self.wanted.settings.directory_url, asked_s, now);
                 }
                 schedule.failed(failure.fault, asked, now, chance);
                 self.shared.tally.failed(&self.wanted.certificate, failure.to_string());
