@@ -111,8 +111,8 @@ impl Keeper {
             let shared = self.shared.clone();
             let _permit = shared.looks.acquire().await;
             if let Ok(found) = self.kept(store).await {
-                let is_newer = |own: &Kept, found: &Kept| kept::is_newer(&own.pair, &found.pair, now());
-                let stays = self.has.as_ref().zip(found.as_ref()).is_some_and(|(own, found)| is_newer(own, found));
+                let counts = |own: &Kept, found: &Kept| kept::stays(&own.pair, &found.pair, &self.wanted.hosts, now());
+                let stays = self.has.as_ref().zip(found.as_ref()).is_some_and(|(own, found)| counts(own, found));
                 if !stays {
                     self.has = found;
                     schedule = self.schedule();
