@@ -160,6 +160,12 @@ impl Keeper {
         self.shared.renewals.rests.until(&self.wanted.settings.directory_url, now())
     }
 
+    /// Leaves the authority in peace, for as long as it has asked.
+    fn rest(&self, asked: Option<Duration>) {
+        let asked_s = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
+        self.shared.renewals.rests.begin(&self.wanted.settings.directory_url, asked_s, now());
+    }
+
     /// A try, when it is its turn.
     async fn renew(&mut self, store: &Store, schedule: &mut Schedule) {
         let shared = self.shared.clone();
@@ -180,11 +186,14 @@ impl Keeper {
         let tried = self.attempt(store, &asked).await;
         let asked = asked.take();
         let is_failure = tried.is_err();
-        self.learn(tried, asked, schedule);
+        if asked.is_too_often || matches!(&tried, Err(failure) if failure.about == About::Rate) {
+            self.rest(asked.pause);
+        }
+        self.learn(tried, asked.pause, schedule);
         if let Err(error) = tries::write(store.files(), &self.wanted, schedule.tries()) {
             log::warn!("certificate \"{}\": {error}", self.wanted.certificate);
         }
-        let wants_peace = is_failure && asked.is_some();
+        let wants_peace = is_failure && asked.pause.is_some();
         let paused_until = if wants_peace { schedule.paused_until() } else { i64::MIN };
         shared.renewals.ended(&self.wanted.certificate, paused_until);
     }
@@ -215,10 +224,6 @@ impl Keeper {
             }
             Ok(Tried::Busy) => schedule.busy(now),
             Err(failure) => {
-                if failure.about == About::Rate {
-                    let asked_s = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
-                    self.shared.renewals.rests.begin(&self.wanted.settings.directory_url, asked_s, now);
-                }
                 schedule.failed(failure.fault, asked, now, chance);
                 self.shared.tally.failed(&self.wanted.certificate, failure.to_string());
                 self.tell_failed(&failure, schedule);
@@ -317,7 +322,16 @@ impl Keeper {
     async fn ask(&mut self, store: &Store, schedule: &mut Schedule) {
         let shared = self.shared.clone();
         let Ok(_permit) = shared.questions.acquire().await else { return };
-        let again = match self.renewal_window(store).await {
+        if self.rest_until() > now() {
+            return;
+        }
+        let asked = Pause::default();
+        let window = self.renewal_window(store, &asked).await;
+        let asked = asked.take();
+        if asked.is_too_often {
+            self.rest(asked.pause);
+        }
+        let again = match window {
             Ok(Some((window, again))) => {
                 schedule.suggested(window);
                 again.clamp(ASK_MIN, ASK_MAX)
@@ -336,11 +350,15 @@ impl Keeper {
 
     /// When the authority wants the certificate to be renewed, and how long to wait before it is asked again; `None` when
     /// it does not tell.
-    async fn renewal_window(&self, store: &Store) -> Result<Option<((i64, i64), Duration)>, Failure> {
+    async fn renewal_window(
+        &self,
+        store: &Store,
+        asked: &Pause,
+    ) -> Result<Option<((i64, i64), Duration)>, Failure> {
         let Some(leaf) = self.has.as_ref().and_then(|kept| kept.pair.key.cert.first()) else { return Ok(None) };
         let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
         let one = &self.shared.account;
-        let accounts = Accounts::new(&self.wanted.settings, store, one, Pause::default());
+        let accounts = Accounts::new(&self.wanted.settings, store, one, asked.clone());
         let Some(account) = accounts.find().await? else { return Ok(None) };
         match account.renewal_info(&id).await {
             Ok((info, again)) => {
