@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::account::Accounts;
 use super::client::Pause;
 use super::failure::{About, Failure};
-use super::schedule::{Fault, Schedule, Validity};
+use super::schedule::{BUSY_S, Fault, Schedule, Validity};
 use super::{LOCK, Shared, date, now, order, tries};
 use crate::config::model::{self, CertificateStore, Pair};
 use crate::control::kept;
@@ -81,12 +81,14 @@ pub(super) struct Keeper {
     ask_at: Option<i64>,
     /// An operator wants it to be renewed.
     wake: Arc<Notify>,
+    /// Until when that waits for another box, which is at it.
+    busy_until: Option<i64>,
 }
 
 impl Keeper {
     pub(super) fn new(wanted: Wanted, shared: Arc<Shared>) -> Keeper {
         let wake = shared.renewals.begin(&wanted.certificate, &wanted.settings.directory_url);
-        Keeper { wanted, shared, has: None, ask_at: None, wake }
+        Keeper { wanted, shared, has: None, ask_at: None, wake, busy_until: None }
     }
 
     /// Obtains and renews the certificate, for ever.
@@ -138,8 +140,10 @@ impl Keeper {
             schedule.keep_time(now);
             self.ask_at = self.ask_at.map(|at| at.min(now + ASK_MAX.as_secs() as i64));
             let rest = self.rest_until();
-            let (try_at, ask_at) = (schedule.due_at().max(rest), self.ask_at.map(|at| at.max(rest)));
-            if try_at <= now || (self.is_asked() && rest <= now) {
+            self.busy_until = self.busy_until.map(|at| at.min(now + BUSY_S));
+            let by_hand_at = if self.is_asked() { self.busy_until.unwrap_or(i64::MIN) } else { i64::MAX };
+            let (try_at, ask_at) = (schedule.due_at().min(by_hand_at).max(rest), self.ask_at.map(|at| at.max(rest)));
+            if try_at <= now {
                 return Next::Try;
             }
             if ask_at.is_some_and(|at| at <= now) {
@@ -174,7 +178,9 @@ impl Keeper {
         if self.rest_until() > now() {
             return;
         }
-        if self.is_asked()
+        let (by_hand, was_busy) = (self.is_asked(), self.busy_until.take().is_some());
+        if by_hand
+            && !was_busy
             && let Ok(kept) = self.kept(store).await
         {
             // Only what comes from now on was quicker.
@@ -186,6 +192,7 @@ impl Keeper {
         let tried = self.attempt(store, &asked).await;
         let asked = asked.take();
         let is_failure = tried.is_err();
+        let is_put_off = by_hand && matches!(tried, Ok(Tried::Busy));
         if asked.is_too_often || matches!(&tried, Err(failure) if failure.about == About::Rate) {
             self.rest(asked.pause);
         }
@@ -196,6 +203,14 @@ impl Keeper {
         let wants_peace = is_failure && asked.pause.is_some();
         let paused_until = if wants_peace { schedule.paused_until() } else { i64::MIN };
         shared.renewals.ended(&self.wanted.certificate, paused_until);
+        if is_put_off {
+            self.busy_until = Some(now() + BUSY_S);
+            shared.renewals.put_off(&self.wanted.certificate);
+            log::info!(
+                "certificate \"{}\": another box is at it; the renewal by hand waits for {BUSY_S} seconds",
+                self.wanted.certificate
+            );
+        }
     }
 
     /// Until it has ended well, a try has failed: the process may end in the middle of it.

@@ -85,6 +85,11 @@ impl Renewals {
         self.change(certificate, |task| (task.is_asked, task.is_under_way) = (false, true));
     }
 
+    /// It is still to be done: another box was at it.
+    pub(super) fn put_off(&self, certificate: &str) {
+        self.change(certificate, |task| task.is_asked = true);
+    }
+
     /// It is over; `paused_until` is what the authority asks for.
     pub(super) fn ended(&self, certificate: &str, paused_until: i64) {
         self.change(certificate, |task| (task.is_under_way, task.paused_until) = (false, paused_until));
@@ -122,6 +127,10 @@ mod tests {
         renewals.ended("a", 100);
         assert_eq!(renewals.ask("a", 99), Err(NotNow::Paused(100)));
         assert_eq!(renewals.ask("a", 100), Ok(()));
+        renewals.started("a");
+        renewals.ended("a", i64::MIN);
+        renewals.put_off("a");
+        assert_eq!((renewals.ask("a", 101), renewals.is_asked("a")), (Err(NotNow::UnderWay), true), "it is not forgotten");
         renewals.started("a");
         renewals.ended("a", i64::MIN);
         renewals.rests.begin("le", Some(60), 200);
