@@ -83,12 +83,14 @@ pub(super) struct Keeper {
     wake: Arc<Notify>,
     /// Until when that waits for another box, which is at it.
     busy_until: Option<i64>,
+    /// What was in the store's files at the last look.
+    seen: Option<Arc<Pair>>,
 }
 
 impl Keeper {
     pub(super) fn new(wanted: Wanted, shared: Arc<Shared>) -> Keeper {
         let wake = shared.renewals.begin(&wanted.certificate, &wanted.settings.directory_url);
-        Keeper { wanted, shared, has: None, ask_at: None, wake, busy_until: None }
+        Keeper { wanted, shared, has: None, ask_at: None, wake, busy_until: None, seen: None }
     }
 
     /// Obtains and renews the certificate, for ever.
@@ -97,7 +99,7 @@ impl Keeper {
         let store = self.open().await;
         let mut schedule = self.begin(&store).await;
         loop {
-            match self.next(&mut schedule).await {
+            match self.next(&store, &mut schedule).await {
                 Next::Ask => self.ask(&store, &mut schedule).await,
                 Next::Try => self.renew(&store, &mut schedule).await,
             }
@@ -108,6 +110,7 @@ impl Keeper {
     async fn begin(&mut self, store: &Store) -> Schedule {
         let bytes = store.files().get(&kept::key(&self.wanted.certificate)).ok().flatten().map(Zeroizing::new);
         self.has = bytes.and_then(|bytes| Kept::of(&bytes));
+        self.seen = self.has.as_ref().map(|kept| kept.pair.clone());
         let mut schedule = self.schedule();
         if schedule.due_at() > now() {
             let shared = self.shared.clone();
@@ -134,8 +137,9 @@ impl Keeper {
     }
 
     /// Sleeps until something is due, or asked for.
-    async fn next(&mut self, schedule: &mut Schedule) -> Next {
+    async fn next(&mut self, store: &Store, schedule: &mut Schedule) -> Next {
         loop {
+            self.look(store, schedule);
             let now = now();
             schedule.keep_time(now);
             self.ask_at = self.ask_at.map(|at| at.min(now + ASK_MAX.as_secs() as i64));
@@ -152,6 +156,29 @@ impl Keeper {
             let left = ask_at.map_or(try_at, |at| at.min(try_at)).saturating_sub(now);
             let nap = Duration::from_secs(left.max(0) as u64).min(NAP);
             let _ = tokio::time::timeout(nap, self.wake.notified()).await;
+        }
+    }
+
+    /// Goes on with what has come into the store's files since the last look, from another box or from an operator. A renewal by hand
+    /// that waits for another box looks by itself.
+    fn look(&mut self, store: &Store, schedule: &mut Schedule) {
+        let bytes = store.files().get(&kept::key(&self.wanted.certificate)).ok().flatten().map(Zeroizing::new);
+        let Some(bytes) = bytes.filter(|_| self.busy_until.is_none()) else { return };
+        if self.seen.as_ref().is_some_and(|seen| seen.is_of(&bytes, &bytes, None)) {
+            return;
+        }
+        let Some(kept) = Kept::of(&bytes) else { return };
+        self.seen = Some(kept.pair.clone());
+        if self.has.as_ref() == Some(&kept) {
+            return;
+        }
+        self.has = Some(kept);
+        let tries = schedule.tries();
+        *schedule = self.schedule();
+        match schedule.due_at() <= now() {
+            // It is no better than what there was: failures count on.
+            true => schedule.take_up(tries, now()),
+            false => self.shared.tally.found(&self.wanted.certificate),
         }
     }
 
