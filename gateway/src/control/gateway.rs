@@ -49,6 +49,9 @@ const RESOLVE_AT_START: Duration = Duration::from_secs(2);
 /// one server.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 
+/// When certificates that have come of age are looked at again if that has failed: somebody has to mend the configuration first.
+const LOOK_AGAIN_S: i64 = 60;
+
 /// What a reload did.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -287,6 +290,12 @@ impl Gateway {
     pub fn certificates_are_due(&mut self) -> bool {
         let now = unix_s(SystemTime::now());
         self.again_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Has certificates looked at again in a while at the latest, as it could not be done now.
+    pub fn look_at_certificates_later(&mut self) {
+        let later = unix_s(SystemTime::now()) + LOOK_AGAIN_S;
+        self.again_at = Some(self.again_at.map_or(later, |at| at.min(later)));
     }
 
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).
