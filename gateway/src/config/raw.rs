@@ -58,7 +58,8 @@ pub struct File {
     pub include: Optional<Given<List<FilePath>>>,
     /// The process.
     pub gateway: Optional<Gateway>,
-    /// The admin endpoint: `/ready`, `/healthz`, `/metrics`, `/config`, `/reload`.
+    /// The admin endpoint: `/ready`, `/healthz`, `/metrics`, `/config`, `POST /reload`, `POST /certificates/renew`
+    /// and others, which `/` lists.
     pub admin: Optional<Admin>,
     /// One line for every request. Without this table there is no access log.
     pub access_log: Optional<AccessLog>,

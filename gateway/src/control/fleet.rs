@@ -2,8 +2,8 @@
 //! the keys of session tickets. Nobody waits for it: a box goes on with what it has, and starts from its copy.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::acme::proof::Proof;
+use super::certificates::unix_s;
 use super::kept;
 use super::store::etcd::{Changed, is_one_below};
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
 use super::tickets::{Keeper, Rotation};
-use crate::config::model::CertificateStore;
+use crate::config::model::{Certificate, CertificateSource, CertificateStore, Config, Obtained};
 use crate::snapshot::{Challenges, Shown, TicketKeys};
 
 /// How often etcd is asked whether anything has changed: one small read.
@@ -34,10 +35,14 @@ pub const HEARD: Duration = Duration::from_millis(2_500);
 /// What is told of the store by a metric while there is none.
 pub const NO_STORE: i64 = -1;
 
+/// What certificates have to be for, by the keys at which they are kept.
+type Hosts = HashMap<String, Vec<String>>;
+
 /// This box as one of a fleet, while the configuration says so.
 #[derive(Debug)]
 pub struct Fleet {
     member: Option<Member>,
+    hosts: Arc<Mutex<Hosts>>,
     up: Arc<AtomicI64>,
 }
 
@@ -54,16 +59,18 @@ impl Fleet {
     /// A box that is alone. `up` tells a metric whether etcd answers: 1 or 0, or [`NO_STORE`].
     pub fn new(up: Arc<AtomicI64>) -> Fleet {
         up.store(NO_STORE, Relaxed);
-        Fleet { member: None, up }
+        Fleet { member: None, hosts: Arc::default(), up }
     }
 
     /// Is one of the fleet that this stands for from now on. What is the same goes on.
     pub fn follow(
         &mut self,
-        wanted: &CertificateStore,
+        config: &Config,
         keeper: &Arc<Keeper>,
         challenges: &Arc<Challenges>,
     ) -> Result<(), StoreError> {
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts(config);
+        let wanted = &config.certificate_store;
         if self.member.as_ref().is_some_and(|member| member.wanted == *wanted) {
             return Ok(());
         }
@@ -74,6 +81,7 @@ impl Fleet {
         let (tell, news) = mpsc::channel(1);
         let sharing = Sharing {
             etcd,
+            hosts: self.hosts.clone(),
             keeper: keeper.clone(),
             challenges: challenges.clone(),
             shown: HashMap::new(),
@@ -106,8 +114,19 @@ impl Fleet {
     }
 }
 
+fn hosts(config: &Config) -> Hosts {
+    let of = |certificate: &Certificate| match &certificate.source {
+        CertificateSource::Acme(Obtained { hosts, .. }) | CertificateSource::Stored(hosts) => {
+            Some((kept::key(&certificate.name), hosts.clone()))
+        }
+        CertificateSource::Files(_) | CertificateSource::Directory(_) => None,
+    };
+    config.certificates.iter().filter_map(of).collect()
+}
+
 struct Sharing {
     etcd: Etcd,
+    hosts: Arc<Mutex<Hosts>>,
     keeper: Arc<Keeper>,
     rotation: Rotation,
     challenges: Arc<Challenges>,
@@ -245,7 +264,7 @@ impl Sharing {
         if own.as_ref() == Some(&value) {
             return self.etcd.remember(&key, &since).map(|()| false);
         }
-        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now_s = unix_s(SystemTime::now());
         let pair = kept::parse(&value).and_then(|pair| match pair.chain_not_after < now_s {
             true => Err("has expired".to_owned()),
             false => Ok(pair),
@@ -259,17 +278,22 @@ impl Sharing {
         };
         let was_put_since = self.etcd.remembered(&key)?.is_some_and(|mark| mark.leads_to(&since));
         if let Some(own) = own.filter(|_| !was_put_since)
-            && kept::parse(&own).is_ok_and(|own| kept::is_newer(&own, &pair, now_s))
+            && kept::parse(&own).is_ok_and(|own| kept::stays(&own, &pair, &self.hosts_of(&key), now_s))
         {
             // Where it is not there any more, the next look finds another one.
             if self.etcd.replace(&key, &since, &own).await? {
-                log::warn!("etcd: `{key}` is older than what this box had of it, which is put back");
+                log::warn!("etcd: `{key}` is older, or for fewer hosts, than what this box had of it, which is put back");
             }
             return Ok(false);
         }
         copy.put(&key, &value)?;
         self.etcd.remember(&key, &since)?;
         Ok(true)
+    }
+
+    /// What the certificate at `key` has to be for; nothing, where that is not said.
+    fn hosts_of(&self, key: &str) -> Vec<String> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
     }
 
     fn note(&self, done: &Result<(), StoreError>) {

@@ -49,6 +49,9 @@ const RESOLVE_AT_START: Duration = Duration::from_secs(2);
 /// one server.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 
+/// When certificates that have come of age are looked at again if that has failed: somebody has to mend the configuration first.
+const LOOK_AGAIN_S: i64 = 60;
+
 /// What a reload did.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -285,8 +288,14 @@ impl Gateway {
 
     /// Whether certificates have to be looked at again, although no file has changed; says so once.
     pub fn certificates_are_due(&mut self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now = unix_s(SystemTime::now());
         self.again_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Has certificates looked at again in a while at the latest, as it could not be done now.
+    pub fn look_at_certificates_later(&mut self) {
+        let later = unix_s(SystemTime::now()) + LOOK_AGAIN_S;
+        self.again_at = Some(self.again_at.map_or(later, |at| at.min(later)));
     }
 
     /// Whether an endpoint of a vip waits for a route, which is looked for by [`share_anew`](Gateway::share_anew).

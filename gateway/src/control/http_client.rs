@@ -2,6 +2,7 @@
 //! connected to and trusted, how long it may take and how much it may say is here; what is said is theirs.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,7 +86,7 @@ pub struct Connection {
 impl Connection {
     /// Connects. The error says in words what went wrong.
     pub async fn open(to: Peer<'_>, trust: Trust<'_>, limits: Limits) -> Result<Connection, String> {
-        let connected = timeout(limits.connect, connect(to, trust)).await;
+        let connected = timeout(limits.connect, connect(to, trust, limits.connect)).await;
         let (sender, driver) = connected.unwrap_or_else(|_| Err("cannot be reached in time".into()))?;
         Ok(Connection { sender, limits, _driver: driver })
     }
@@ -123,11 +124,12 @@ impl Connection {
 
 type Open = (SendRequest<Full<Bytes>>, JoinSet<()>);
 
-async fn connect(to: Peer<'_>, trust: Trust<'_>) -> Result<Open, String> {
-    let cannot = |error: std::io::Error| format!("cannot connect: {error}");
+async fn connect(to: Peer<'_>, trust: Trust<'_>, within: Duration) -> Result<Open, String> {
+    let cannot = |error: io::Error| format!("cannot connect: {error}");
+    let end = Instant::now() + within;
     let addresses = resolve::ask(to.host.to_owned()).await.map_err(|error| format!("no address: {error}"))?;
     let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, to.port)).collect();
-    let stream = TcpStream::connect(&addresses[..]).await.map_err(cannot)?;
+    let stream = first_open(&addresses, end).await.map_err(cannot)?;
     stream.set_nodelay(true).map_err(cannot)?;
     if !to.is_tls {
         return begin(stream).await;
@@ -135,6 +137,22 @@ async fn connect(to: Peer<'_>, trust: Trust<'_>) -> Result<Open, String> {
     let name = ServerName::try_from(to.host.to_owned()).map_err(|_| "its host is no server name".to_owned())?;
     let connector = TlsConnector::from(Arc::new(tls(trust).await?));
     begin(connector.connect(name, stream).await.map_err(|error| format!("no TLS: {error}"))?).await
+}
+
+/// Connects to the first of these addresses that answers, in their order. Each has an even share of the time that is left, so that
+/// one that is dead does not take that of the others; the last has all of it.
+async fn first_open(addresses: &[SocketAddr], end: Instant) -> io::Result<TcpStream> {
+    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    for (index, address) in addresses.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failed)
 }
 
 /// Begins HTTP; a task moves the bytes.
@@ -165,7 +183,7 @@ async fn tls(trust: Trust<'_>) -> Result<ClientConfig, String> {
     Ok(config)
 }
 
-/// Read by another thread, and once for all that connect within the hour.
+/// Read by another thread, and once for all that connect within the hour. None at all is no reading that lasts.
 async fn system_authorities() -> Result<Arc<RootCertStore>, String> {
     static SYSTEM: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::const_new(None);
     let mut known = SYSTEM.lock().await;
@@ -174,7 +192,8 @@ async fn system_authorities() -> Result<Arc<RootCertStore>, String> {
     }
     let read = spawn_blocking(|| authorities(rustls_native_certs::load_native_certs().certs)).await.map_err(text)?;
     let read = Arc::new(read);
-    *known = Some((Instant::now(), read.clone()));
+    // What cannot be read now may be read the next time.
+    *known = (!read.is_empty()).then(|| (Instant::now(), read.clone()));
     Ok(read)
 }
 
@@ -253,8 +272,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_address_that_is_dead_leaves_time_to_the_next() {
+        let good = SocketAddr::from(([127, 0, 0, 1], server("").await));
+        // The port of a socket that does not listen.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let nobody = closed.local_addr().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        assert_eq!(first_open(&[nobody, good], end).await.unwrap().peer_addr().unwrap(), good);
+        assert_eq!(first_open(&[nobody], end).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(first_open(&[], end).await.is_err());
+        // One whose queue of connections is full does not answer at all.
+        let full = tokio::net::TcpSocket::new_v4().unwrap();
+        full.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let full = full.listen(1).unwrap();
+        let dead = full.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(dead)).await {
+            waiting.push(stream);
+        }
+        let end = Instant::now() + Duration::from_secs(2);
+        assert_eq!(first_open(&[dead, good], end).await.unwrap().peer_addr().unwrap(), good);
+    }
+
+    #[tokio::test]
     async fn the_systems_authorities_are_read_once() {
         let (one, other) = (system_authorities().await.unwrap(), system_authorities().await.unwrap());
-        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(Arc::ptr_eq(&one, &other), !one.is_empty(), "none at all are read again");
     }
 }

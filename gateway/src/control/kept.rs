@@ -1,6 +1,5 @@
 //! Certificates that are not in files of the configuration but in the certificate store's directory.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
@@ -54,12 +53,18 @@ fn staple(bytes: &[u8], now_s: i64) -> Option<(Vec<u8>, Option<i64>)> {
     Some((der, staple.next_update))
 }
 
-/// Of two pairs for the same names that are both valid, the one that was issued later counts. Says whether that is `own`; what
-/// is for other names is not comparable.
-pub fn is_newer(own: &Pair, other: &Pair, now_s: i64) -> bool {
-    let names = |pair: &Pair| BTreeSet::from_iter(pair.info.names.iter().cloned());
+/// Whether `own`, which is valid, counts against another pair that nobody has wanted in its place: where it alone is for all `hosts`,
+/// or is for all that the other is for and was issued later.
+pub fn stays(own: &Pair, other: &Pair, hosts: &[String], now_s: i64) -> bool {
     let is_valid = (own.chain_not_before..=own.chain_not_after).contains(&now_s);
-    is_valid && names(own) == names(other) && own.info.not_before > other.info.not_before
+    let fits = |pair: &Pair| hosts.iter().all(|host| pair.covers(host));
+    let has_all = || other.info.names.iter().all(|name| own.covers(name));
+    is_valid
+        && match (fits(own), fits(other)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => has_all() && own.info.not_before > other.info.not_before,
+        }
 }
 
 /// Gives every certificate that is obtained or stored the pair that is kept for it. One that cannot be read changes nothing:
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_valid_pairs_for_the_same_names_the_one_that_was_issued_later_counts() {
+    fn a_valid_pair_counts_that_was_issued_later_for_no_fewer_names() {
         let other = pair(&["a.test", "b.test"], 10, 100);
         for (names, from, to, expected) in [
             (&["a.test", "b.test"][..], 20, 90, true),
@@ -148,13 +153,31 @@ mod tests {
             (&["a.test", "b.test"], 10, 110, false),
             (&["a.test", "b.test"], 5, 200, false),
             (&["a.test"], 20, 110, false),
-            (&["a.test", "b.test", "c.test"], 20, 110, false),
+            (&["a.test", "b.test", "c.test"], 20, 110, true),
+            (&["*.test"], 20, 110, true),
             // Expired, and not valid yet.
             (&["a.test", "b.test"], 20, 40, false),
             (&["a.test", "b.test"], 60, 150, false),
         ] {
             let own = pair(names, from, to);
-            assert_eq!(is_newer(&own, &other, 50 * 86_400), expected, "{names:?} {from} {to}");
+            assert_eq!(stays(&own, &other, &[], 50 * 86_400), expected, "{names:?} {from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_valid_pair_counts_that_alone_is_for_all_hosts() {
+        let hosts = ["b.test".to_owned(), "c.test".to_owned()];
+        for (own, from, to, other, expected) in [
+            (&["b.test", "c.test"][..], 5, 100, &["a.test", "b.test"][..], true),
+            (&["b.test", "c.test"], 5, 40, &["a.test", "b.test"], false),
+            (&["a.test", "b.test"], 20, 100, &["b.test", "c.test"], false),
+            (&["b.test"], 20, 100, &["b.test", "c.test"], false),
+            // Neither, and both.
+            (&["a.test", "b.test"], 20, 100, &["b.test"], true),
+            (&["b.test", "c.test"], 5, 100, &["b.test", "c.test"], false),
+        ] {
+            let is_own = stays(&pair(own, from, to), &pair(other, 10, 100), &hosts, 50 * 86_400);
+            assert_eq!(is_own, expected, "{own:?} {from} {to} {other:?}");
         }
     }
 

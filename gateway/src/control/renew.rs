@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::acme::{NotNow, Renewals};
-use crate::config::model::{Certificate, CertificateSource, Obtained};
+use crate::config::model::{Certificate, CertificateSource};
 
 /// Which certificates are to be renewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,8 @@ pub enum NotRenewed {
 /// What the admin endpoint asks; see [`renew`].
 pub type Renew = dyn Fn(&Which) -> Result<String, NotRenewed> + Send + Sync;
 
-/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not.
+/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not. Where none begins, that is
+/// an error, with a line for each.
 pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) -> Result<String, NotRenewed> {
     let wanted = match which {
         Which::One(name) => vec![obtained(all, name)?],
@@ -36,8 +37,8 @@ pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) 
     };
     let mut refused: BTreeMap<&str, NotNow> = BTreeMap::new();
     let mut begun = Vec::new();
-    for (name, how) in wanted {
-        match renewals.ask(name, &how.by, now) {
+    for name in wanted {
+        match renewals.ask(name, now) {
             Ok(()) => begun.push(name),
             Err(why) => drop(refused.insert(name, why)),
         }
@@ -45,6 +46,10 @@ pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) 
     match (which, refused.first_key_value()) {
         (Which::One(name), Some((_, why))) => Err(NotRenewed::Refused(format!("certificate \"{name}\": {why}"))),
         (Which::All, None) if begun.is_empty() => Err(NotRenewed::Refused("no certificate is obtained by ACME".into())),
+        (Which::All, Some(_)) if begun.is_empty() => {
+            let lines: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: not renewed: {why}")).collect();
+            Err(NotRenewed::Refused(lines.join("\n")))
+        }
         _ => {
             let refused: BTreeMap<_, _> = refused.into_iter().map(|(name, why)| (name, why.to_string())).collect();
             Ok(format!("{}\n", json!({ "begun": begun, "refused": refused })))
@@ -52,20 +57,20 @@ pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) 
     }
 }
 
-fn by_acme(certificate: &Certificate) -> Option<(&str, &Obtained)> {
+fn by_acme(certificate: &Certificate) -> Option<&str> {
     match &certificate.source {
-        CertificateSource::Acme(how) => Some((&certificate.name, how)),
+        CertificateSource::Acme(_) => Some(&certificate.name),
         _ => None,
     }
 }
 
-fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<(&'c str, &'c Obtained), NotRenewed> {
+fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<&'c str, NotRenewed> {
     let Some(certificate) = all.iter().find(|certificate| certificate.name == name) else {
         let why = format!("there is no certificate \"{name}\"; `gateway certs` lists them");
         return Err(NotRenewed::Unknown(why));
     };
     let instead = match &certificate.source {
-        CertificateSource::Acme(how) => return Ok((&certificate.name, how)),
+        CertificateSource::Acme(_) => return Ok(&certificate.name),
         CertificateSource::Files(_) | CertificateSource::Directory(_) => "it is in files: replace those",
         CertificateSource::Stored(_) => "it is stored in etcd: put a new one there",
     };
@@ -75,6 +80,8 @@ fn obtained<'c>(all: &'c [Certificate], name: &str) -> Result<(&'c str, &'c Obta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::Obtained;
+
     fn certificates(sources: Vec<(&str, CertificateSource)>) -> Vec<Certificate> {
         let certificate = |(name, source): (&str, CertificateSource)| Certificate {
             name: name.into(),
@@ -93,8 +100,8 @@ mod tests {
     #[test]
     fn what_is_obtained_is_renewed_and_everything_else_is_refused_with_the_reason() {
         let renewals = Renewals::default();
-        renewals.begin("one");
-        renewals.begin("two");
+        renewals.begin("one", "https://a.test/");
+        renewals.begin("two", "https://a.test/");
         let stored = CertificateSource::Stored(Vec::new());
         let all = certificates(vec![("one", acme()), ("two", acme()), ("kept", stored)]);
         let ask = |which| renew(&all, &renewals, &which, 0);
@@ -109,6 +116,8 @@ mod tests {
         assert!(matches!(ask(one("none")), Err(NotRenewed::Unknown(_))));
         let expected = "{\"begun\":[\"two\"],\"refused\":{\"one\":\"a renewal is under way already\"}}\n";
         assert_eq!(ask(Which::All).unwrap(), expected);
+        let expected = "one: not renewed: a renewal is under way already\ntwo: not renewed: a renewal is under way already";
+        assert_eq!(ask(Which::All), Err(NotRenewed::Refused(expected.into())), "nothing has begun");
     }
 
     #[test]

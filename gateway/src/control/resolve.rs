@@ -47,7 +47,7 @@ pub async fn all(names: &BTreeSet<String>, last: &Resolved, limit: Duration) -> 
     while let Some(result) = lookups.join_next().await {
         match result {
             Ok((name, Ok(addresses))) => {
-                resolved.insert(name, addresses);
+                resolved.insert(name, sorted(addresses));
             }
             Ok((name, Err(error))) => log::warn!("{name} cannot be resolved: {error}"),
             Err(_) => {}
@@ -64,17 +64,28 @@ async fn lookup(name: String, end: Instant) -> (String, Result<Vec<IpAddr>, Stri
     (name, answer)
 }
 
-/// The addresses of one name. The permit belongs to the thread, not to this future: getaddrinfo(3) cannot be cancelled, so a lookup that nobody
+/// The addresses of one name, each once, in the order in which the system wants them to be tried (RFC 6724). The permit belongs to the thread, not to this future: getaddrinfo(3) cannot be cancelled, so a lookup that nobody
 /// waits for any more still takes its place until the system's resolver gives up.
 pub async fn ask(name: String) -> io::Result<Vec<IpAddr>> {
     let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
     let lookup = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         // The port is not part of the question.
-        let addresses: BTreeSet<IpAddr> = (name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect();
-        Ok(addresses.into_iter().collect())
+        Ok(each_once((name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip())))
     });
     lookup.await.map_err(io::Error::other)?
+}
+
+/// The same addresses are no change in whatever order they come.
+fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_unstable();
+    addresses
+}
+
+/// In the order of their first appearance.
+fn each_once(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut known = BTreeSet::new();
+    addresses.filter(|address| known.insert(*address)).collect()
 }
 
 /// Asks for one name again and again, but not while an answer is outstanding: a name that does not resolve takes one place and
@@ -88,7 +99,7 @@ impl Asking {
         let lookup = self.0.get_or_insert_with(|| tokio::spawn(ask(name.to_owned())));
         let answer = lookup.await;
         self.0 = None;
-        answer.map_err(io::Error::other)?
+        answer.map_err(io::Error::other)?.map(sorted)
     }
 }
 
@@ -98,6 +109,12 @@ mod tests {
 
     fn localhost() -> BTreeSet<String> {
         BTreeSet::from(["localhost".to_owned()])
+    }
+
+    #[test]
+    fn addresses_keep_the_order_of_the_resolver() {
+        let [one, two, six] = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(each_once([six, two, six, one, two].into_iter()), [six, two, one]);
     }
 
     #[tokio::test]

@@ -145,8 +145,12 @@ impl Control {
                     if let Some(number) = self.gateway.dead_worker() {
                         return Err(ReloadError::Worker(number));
                     }
-                    if self.gateway.certificates_are_due() {
-                        let _ = self.reload("certificates have come of age").await;
+                    if self.gateway.certificates_are_due()
+                        && self.reload("certificates have come of age").await.is_err()
+                    {
+                        // What is stored does not wait until the files are good again.
+                        self.take_kept().await;
+                        self.gateway.look_at_certificates_later();
                     }
                     if self.sharing_failed || self.gateway.lacks_route() {
                         self.share_anew();
@@ -202,11 +206,8 @@ impl Control {
 
     /// Shares with other boxes what the configuration says.
     fn follow_fleet(&mut self) {
-        let followed = self.fleet.follow(
-            &self.gateway.config().certificate_store,
-            self.gateway.tickets(),
-            self.gateway.challenges(),
-        );
+        let followed =
+            self.fleet.follow(self.gateway.config(), self.gateway.tickets(), self.gateway.challenges());
         if let Err(error) = followed {
             log::error!("certificate store: {error}; this box is alone");
         }

@@ -38,6 +38,8 @@ pub struct FileWatch {
     paths: Vec<PathBuf>,
     /// Those that are watched, and what they were then: a directory that was made anew has to be watched anew.
     directories: BTreeMap<PathBuf, Option<(u64, u64)>>,
+    /// Those that could not be watched, which is told once.
+    failed: BTreeSet<PathBuf>,
     /// Something was removed or moved, which may have been a directory with its watch.
     may_have_lost: Arc<AtomicBool>,
     seen: Vec<Option<Identity>>,
@@ -64,6 +66,7 @@ impl FileWatch {
             events,
             paths,
             directories: BTreeMap::new(),
+            failed: BTreeSet::new(),
             may_have_lost,
             seen: Vec::new(),
             unrest_since: None,
@@ -125,6 +128,7 @@ impl FileWatch {
     /// there may be ten thousand.
     fn watch_directories(&mut self) -> usize {
         let directories = directories_of_all(&self.paths);
+        self.failed.retain(|failed| directories.contains(failed));
         if self.may_have_lost.swap(false, Relaxed) {
             self.directories.values_mut().for_each(|known| *known = None);
         }
@@ -136,11 +140,16 @@ impl FileWatch {
             if !is_watched {
                 set += 1;
                 if let Err(error) = self.inotify.watch(&directory, RecursiveMode::NonRecursive) {
-                    log::warn!(
-                        "cannot watch {} for changes: {error}; send SIGHUP after changing a file there",
-                        directory.display()
-                    );
+                    if self.failed.insert(directory.clone()) {
+                        log::warn!(
+                            "cannot watch {} for changes: {error}; send SIGHUP after changing a file there",
+                            directory.display()
+                        );
+                    }
+                    // It is tried again with the next look.
+                    continue;
                 }
+                self.failed.remove(&directory);
             }
             self.directories.insert(directory, identity);
         }
@@ -152,9 +161,11 @@ impl FileWatch {
     }
 }
 
-/// A watch ends with its directory, and goes along with one that is moved. What was lost may have been that.
+/// A watch ends with its directory, and goes along with one that is moved.
 fn may_lose_a_watch(event: &notify::Result<notify::Event>) -> bool {
     match event {
+        // The queue has overflowed: what was lost may have been one of these.
+        Ok(event) if event.need_rescan() => true,
         Ok(event) => matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))),
         Err(_) => true,
     }
@@ -168,7 +179,7 @@ fn matters(event: &notify::Result<notify::Event>) -> bool {
             EventKind::Access(_) => false,
             _ => true,
         },
-        // The queue has overflowed, for one: look.
+        // Something has gone wrong: look.
         Err(_) => true,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
@@ -24,18 +24,40 @@ pub struct CaClient {
     asked: Pause,
 }
 
-/// How long the authority wants to be left in peace, as it said with its last refusal.
+/// Whether, and how long, the authority wants to be left in peace.
 #[derive(Clone, Debug, Default)]
-pub struct Pause(Arc<Mutex<Option<Duration>>>);
+pub struct Pause(Arc<Mutex<Asked>>);
+
+/// What an authority has asked for by its answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// How long it wants to be left in peace, as it said with its last refusal.
+    pub pause: Option<Duration>,
+    /// It is asked too often, or overworked: that and `pause` count whatever it answers after that.
+    pub is_too_often: bool,
+}
 
 impl Pause {
     /// Forgets it.
-    pub fn take(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn take(&self) -> Asked {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn set(&self, pause: Option<Duration>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+    fn note(&self, status: StatusCode, pause: Option<Duration>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).note(status, pause);
+    }
+}
+
+impl Asked {
+    fn note(&mut self, status: StatusCode, pause: Option<Duration>) {
+        let is_refusal = status.is_client_error() || status.is_server_error();
+        let is_overworked = status == StatusCode::SERVICE_UNAVAILABLE && pause.is_some();
+        if status == StatusCode::TOO_MANY_REQUESTS || is_overworked {
+            let before = self.pause.filter(|_| self.is_too_often);
+            *self = Asked { pause: pause.max(before), is_too_often: true };
+        } else if !self.is_too_often {
+            self.pause = pause.filter(|_| is_refusal);
+        }
     }
 }
 
@@ -56,8 +78,7 @@ impl HttpClient for CaClient {
             let uri = request.uri().clone();
             let failed = |why: String| Error::Other(io::Error::other(format!("{uri}: {why}")).into());
             let (parts, body) = exchange(ca_pem.as_deref(), request).await.map_err(failed)?.into_parts();
-            let refused = parts.status.is_client_error() || parts.status.is_server_error();
-            asked.set(refused.then(|| retry_after(&parts.headers, SystemTime::now())).flatten());
+            asked.note(parts.status, retry_after(&parts.headers, SystemTime::now()));
             Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }
@@ -92,6 +113,26 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_it_is_asked_too_often_counts_whatever_comes_after() {
+        for (answers, pause, is_too_often) in [
+            (&[(200, Some(60))][..], None, false),
+            (&[(403, Some(60))], Some(60), false),
+            (&[(403, Some(60)), (200, None)], None, false),
+            (&[(503, None)], None, false),
+            (&[(503, Some(60)), (200, None)], Some(60), true),
+            (&[(429, None), (200, Some(60))], None, true),
+            (&[(429, Some(60)), (403, Some(5)), (200, None)], Some(60), true),
+            (&[(403, Some(600)), (429, Some(60)), (429, Some(30))], Some(60), true),
+        ] {
+            let mut asked = Asked::default();
+            for (status, seconds) in answers {
+                asked.note(StatusCode::from_u16(*status).unwrap(), seconds.map(Duration::from_secs));
+            }
+            assert_eq!(asked, Asked { pause: pause.map(Duration::from_secs), is_too_often }, "{answers:?}");
+        }
+    }
 
     #[test]
     fn a_pause_is_seconds_or_a_date() {

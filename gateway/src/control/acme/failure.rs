@@ -55,6 +55,7 @@ impl From<Error> for Failure {
         };
         let is = |name: &str| kind.strip_prefix("urn:ietf:params:acme:error:") == Some(name);
         let fault = match &error {
+            Error::Api(Problem { status: Some(500..), .. }) => Fault::Away,
             Error::Api(_) if !is("serverInternal") && !is("badNonce") => Fault::Refused,
             Error::Unsupported(_) => Fault::Refused,
             // What is no JSON may be the page of a proxy in front of the authority.
@@ -89,6 +90,7 @@ mod tests {
             (format!(r#"{{"type":"{urn}accountDoesNotExist","status":400}}"#), About::Account, Fault::Refused),
             (format!(r#"{{"type":"{urn}unauthorized","status":403}}"#), About::Order, Fault::Refused),
             (format!(r#"{{"type":"{urn}serverInternal","status":500}}"#), About::Order, Fault::Away),
+            (r#"{"status":503}"#.to_owned(), About::Order, Fault::Away),
         ] {
             let failure = Failure::from(Error::Api(serde_json::from_str(&problem).unwrap()));
             assert_eq!((failure.about, failure.fault), (about, fault), "{problem}");

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::account::Accounts;
 use super::client::Pause;
 use super::failure::{About, Failure};
-use super::schedule::{Fault, Schedule, Validity};
+use super::schedule::{BUSY_S, Fault, Schedule, Validity};
 use super::{LOCK, Shared, date, now, order, tries};
 use crate::config::model::{self, CertificateStore, Pair};
 use crate::control::kept;
@@ -81,12 +81,16 @@ pub(super) struct Keeper {
     ask_at: Option<i64>,
     /// An operator wants it to be renewed.
     wake: Arc<Notify>,
+    /// Until when that waits for another box, which is at it.
+    busy_until: Option<i64>,
+    /// What was in the store's files at the last look.
+    seen: Option<Arc<Pair>>,
 }
 
 impl Keeper {
     pub(super) fn new(wanted: Wanted, shared: Arc<Shared>) -> Keeper {
-        let wake = shared.renewals.begin(&wanted.certificate);
-        Keeper { wanted, shared, has: None, ask_at: None, wake }
+        let wake = shared.renewals.begin(&wanted.certificate, &wanted.settings.directory_url);
+        Keeper { wanted, shared, has: None, ask_at: None, wake, busy_until: None, seen: None }
     }
 
     /// Obtains and renews the certificate, for ever.
@@ -95,7 +99,7 @@ impl Keeper {
         let store = self.open().await;
         let mut schedule = self.begin(&store).await;
         loop {
-            match self.next(&mut schedule).await {
+            match self.next(&store, &mut schedule).await {
                 Next::Ask => self.ask(&store, &mut schedule).await,
                 Next::Try => self.renew(&store, &mut schedule).await,
             }
@@ -106,13 +110,14 @@ impl Keeper {
     async fn begin(&mut self, store: &Store) -> Schedule {
         let bytes = store.files().get(&kept::key(&self.wanted.certificate)).ok().flatten().map(Zeroizing::new);
         self.has = bytes.and_then(|bytes| Kept::of(&bytes));
+        self.seen = self.has.as_ref().map(|kept| kept.pair.clone());
         let mut schedule = self.schedule();
         if schedule.due_at() > now() {
             let shared = self.shared.clone();
             let _permit = shared.looks.acquire().await;
             if let Ok(found) = self.kept(store).await {
-                let is_newer = |own: &Kept, found: &Kept| kept::is_newer(&own.pair, &found.pair, now());
-                let stays = self.has.as_ref().zip(found.as_ref()).is_some_and(|(own, found)| is_newer(own, found));
+                let counts = |own: &Kept, found: &Kept| kept::stays(&own.pair, &found.pair, &self.wanted.hosts, now());
+                let stays = self.has.as_ref().zip(found.as_ref()).is_some_and(|(own, found)| counts(own, found));
                 if !stays {
                     self.has = found;
                     schedule = self.schedule();
@@ -132,14 +137,17 @@ impl Keeper {
     }
 
     /// Sleeps until something is due, or asked for.
-    async fn next(&mut self, schedule: &mut Schedule) -> Next {
+    async fn next(&mut self, store: &Store, schedule: &mut Schedule) -> Next {
         loop {
+            self.look(store, schedule);
             let now = now();
             schedule.keep_time(now);
             self.ask_at = self.ask_at.map(|at| at.min(now + ASK_MAX.as_secs() as i64));
             let rest = self.rest_until();
-            let (try_at, ask_at) = (schedule.due_at().max(rest), self.ask_at.map(|at| at.max(rest)));
-            if try_at <= now || (self.is_asked() && rest <= now) {
+            self.busy_until = self.busy_until.map(|at| at.min(now + BUSY_S));
+            let by_hand_at = if self.is_asked() { self.busy_until.unwrap_or(i64::MIN) } else { i64::MAX };
+            let (try_at, ask_at) = (schedule.due_at().min(by_hand_at).max(rest), self.ask_at.map(|at| at.max(rest)));
+            if try_at <= now {
                 return Next::Try;
             }
             if ask_at.is_some_and(|at| at <= now) {
@@ -151,13 +159,42 @@ impl Keeper {
         }
     }
 
+    /// Goes on with what has come into the store's files since the last look, from another box or from an operator. A renewal by hand
+    /// that waits for another box looks by itself.
+    fn look(&mut self, store: &Store, schedule: &mut Schedule) {
+        let bytes = store.files().get(&kept::key(&self.wanted.certificate)).ok().flatten().map(Zeroizing::new);
+        let Some(bytes) = bytes.filter(|_| self.busy_until.is_none()) else { return };
+        if self.seen.as_ref().is_some_and(|seen| seen.is_of(&bytes, &bytes, None)) {
+            return;
+        }
+        let Some(kept) = Kept::of(&bytes) else { return };
+        self.seen = Some(kept.pair.clone());
+        if self.has.as_ref() == Some(&kept) {
+            return;
+        }
+        self.has = Some(kept);
+        let tries = schedule.tries();
+        *schedule = self.schedule();
+        match schedule.due_at() <= now() {
+            // It is no better than what there was: failures count on.
+            true => schedule.take_up(tries, now()),
+            false => self.shared.tally.found(&self.wanted.certificate),
+        }
+    }
+
     fn is_asked(&self) -> bool {
         self.shared.renewals.is_asked(&self.wanted.certificate)
     }
 
-    /// Until when the account is left in peace.
+    /// Until when the authority is left in peace.
     fn rest_until(&self) -> i64 {
-        self.shared.renewals.rests.until(&self.wanted.settings.name, now())
+        self.shared.renewals.rests.until(&self.wanted.settings.directory_url, now())
+    }
+
+    /// Leaves the authority in peace, for as long as it has asked.
+    fn rest(&self, asked: Option<Duration>) {
+        let asked_s = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
+        self.shared.renewals.rests.begin(&self.wanted.settings.directory_url, asked_s, now());
     }
 
     /// A try, when it is its turn.
@@ -168,7 +205,9 @@ impl Keeper {
         if self.rest_until() > now() {
             return;
         }
-        if self.is_asked()
+        let (by_hand, was_busy) = (self.is_asked(), self.busy_until.take().is_some());
+        if by_hand
+            && !was_busy
             && let Ok(kept) = self.kept(store).await
         {
             // Only what comes from now on was quicker.
@@ -180,13 +219,25 @@ impl Keeper {
         let tried = self.attempt(store, &asked).await;
         let asked = asked.take();
         let is_failure = tried.is_err();
-        self.learn(tried, asked, schedule);
+        let is_put_off = by_hand && matches!(tried, Ok(Tried::Busy));
+        if asked.is_too_often || matches!(&tried, Err(failure) if failure.about == About::Rate) {
+            self.rest(asked.pause);
+        }
+        self.learn(tried, asked.pause, schedule);
         if let Err(error) = tries::write(store.files(), &self.wanted, schedule.tries()) {
             log::warn!("certificate \"{}\": {error}", self.wanted.certificate);
         }
-        let wants_peace = is_failure && asked.is_some();
+        let wants_peace = is_failure && asked.pause.is_some();
         let paused_until = if wants_peace { schedule.paused_until() } else { i64::MIN };
         shared.renewals.ended(&self.wanted.certificate, paused_until);
+        if is_put_off {
+            self.busy_until = Some(now() + BUSY_S);
+            shared.renewals.put_off(&self.wanted.certificate);
+            log::info!(
+                "certificate \"{}\": another box is at it; the renewal by hand waits for {BUSY_S} seconds",
+                self.wanted.certificate
+            );
+        }
     }
 
     /// Until it has ended well, a try has failed: the process may end in the middle of it.
@@ -215,10 +266,6 @@ impl Keeper {
             }
             Ok(Tried::Busy) => schedule.busy(now),
             Err(failure) => {
-                if failure.about == About::Rate {
-                    let asked_s = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
-                    self.shared.renewals.rests.begin(&self.wanted.settings.name, asked_s, now);
-                }
                 schedule.failed(failure.fault, asked, now, chance);
                 self.shared.tally.failed(&self.wanted.certificate, failure.to_string());
                 self.tell_failed(&failure, schedule);
@@ -317,7 +364,16 @@ impl Keeper {
     async fn ask(&mut self, store: &Store, schedule: &mut Schedule) {
         let shared = self.shared.clone();
         let Ok(_permit) = shared.questions.acquire().await else { return };
-        let again = match self.renewal_window(store).await {
+        if self.rest_until() > now() {
+            return;
+        }
+        let asked = Pause::default();
+        let window = self.renewal_window(store, &asked).await;
+        let asked = asked.take();
+        if asked.is_too_often {
+            self.rest(asked.pause);
+        }
+        let again = match window {
             Ok(Some((window, again))) => {
                 schedule.suggested(window);
                 again.clamp(ASK_MIN, ASK_MAX)
@@ -336,11 +392,15 @@ impl Keeper {
 
     /// When the authority wants the certificate to be renewed, and how long to wait before it is asked again; `None` when
     /// it does not tell.
-    async fn renewal_window(&self, store: &Store) -> Result<Option<((i64, i64), Duration)>, Failure> {
+    async fn renewal_window(
+        &self,
+        store: &Store,
+        asked: &Pause,
+    ) -> Result<Option<((i64, i64), Duration)>, Failure> {
         let Some(leaf) = self.has.as_ref().and_then(|kept| kept.pair.key.cert.first()) else { return Ok(None) };
         let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
         let one = &self.shared.account;
-        let accounts = Accounts::new(&self.wanted.settings, store, one, Pause::default());
+        let accounts = Accounts::new(&self.wanted.settings, store, one, asked.clone());
         let Some(account) = accounts.find().await? else { return Ok(None) };
         match account.renewal_info(&id).await {
             Ok((info, again)) => {

@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use self::keeper::{Keeper, Wanted};
+use super::certificates::unix_s;
 use super::store::{Store, StoreError};
 use crate::config::model::{CertificateSource, CertificateStore, Config};
 use crate::snapshot::Challenges;
@@ -147,7 +148,7 @@ fn wanted(config: &Config) -> impl Iterator<Item = Wanted> {
 
 /// Seconds of Unix time.
 fn now() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    unix_s(SystemTime::now())
 }
 
 fn date(unix_s: i64) -> String {

@@ -42,7 +42,7 @@ pub async fn obtain(
 }
 
 /// An order that says what it replaces (RFC 9773 section 5), which some authorities hold against fewer limits. One that does not
-/// want to hear of that, as it knows no such thing, or another account had the certificate, gets the order without it.
+/// want to hear of that, as it knows no such thing, or another account had the certificate, gets the order without it; one that is away or overworked is not asked again at once.
 async fn order(
     account: &Account,
     names: &[Identifier],
@@ -55,7 +55,7 @@ async fn order(
     };
     if let Some(replaced) = replaced.and_then(|der| CertificateIdentifier::try_from(der).ok()) {
         match account.new_order(&wanted().replaces(replaced)).await.map_err(Failure::from) {
-            Err(failure) if failure.about == About::Order => {
+            Err(failure) if failure.about == About::Order && failure.fault == Fault::Refused => {
                 log::debug!("an order is not taken with what it replaces: {failure}");
             }
             order => return order,

@@ -14,12 +14,14 @@ use super::rests::Rests;
 pub struct Renewals {
     /// By the certificate's name.
     tasks: Mutex<HashMap<String, Task>>,
-    /// Accounts that are left in peace.
+    /// Authorities that are left in peace.
     pub(super) rests: Rests,
 }
 
 #[derive(Debug, Default)]
 struct Task {
+    /// Of the authority that issues it.
+    directory_url: String,
     wake: Arc<Notify>,
     is_asked: bool,
     is_under_way: bool,
@@ -49,14 +51,14 @@ impl fmt::Display for NotNow {
 }
 
 impl Renewals {
-    /// Has a certificate of this account renewed now. Pauses after failures are ours and do not count, those that an authority asks for do.
-    pub fn ask(&self, certificate: &str, account: &str, now: i64) -> Result<(), NotNow> {
+    /// Has a certificate renewed now. Pauses after failures are ours and do not count, those that an authority asks for do.
+    pub fn ask(&self, certificate: &str, now: i64) -> Result<(), NotNow> {
         let mut tasks = self.lock();
         let task = tasks.get_mut(certificate).ok_or(NotNow::NotObtained)?;
         if task.is_asked || task.is_under_way {
             return Err(NotNow::UnderWay);
         }
-        let paused_until = task.paused_until.max(self.rests.until(account, now));
+        let paused_until = task.paused_until.max(self.rests.until(&task.directory_url, now));
         if paused_until > now {
             return Err(NotNow::Paused(paused_until));
         }
@@ -66,8 +68,8 @@ impl Renewals {
     }
 
     /// There is a task for it from now on, which is woken by what this gives.
-    pub(in crate::control) fn begin(&self, certificate: &str) -> Arc<Notify> {
-        let task = Task::default();
+    pub(in crate::control) fn begin(&self, certificate: &str, directory_url: &str) -> Arc<Notify> {
+        let task = Task { directory_url: directory_url.to_owned(), ..Task::default() };
         let wake = task.wake.clone();
         self.lock().insert(certificate.to_owned(), task);
         wake
@@ -81,6 +83,11 @@ impl Renewals {
     /// It is under way, asked for or not.
     pub(super) fn started(&self, certificate: &str) {
         self.change(certificate, |task| (task.is_asked, task.is_under_way) = (false, true));
+    }
+
+    /// It is still to be done: another box was at it.
+    pub(super) fn put_off(&self, certificate: &str) {
+        self.change(certificate, |task| task.is_asked = true);
     }
 
     /// It is over; `paused_until` is what the authority asks for.
@@ -110,21 +117,26 @@ mod tests {
     #[test]
     fn a_renewal_is_asked_for_once_and_not_in_a_pause() {
         let renewals = Renewals::default();
-        assert_eq!(renewals.ask("a", "le", 0), Err(NotNow::NotObtained));
-        renewals.begin("a");
-        assert_eq!((renewals.ask("a", "le", 0), renewals.is_asked("a")), (Ok(()), true));
-        assert_eq!(renewals.ask("a", "le", 0), Err(NotNow::UnderWay), "it is about to begin");
+        assert_eq!(renewals.ask("a", 0), Err(NotNow::NotObtained));
+        renewals.begin("a", "le");
+        renewals.begin("b", "other");
+        assert_eq!((renewals.ask("a", 0), renewals.is_asked("a")), (Ok(()), true));
+        assert_eq!(renewals.ask("a", 0), Err(NotNow::UnderWay), "it is about to begin");
         renewals.started("a");
-        assert_eq!((renewals.ask("a", "le", 0), renewals.is_asked("a")), (Err(NotNow::UnderWay), false));
+        assert_eq!((renewals.ask("a", 0), renewals.is_asked("a")), (Err(NotNow::UnderWay), false));
         renewals.ended("a", 100);
-        assert_eq!(renewals.ask("a", "le", 99), Err(NotNow::Paused(100)));
-        assert_eq!(renewals.ask("a", "le", 100), Ok(()));
+        assert_eq!(renewals.ask("a", 99), Err(NotNow::Paused(100)));
+        assert_eq!(renewals.ask("a", 100), Ok(()));
+        renewals.started("a");
+        renewals.ended("a", i64::MIN);
+        renewals.put_off("a");
+        assert_eq!((renewals.ask("a", 101), renewals.is_asked("a")), (Err(NotNow::UnderWay), true), "it is not forgotten");
         renewals.started("a");
         renewals.ended("a", i64::MIN);
         renewals.rests.begin("le", Some(60), 200);
-        assert_eq!(renewals.ask("a", "le", 200), Err(NotNow::Paused(260)), "the whole account is paused");
-        assert_eq!(renewals.ask("a", "other", 200), Ok(()));
+        assert_eq!(renewals.ask("a", 200), Err(NotNow::Paused(260)), "the whole authority is paused");
+        assert_eq!(renewals.ask("b", 200), Ok(()));
         renewals.retain(|_| false);
-        assert_eq!(renewals.ask("a", "le", 100), Err(NotNow::NotObtained));
+        assert_eq!(renewals.ask("a", 100), Err(NotNow::NotObtained));
     }
 }

@@ -1,32 +1,35 @@
-//! Pauses of whole accounts: an authority that is asked too often (429, `rateLimited`) means all that is asked of it.
+//! Pauses of whole authorities: one that is asked too often (429, `rateLimited`) means all that is asked of it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Longest pause of an account. Some of an authority's limits are about one certificate, which waits for as long as it is told; the
-/// others are not to wait days for it.
+/// Longest pause of an authority. Some of its limits are about one certificate, which waits for as long as it is told; the others
+/// are not to wait days for it.
 const LONGEST_S: i64 = 60 * 60;
 
-/// How long an account is left in peace when the authority does not say.
+/// How long one is left in peace when the authority does not say.
 const UNSAID_S: i64 = 15 * 60;
 
-/// Until when each account is left in peace, by the name of its `[[acme]]` table.
+/// Until when each authority is left in peace, by the URL of its directory: another table for it is another account there, which it
+/// counts by address as well.
 #[derive(Debug, Default)]
 pub struct Rests(Mutex<HashMap<String, i64>>);
 
 impl Rests {
     /// The authority has refused to be asked so often, and may have said for how long.
-    pub fn begin(&self, account: &str, asked_s: Option<i64>, now: i64) {
+    pub fn begin(&self, directory_url: &str, asked_s: Option<i64>, now: i64) {
         let until = now + asked_s.unwrap_or(UNSAID_S).clamp(0, LONGEST_S);
         let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = rests.entry(account.to_owned()).or_insert(until);
+        let rest = rests.entry(directory_url.to_owned()).or_insert(until);
         *rest = until.max(*rest);
     }
 
-    /// Until when nothing is asked of it. A clock that was set back does not make that longer than the longest.
-    pub fn until(&self, account: &str, now: i64) -> i64 {
+    /// Until when nothing is asked of it. A clock that was set back does not make that longer than the longest. What is over is
+    /// forgotten.
+    pub fn until(&self, directory_url: &str, now: i64) -> i64 {
         let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match rests.get_mut(account) {
+        rests.retain(|_, until| *until > now);
+        match rests.get_mut(directory_url) {
             Some(until) => {
                 *until = (*until).min(now + LONGEST_S);
                 *until
@@ -41,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_rests_as_long_as_it_is_asked_to_within_an_hour() {
+    fn an_authority_rests_as_long_as_it_is_asked_to_within_an_hour() {
         for (asked, expected) in [(Some(60), 60), (Some(1_000_000), 3_600), (None, 900)] {
             let rests = Rests::default();
             rests.begin("le", asked, 1_000);
@@ -58,5 +61,7 @@ mod tests {
         assert_eq!(rests.until("le", 100_000), 101_000);
         assert_eq!(rests.until("le", 50_000), 53_600);
         assert_eq!(rests.until("le", 51_000), 53_600, "it does not begin anew each time");
+        assert_eq!(rests.until("other", 53_600), i64::MIN);
+        assert!(rests.0.lock().unwrap().is_empty(), "it is over");
     }
 }

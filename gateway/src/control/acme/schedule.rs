@@ -22,7 +22,7 @@ const REFUSED_MAX_S: i64 = 24 * 60 * 60;
 const ASKED_MAX_S: i64 = 7 * 24 * 60 * 60;
 
 /// How long to leave another box, which obtains the certificate right now, in peace.
-const BUSY_S: i64 = 15;
+pub const BUSY_S: i64 = 15;
 
 /// How long a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

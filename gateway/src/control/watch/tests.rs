@@ -177,6 +177,21 @@ async fn directories_are_watched_once_and_those_made_anew_again() {
 }
 
 #[test]
+fn what_was_removed_moved_or_missed_may_have_been_a_directory_with_its_watch() {
+    let overflow = notify::Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+    for (event, expected) in [
+        (Ok(overflow), true),
+        (Ok(notify::Event::new(EventKind::Other)), false),
+        (Ok(notify::Event::new(EventKind::Remove(notify::event::RemoveKind::Folder))), true),
+        (Ok(notify::Event::new(EventKind::Modify(ModifyKind::Name(notify::event::RenameMode::From)))), true),
+        (Ok(notify::Event::new(EventKind::Modify(ModifyKind::Any))), false),
+        (Err(notify::Error::generic("lost")), true),
+    ] {
+        assert_eq!(may_lose_a_watch(&event), expected, "{event:?}");
+    }
+}
+
+#[test]
 fn links_that_go_round_in_circles_end() {
     let bed = Bed::new();
     symlink("b", bed.path("a")).unwrap();
