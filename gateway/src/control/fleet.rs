@@ -282,7 +282,9 @@ impl Sharing {
         {
             // Where it is not there any more, the next look finds another one.
             if self.etcd.replace(&key, &since, &own).await? {
-                log::warn!("etcd: `{key}` is older, or for fewer hosts, than what this box had of it, which is put back");
+                log::warn!(
+                    "etcd: `{key}` is older, or for fewer hosts, than what this box had of it, which is put back"
+                );
             }
             return Ok(false);
         }

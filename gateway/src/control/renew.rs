@@ -116,7 +116,8 @@ mod tests {
         assert!(matches!(ask(one("none")), Err(NotRenewed::Unknown(_))));
         let expected = "{\"begun\":[\"two\"],\"refused\":{\"one\":\"a renewal is under way already\"}}\n";
         assert_eq!(ask(Which::All).unwrap(), expected);
-        let expected = "one: not renewed: a renewal is under way already\ntwo: not renewed: a renewal is under way already";
+        let expected =
+            "one: not renewed: a renewal is under way already\ntwo: not renewed: a renewal is under way already";
         assert_eq!(ask(Which::All), Err(NotRenewed::Refused(expected.into())), "nothing has begun");
     }
 

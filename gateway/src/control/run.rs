@@ -206,8 +206,7 @@ impl Control {
 
     /// Shares with other boxes what the configuration says.
     fn follow_fleet(&mut self) {
-        let followed =
-            self.fleet.follow(self.gateway.config(), self.gateway.tickets(), self.gateway.challenges());
+        let followed = self.fleet.follow(self.gateway.config(), self.gateway.tickets(), self.gateway.challenges());
         if let Err(error) = followed {
             log::error!("certificate store: {error}; this box is alone");
         }

@@ -392,11 +392,7 @@ impl Keeper {
 
     /// When the authority wants the certificate to be renewed, and how long to wait before it is asked again; `None` when
     /// it does not tell.
-    async fn renewal_window(
-        &self,
-        store: &Store,
-        asked: &Pause,
-    ) -> Result<Option<((i64, i64), Duration)>, Failure> {
+    async fn renewal_window(&self, store: &Store, asked: &Pause) -> Result<Option<((i64, i64), Duration)>, Failure> {
         let Some(leaf) = self.has.as_ref().and_then(|kept| kept.pair.key.cert.first()) else { return Ok(None) };
         let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
         let one = &self.shared.account;

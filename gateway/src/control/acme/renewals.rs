@@ -130,7 +130,11 @@ mod tests {
         renewals.started("a");
         renewals.ended("a", i64::MIN);
         renewals.put_off("a");
-        assert_eq!((renewals.ask("a", 101), renewals.is_asked("a")), (Err(NotNow::UnderWay), true), "it is not forgotten");
+        assert_eq!(
+            (renewals.ask("a", 101), renewals.is_asked("a")),
+            (Err(NotNow::UnderWay), true),
+            "it is not forgotten"
+        );
         renewals.started("a");
         renewals.ended("a", i64::MIN);
         renewals.rests.begin("le", Some(60), 200);
