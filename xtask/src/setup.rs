@@ -81,6 +81,8 @@ const BENCH: &[Need] = &[
 const TESTSSL: &[Need] = &[
     Need { probe: "openssl", debian: "openssl", elsewhere: "openssl" },
     Need { probe: "hexdump", debian: "bsdextrautils", elsewhere: "util-linux" },
+    // Without a program of this kind testssl.sh gives up, also where it looks nothing up.
+    Need { probe: "host", debian: "bind9-host", elsewhere: "bind-utils" },
     Need { probe: "ps", debian: "procps", elsewhere: "procps" },
 ];
 

@@ -87,7 +87,7 @@ impl Connection {
     /// Connects. The error says in words what went wrong.
     pub async fn open(to: Peer<'_>, trust: Trust<'_>, limits: Limits) -> Result<Connection, String> {
         let connected = timeout(limits.connect, connect(to, trust, limits.connect)).await;
-        let (sender, driver) = connected.unwrap_or_else(|_| Err("cannot be reached in time".into()))?;
+        let (sender, driver) = connected.unwrap_or_else(|_| Err(TOO_LATE.into()))?;
         Ok(Connection { sender, limits, _driver: driver })
     }
 
@@ -122,10 +122,16 @@ impl Connection {
     }
 }
 
+/// Why there is no connection, where nobody said.
+const TOO_LATE: &str = "cannot be reached in time";
+
 type Open = (SendRequest<Full<Bytes>>, JoinSet<()>);
 
 async fn connect(to: Peer<'_>, trust: Trust<'_>, within: Duration) -> Result<Open, String> {
-    let cannot = |error: io::Error| format!("cannot connect: {error}");
+    let cannot = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => TOO_LATE.to_owned(),
+        _ => format!("cannot connect: {error}"),
+    };
     let end = Instant::now() + within;
     let addresses = resolve::ask(to.host.to_owned()).await.map_err(|error| format!("no address: {error}"))?;
     let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, to.port)).collect();

@@ -200,7 +200,8 @@ fn settings(
         certificates: certificates.clone(),
         time: secrets.time.clone(),
     });
-    config.ignore_client_order = !wanted.cipher_suites.is_empty();
+    // Every suite is strong, so the order is about speed; that it is the server's is what scanners ask for.
+    config.ignore_client_order = true;
     let offering = |versions: HttpVersions| {
         let mut config = config.clone();
         config.alpn_protocols = http.map_or_else(Vec::new, |_| alpn(versions));
