@@ -158,7 +158,7 @@ pub(in crate::snapshot) fn server(
     let provider = provider(wanted, &secrets.provider);
     let now = secrets.time.current_time().map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     let certificates = Arc::new(BySni::new(wanted, http, certificates, now));
-    let build = |terms: &TlsTerms| settings(terms, wanted, http, &certificates, &provider, secrets);
+    let build = |terms: &TlsTerms| settings(terms, http, &certificates, &provider, secrets);
     let mut hosts = Hosts::default();
     for of in &wanted.hosts {
         let settings = build(&of.terms)?;
@@ -174,7 +174,6 @@ pub(in crate::snapshot) fn server(
 
 fn settings(
     terms: &TlsTerms,
-    wanted: &ListenerTls,
     http: Option<HttpVersions>,
     certificates: &Arc<BySni>,
     provider: &Arc<CryptoProvider>,
