@@ -30,6 +30,14 @@ pub const NO_BACKEND: u16 = u16::MAX;
 /// Nanoseconds are shifted right by this to make ticks, the unit of [`Timeouts`]; a tick is 1.07 s.
 pub const TICK_SHIFT: u32 = 30;
 
+/// Ticks from `then` to `now`. Ticks begin again after zero, and the clocks of two CPUs may be one apart: what seems to be
+/// ahead is now.
+#[inline(always)]
+pub fn ticks_since(then: u32, now: u32) -> u32 {
+    let ticks = now.wrapping_sub(then);
+    if ticks > u32::MAX / 2 { 0 } else { ticks }
+}
+
 /// How packets get to a backend: `VipMode`.
 pub mod mode {
     /// Source and destination are rewritten.

@@ -13,7 +13,7 @@
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
-use gateway_ebpf::abi::service::{BACKENDS_MAX, Backend, Flow, FlowKey, Timeouts, heard, mode};
+use gateway_ebpf::abi::service::{BACKENDS_MAX, Backend, Flow, FlowKey, Timeouts, heard, mode, ticks_since};
 use gateway_ebpf::packet::{FIN, Packet, RST, SYN, protocol};
 
 // Functions of their own keep their keys off the stack of `begin`, and return a number because BPF functions do.
@@ -60,7 +60,7 @@ fn backend_is_alive<A>(flow: &Flow<A>) -> bool {
 #[inline(always)]
 pub fn is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
     let Some(settings) = settings::get() else { return true };
-    silent_for(flow, now) > timeout(flow, transport, &settings.timeouts)
+    ticks_since(flow.seen, now) > timeout(flow, transport, &settings.timeouts)
 }
 
 /// Whether the other direction of an established flow has been silent for too long, or is none. A flow of which one side
@@ -111,14 +111,7 @@ pub fn note_is_usable<A>(note: *mut Flow<A>, now: u32) -> bool {
     const NOTED_FOR: u32 = 28;
     // SAFETY: as in `usable`.
     let note = unsafe { &*note };
-    silent_for(note, now) <= NOTED_FOR && (note.reverse != 0 || backend_is_alive(note))
-}
-
-/// The clocks of two CPUs may be a tick apart.
-#[inline(always)]
-fn silent_for<A>(flow: &Flow<A>, now: u32) -> u32 {
-    let silent = now.wrapping_sub(flow.seen);
-    if silent > u32::MAX / 2 { 0 } else { silent }
+    ticks_since(note.seen, now) <= NOTED_FOR && (note.reverse != 0 || backend_is_alive(note))
 }
 
 #[inline(always)]
@@ -189,7 +182,7 @@ pub fn half_open_is_over<A>(flow: &Flow<A>, transport: u32, now: u32) -> bool {
     let Some(settings) = settings::get() else { return true };
     let timeouts = &settings.timeouts;
     let timeout = if transport == protocol::UDP { timeouts.udp } else { timeouts.half_open };
-    flow.reset != 0 || silent_for(flow, now) > timeout
+    flow.reset != 0 || ticks_since(flow.seen, now) > timeout
 }
 
 /// A half-open flow of UDP that goes on as it has begun. Many never become established: the client only sends, or is only

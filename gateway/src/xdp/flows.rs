@@ -7,7 +7,7 @@ use std::time::Duration;
 use aya::Pod;
 use aya::maps::Map;
 use gateway_ebpf::abi::names;
-use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, TICK_SHIFT, Timeouts, mode};
+use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, TICK_SHIFT, Timeouts, mode, ticks_since};
 use gateway_ebpf::packet::protocol;
 
 use super::batch::Table;
@@ -115,7 +115,7 @@ fn is_over<A>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, timeouts: &Tim
         _ => timeouts.established,
     };
     let is_refused = state == FlowState::HalfOpen && flow.reset != 0;
-    is_refused || now.saturating_sub(flow.seen) > timeout
+    is_refused || ticks_since(flow.seen, now) > timeout
 }
 
 fn is_closing<A>(flow: &Flow<A>) -> bool {
@@ -157,7 +157,7 @@ impl FlowTables {
 fn info<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, state: FlowState, now: u32) -> FlowInfo {
     let (client, vip) = convert::ends(key.source, key.destination, key.ports);
     let (source, backend) = convert::ends(flow.source, flow.destination, flow.ports);
-    let since = |then: u32| convert::from_ticks(now.saturating_sub(then));
+    let since = |then: u32| convert::from_ticks(ticks_since(then, now));
     FlowInfo {
         protocol: convert::vip_protocol(key.protocol),
         client,

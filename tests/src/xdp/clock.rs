@@ -13,11 +13,16 @@ use gateway_ebpf::abi::service::{Flow, FlowKey, Ip4, Ip6, TICK_SHIFT};
 /// Makes the flows in the maps pinned below `directory` as they are when nobody says anything for this long.
 pub(super) fn advance(directory: &Path, time: Duration) {
     let ticks = (time.as_nanos() >> TICK_SHIFT) as u32;
+    // Around zero, as the program's own counting goes: the machine may have been up for less than that.
     for name in [names::ESTABLISHED_V4, names::HALF_OPEN_V4] {
-        Pinned::open(&directory.join(name)).each::<FlowKey<Ip4>, Flow<Ip4>>(|flow| flow.seen -= ticks);
+        Pinned::open(&directory.join(name)).each::<FlowKey<Ip4>, Flow<Ip4>>(|flow| {
+            flow.seen = flow.seen.wrapping_sub(ticks);
+        });
     }
     for name in [names::ESTABLISHED_V6, names::HALF_OPEN_V6] {
-        Pinned::open(&directory.join(name)).each::<FlowKey<Ip6>, Flow<Ip6>>(|flow| flow.seen -= ticks);
+        Pinned::open(&directory.join(name)).each::<FlowKey<Ip6>, Flow<Ip6>>(|flow| {
+            flow.seen = flow.seen.wrapping_sub(ticks);
+        });
     }
 }
 
