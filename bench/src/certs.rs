@@ -28,6 +28,8 @@ pub enum Key {
     Ecdsa,
     /// RSA-2048.
     Rsa,
+    /// RSA-4096: a handshake costs the server many times what it costs the client.
+    RsaLong,
 }
 
 impl Key {
@@ -36,6 +38,7 @@ impl Key {
         match self {
             Key::Ecdsa => "ecdsa",
             Key::Rsa => "rsa",
+            Key::RsaLong => "rsa-4096",
         }
     }
 }
@@ -61,6 +64,7 @@ pub fn issue(key: Key, dir: &Path) -> Result<Files> {
     let pair = match key {
         Key::Ecdsa => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         Key::Rsa => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
+        Key::RsaLong => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096)?,
     };
     let certificate = CertificateParams::new([HOST.to_owned()])?.self_signed(&pair)?;
     let (chain, key) = (certificate.pem(), pair.serialize_pem());

@@ -13,8 +13,12 @@ pub enum Figure {
     Cpu,
     /// Units in a second, when as many are asked for as it can do.
     Rate,
+    /// The rate at ten times the load, against that at full speed (goodput).
+    OfPeak,
     /// Its share of its core meanwhile: well below 1 means that the load was the limit.
     Busy,
+    /// The share of the other core that load and origins used at a fixed rate: near 1 means that not all was sent in time.
+    LoadBusy,
     /// What a packet costs, above nothing.
     Nanoseconds,
     /// Packets in a second.
@@ -41,7 +45,7 @@ pub enum Figure {
 
 impl Figure {
     /// All of them, in the order of the report.
-    pub const ALL: [Figure; 16] = [
+    pub const ALL: [Figure; 18] = [
         Figure::Nanoseconds,
         Figure::Packets,
         Figure::Milliseconds,
@@ -49,7 +53,9 @@ impl Figure {
         Figure::User,
         Figure::System,
         Figure::Rate,
+        Figure::OfPeak,
         Figure::Busy,
+        Figure::LoadBusy,
         Figure::P50,
         Figure::P99,
         Figure::P999,
@@ -67,7 +73,9 @@ impl Figure {
             Figure::System => "system µs",
             Figure::Cpu => "CPU µs",
             Figure::Rate => "per second",
+            Figure::OfPeak => "of peak",
             Figure::Busy => "busy",
+            Figure::LoadBusy => "load busy",
             Figure::Nanoseconds => "ns/packet",
             Figure::Packets => "packets/s",
             Figure::Milliseconds => "ms",
@@ -90,7 +98,8 @@ impl Figure {
     /// Digits behind the point.
     pub fn digits(self) -> usize {
         match self {
-            Figure::User | Figure::System | Figure::Cpu | Figure::Busy | Figure::Resumed => 2,
+            Figure::User | Figure::System | Figure::Cpu => 2,
+            Figure::OfPeak | Figure::Busy | Figure::LoadBusy | Figure::Resumed => 2,
             Figure::Memory | Figure::Milliseconds => 1,
             _ => 0,
         }

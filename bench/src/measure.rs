@@ -13,7 +13,7 @@ use crate::load::engine::Engine;
 use crate::load::{Exchange, Life, Outcome, Pace, Plan, grpc, h2load, paced};
 use crate::origin::Origin;
 use crate::scenario::{Contestant, Load, Unit};
-use crate::server::{Cpu, Server};
+use crate::server::{Cpu, Server, process_clock};
 use crate::task::{Back, Front, Places, Task};
 
 /// How long each part of a run takes.
@@ -112,6 +112,8 @@ impl Bench {
         }
         let mut engine = Engine::new(plan)?;
         engine.run(self.times.warm_up)?;
+        let own = || process_clock(std::process::id()).unwrap_or_default();
+        let before = own();
         let (mut outcome, cpu) = if matches!(load, Load::Reload) {
             let steps = (self.times.latency.as_secs_f64() * RELOADS_PER_SECOND).ceil() as u32;
             self.reloading(contestant, &server, &places, &mut engine, steps)?
@@ -122,6 +124,7 @@ impl Bench {
         if matches!(load, Load::Overload | Load::Reload) {
             sample = sample_of(&(outcome.clone(), cpu), Unit::Exchange);
         }
+        sample.insert(Figure::LoadBusy, (own() - before).as_secs_f64() / outcome.took.as_secs_f64());
         outcome.add(engine.drain()?);
         sample.extend(latencies(&outcome));
         Ok((sample, outcome))

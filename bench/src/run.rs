@@ -64,14 +64,18 @@ pub fn run(bench: &Bench, scenario: &Scenario, rounds: usize, progress: &mut Pro
     let slowest = entries.iter().filter_map(|entry| entry.summary(Figure::Rate)).map(|rate| rate.median);
     let half = slowest.fold(f64::INFINITY, f64::min) / 2.0;
     if scenario.load.has_latency() && half.is_finite() {
+        // Before the second runs put theirs in place of these.
+        let peaks: Vec<_> = entries.iter().map(|entry| entry.summary(Figure::Rate).map(|rate| rate.median)).collect();
         for round in 0..rounds {
-            for (contestant, entry) in scenario.contestants.iter().zip(&mut entries) {
+            for ((contestant, entry), peak) in scenario.contestants.iter().zip(&mut entries).zip(&peaks) {
                 progress.step(scenario, contestant, round);
-                let rate = entry.summary(Figure::Rate).filter(|_| matches!(scenario.load, Load::Overload));
-                let rate = rate.map_or(half, |own| own.median * OVERLOAD);
+                let peak = peak.filter(|_| matches!(scenario.load, Load::Overload));
+                let rate = peak.map_or(half, |peak| peak * OVERLOAD);
                 entry.note(round, || {
                     anyhow::ensure!(rate > 0.0, "it answered nothing at full speed, so there is no rate for it");
-                    let (sample, outcome) = bench.at_rate(contestant, &scenario.load, rate)?;
+                    let (mut sample, outcome) = bench.at_rate(contestant, &scenario.load, rate)?;
+                    let of_peak = peak.zip(sample.get(&Figure::Rate)).map(|(peak, rate)| rate / peak);
+                    sample.extend(of_peak.map(|share| (Figure::OfPeak, share)));
                     Ok((sample, Some(outcome.latency)))
                 });
             }
