@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
@@ -48,7 +48,8 @@ pub struct WorkerCx {
 
 /// The text of the current second.
 struct Date {
-    begun: Option<Instant>,
+    /// When that second is over, in [`now_ms`].
+    ends: u64,
     text: [u8; 29],
 }
 
@@ -67,7 +68,7 @@ impl WorkerCx {
             hostname,
             served: Cell::new(0),
             rng: RefCell::new(fastrand::Rng::new()),
-            date: RefCell::new(Date { begun: None, text: imf_fixdate(0) }),
+            date: RefCell::new(Date { ends: 0, text: imf_fixdate(0) }),
         }
     }
 
@@ -82,14 +83,13 @@ impl WorkerCx {
         self.rng.borrow_mut().u64(..)
     }
 
-    /// Calls `with` with the text of a `date` field (RFC 9110 §6.6.1) for `now`.
-    pub fn with_date<R>(&self, now: Instant, with: impl FnOnce(&[u8]) -> R) -> R {
-        let mut date = self.date.borrow_mut();
-        if date.begun.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
+    /// Calls `with` with the text of a `date` field (RFC 9110 §6.6.1) for now.
+    pub fn with_date<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R {
+        let (mut date, now) = (self.date.borrow_mut(), now_ms());
+        if now >= date.ends {
             let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             date.text = imf_fixdate(wall.as_secs());
-            // The text is good until the wall clock's second ends.
-            date.begun = now.checked_sub(Duration::from_nanos(wall.subsec_nanos().into()));
+            date.ends = now + 1000 - u64::from(wall.subsec_millis());
         }
         with(&date.text)
     }

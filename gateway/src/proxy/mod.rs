@@ -25,7 +25,6 @@ mod tunnel;
 mod upgrade;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 pub use crate::snapshot::Generation;
 pub use cx::{ConnectionCx, ListenerCx, RequestCx, RequestTimers, WorkerCx};
@@ -313,7 +312,7 @@ impl Request<'_> {
             head.headers.set(&Known::Server, server.as_bytes());
         }
         if !head.headers.contains(&Known::Date) {
-            self.worker.with_date(Instant::now(), |date| head.headers.append(&Known::Date, date));
+            self.worker.with_date(|date| head.headers.append(&Known::Date, date));
         }
         let mut added = exchange.added.take();
         if let Some(allowance) = exchange.allowance {
