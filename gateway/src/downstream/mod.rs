@@ -197,7 +197,7 @@ fn connection(
         peer: Peer::new(opening.peer, tls.is_some()),
         local: opening.local,
         passing_name: opening.server_name.clone().filter(|_| tls.is_none()),
-        tls,
+        tls: tls.map(Box::new),
         is_outdated: Cell::new(false),
         id,
         pools: OnceCell::new(),

@@ -171,8 +171,8 @@ pub struct ConnectionCx {
     pub peer: Peer,
     /// Our end.
     pub local: std::net::SocketAddr,
-    /// What the handshake settled, where there is TLS.
-    pub tls: Option<TlsInfo>,
+    /// What the handshake settled, where there is TLS. Boxed, so that a connection without has no room for it.
+    pub tls: Option<Box<TlsInfo>>,
     /// What its handshake was about is not served over it any more, as a reload has changed what is asked of clients.
     pub is_outdated: Cell<bool>,
     /// The server name of TLS that passes through.
