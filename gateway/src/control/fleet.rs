@@ -335,17 +335,11 @@ impl Sharing {
             Ok(pair) => pair,
             Err(unusable) => return Ok(self.refuse(key, unusable, own_pair.is_some())),
         };
-        if let Some(unusable) = kept::refusal(&pair, own_pair.as_ref(), &self.hosts_of(&key), now_s) {
-            if pair.chain_not_before > now_s {
-                self.again_at = self.again_at.into_iter().chain([pair.chain_not_before]).min();
-            }
-            return Ok(self.refuse(key, unusable, own_pair.is_some()));
-        }
-        let was_refused = self.refused.remove(&key);
         let was_put_since = self.etcd.remembered(&key)?.is_some_and(|mark| mark.leads_to(&since));
         if let (Some(own), Some(own_pair), false) = (&own, &own_pair, was_put_since)
             && kept::stays(own_pair, &pair, &self.hosts_of(&key), now_s)
         {
+            let was_refused = self.refused.remove(&key);
             // Where it is not there any more, the next look finds another one.
             if self.etcd.replace(&key, &since, own).await? {
                 log::warn!(
@@ -354,6 +348,14 @@ impl Sharing {
             }
             return Ok(was_refused);
         }
+        // After that, as an etcd from a backup has what nobody has wanted: there, the copy is put back.
+        if let Some(unusable) = kept::refusal(&pair, own_pair.as_ref(), &self.hosts_of(&key), now_s) {
+            if pair.chain_not_before > now_s {
+                self.again_at = self.again_at.into_iter().chain([pair.chain_not_before]).min();
+            }
+            return Ok(self.refuse(key, unusable, own_pair.is_some()));
+        }
+        self.refused.remove(&key);
         copy.put(&key, &value)?;
         self.etcd.remember(&key, &since)?;
         Ok(true)
