@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
 use gateway_tests::certs::Store;
+use gateway_tests::conn::Framing;
 use gateway_tests::gateway::run;
 use gateway_tests::pebble::{Pebble, Settings};
 use gateway_tests::ports::loopback;
 use gateway_tests::prelude::*;
 use gateway_tests::tls::{TlsClient, TlsServer};
+use serde_json::{Value, json};
 
 /// Issuing takes a second or two where nobody else wants the processor.
 const ISSUE: Duration = Duration::from_secs(60);
@@ -54,6 +57,93 @@ fn wait_issued(gateway: &Gateway, count: u64) {
 /// before it is in force.
 fn wait_shown(gateway: &Gateway, client: &TlsClient, name: &str) {
     wait::until("the certificate to be in force", || client.connect(gateway.addr("secure"), name).ok());
+}
+
+/// An authority that answers as a test says, over TLS. Its directory and its nonces are always there.
+struct Scripted {
+    script: Script,
+    store: Store,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// What an authority was asked.
+#[derive(Clone, Debug)]
+struct Asked {
+    target: String,
+    /// What was signed (RFC 8555 section 6.2); null where nothing was.
+    payload: Value,
+}
+
+impl Scripted {
+    /// `answer` gives a status and a body.
+    fn start(answer: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static) -> Scripted {
+        let store = Store::new();
+        let leaf = store.authority.leaf(&[&loopback().to_string()]);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = asked.clone();
+        let script = Script::start_tls(TlsServer::new(&leaf, &[]), move |mut conn| {
+            let Ok(head) = conn.head() else { return };
+            let mut body = Vec::new();
+            conn.body(head.framing(Framing::Empty), &mut |bytes| body.extend_from_slice(bytes)).expect("a body");
+            let asked = Asked { target: head.target().to_owned(), payload: payload(&body) };
+            heard.lock().unwrap().push(asked.clone());
+            let url = |path: &str| format!("https://{}{path}", head.header("host").expect("a host"));
+            let (status, body) = match head.target() {
+                "/dir" => {
+                    let urls = ["newNonce", "newAccount", "newOrder", "renewalInfo"];
+                    (200, urls.into_iter().map(|name| (name.to_owned(), url(&format!("/{name}")))).collect())
+                }
+                "/newNonce" => (200, Value::Null),
+                _ => answer(&asked),
+            };
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            let fields = format!("replay-nonce: abc\r\nretry-after: 1200\r\ncontent-length: {}", body.len());
+            conn.send(format!("HTTP/1.1 {status} Scripted\r\n{fields}\r\n\r\n{body}"));
+        });
+        Scripted { script, store, asked }
+    }
+
+    /// Where its directory is.
+    fn url(&self) -> String {
+        format!("https://{}/dir", self.script.addr())
+    }
+
+    /// Lines of an `[[acme]]` table.
+    fn acme(&self) -> String {
+        let ca = self.store.path().join("ca.pem");
+        format!("directory_url = '{}'\nca = '{}'\nterms_of_service_agreed = true", self.url(), ca.display())
+    }
+
+    /// What it was asked so far below `target`.
+    fn asked(&self, target: &str) -> Vec<Asked> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|asked| asked.target.starts_with(target)).cloned().collect()
+    }
+
+    /// Takes the place of the authority that has issued what is kept in `store`.
+    fn succeed(&self, store: &Path, before: &Pebble) {
+        let account = store.join("acme/pebble/account");
+        let mut kept: Value = serde_json::from_slice(&std::fs::read(&account).expect("the account")).expect("JSON");
+        kept["directory"] = self.url().into();
+        std::fs::write(&account, kept.to_string()).expect("write a file");
+        let certificate = store.join("certificates/auto");
+        let kept = std::fs::read_to_string(&certificate).expect("the certificate");
+        let (first, rest) = kept.split_once('\n').expect("lines");
+        assert_eq!(first, format!("issued-by: https://{}/dir", before.addr()));
+        std::fs::write(&certificate, format!("issued-by: {}\n{rest}", self.url())).expect("write a file");
+    }
+}
+
+/// The payload of a JSON Web Signature in flattened form (RFC 7515 section 7.2.2).
+fn payload(body: &[u8]) -> Value {
+    let signed: Value = serde_json::from_slice(body).unwrap_or_default();
+    let payload = signed["payload"].as_str().unwrap_or_default();
+    let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).expect("base64url");
+    serde_json::from_slice(&payload).unwrap_or_default()
+}
+
+fn refusal(kind: &str, status: u16) -> (u16, Value) {
+    (status, json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "status": status }))
 }
 
 fn mode(path: &Path) -> u32 {
@@ -217,50 +307,22 @@ fn an_authority_that_wants_a_certificate_to_be_renewed_earlier_is_heard() {
     wait_issued(&gateway, 1);
     drop(gateway);
 
-    // Another authority of the same name has this to say about the certificate, and nothing else.
-    let store = Store::new();
-    let leaf = store.authority.leaf(&[&loopback().to_string()]);
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let authority = Script::start_tls(TlsServer::new(&leaf, &[]), {
-        let asked = asked.clone();
-        move |mut conn| {
-            let Ok(head) = conn.head() else { return };
-            let base = format!("https://{}", head.header("host").expect("a host"));
-            asked.lock().unwrap().push(head.target().to_owned());
-            let body = match head.target() {
-                "/dir" => serde_json::json!({
-                    "newNonce": format!("{base}/nonce"), "newAccount": format!("{base}/account"),
-                    "newOrder": format!("{base}/order"), "renewalInfo": format!("{base}/renewal"),
-                }),
-                target if target.starts_with("/renewal/") => serde_json::json!({
-                    "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" },
-                }),
-                _ => return conn.send("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"),
-            };
-            let body = body.to_string();
-            conn.send(format!("HTTP/1.1 200 OK\r\nretry-after: 21600\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
-        }
+    // Another authority of the same name wants it to be renewed, and nothing to be replaced.
+    let authority = Scripted::start(|asked| match asked.target.as_str() {
+        "/newOrder" if asked.payload["replaces"].is_string() => refusal("malformed", 400),
+        "/newOrder" => refusal("rejectedIdentifier", 400),
+        _ => (200, json!({ "suggestedWindow": { "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z" } })),
     });
-    let url = format!("https://{}/dir", authority.addr());
-    let account = dir.path().join("acme/pebble/account");
-    let mut kept: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&account).expect("the account")).expect("JSON");
-    kept["directory"] = url.as_str().into();
-    std::fs::write(&account, kept.to_string()).expect("write a file");
-    let certificate = dir.path().join("certificates/auto");
-    let kept = std::fs::read_to_string(&certificate).expect("the certificate");
-    let (first, rest) = kept.split_once('\n').expect("lines");
-    assert_eq!(first, format!("issued-by: https://{}/dir", pebble.addr()));
-    std::fs::write(&certificate, format!("issued-by: {url}\n{rest}")).expect("write a file");
-    let acme = format!(
-        "directory_url = '{url}'\nca = '{}'\nterms_of_service_agreed = true",
-        store.path().join("ca.pem").display()
-    );
-    let gateway = Gateway::start(&with_acme(&origin, dir.path(), "['one.test']", &acme));
+    authority.succeed(dir.path(), &pebble);
+    let gateway = Gateway::start(&with_acme(&origin, dir.path(), "['one.test']", &authority.acme()));
     wait::within(ISSUE, "a renewal to be tried", || (orders(&gateway, "failed") >= 1).then_some(()));
-    let asked = asked.lock().unwrap();
-    let of_certificate = |target: &String| target.strip_prefix("/renewal/").is_some_and(|id| id.contains('.'));
-    assert!(asked.iter().any(of_certificate) && asked.contains(&"/nonce".to_owned()), "{asked:?}");
+    let questions = authority.asked("/renewalInfo/");
+    let id = questions[0].target.strip_prefix("/renewalInfo/").expect("a certificate");
+    assert!(id.contains('.'), "{id}");
+    let orders: Vec<Value> = authority.asked("/newOrder").into_iter().map(|asked| asked.payload).collect();
+    let identifiers = json!([{ "type": "dns", "value": "one.test" }]);
+    let expected = [json!({ "identifiers": identifiers, "replaces": id }), json!({ "identifiers": identifiers })];
+    assert_eq!(orders, expected, "what it replaces, and without that when it is not taken so");
 }
 
 /// What `gateway certs renew` says, whether it was good or not.
@@ -324,45 +386,11 @@ fn another_directory_orders_anew_what_is_kept_and_the_old_one_is_shown_meanwhile
 fn an_authority_that_is_asked_too_often_is_left_in_peace_by_all_certificates() {
     const CERTIFICATES: usize = 12;
     let (origin, dir) = (Origin::start("a"), tempfile::tempdir().expect("a temporary directory"));
-    let store = Store::new();
-    let leaf = store.authority.leaf(&[&loopback().to_string()]);
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let authority = Script::start_tls(TlsServer::new(&leaf, &[]), {
-        let asked = asked.clone();
-        move |mut conn| {
-            let Ok(head) = conn.head() else { return };
-            let base = format!("https://{}", head.header("host").expect("a host"));
-            asked.lock().unwrap().push(head.target().to_owned());
-            let (status, body) = match head.target() {
-                "/dir" => {
-                    let urls = ["nonce", "account", "order"].map(|path| format!("{base}/{path}"));
-                    let [nonce, account, order] = urls;
-                    ("200 OK", serde_json::json!({ "newNonce": nonce, "newAccount": account, "newOrder": order }))
-                }
-                "/nonce" => ("200 OK", serde_json::json!({})),
-                _ => {
-                    let limited = "urn:ietf:params:acme:error:rateLimited";
-                    ("429 Too Many Requests", serde_json::json!({ "type": limited, "status": 429 }))
-                }
-            };
-            let (body, length) = match head.target() {
-                "/nonce" => (String::new(), 0),
-                _ => (body.to_string(), body.to_string().len()),
-            };
-            conn.send(format!(
-                "HTTP/1.1 {status}\r\nreplay-nonce: abc\r\nretry-after: 1200\r\ncontent-length: {length}\r\n\r\n{body}"
-            ));
-        }
-    });
-    let acme = format!(
-        "directory_url = 'https://{}/dir'\nca = '{}'\nterms_of_service_agreed = true",
-        authority.addr(),
-        store.path().join("ca.pem").display()
-    );
+    let authority = Scripted::start(|_| refusal("rateLimited", 429));
     let more = |config: Config, number: usize| {
         config.tables(&format!("[[certificate]]\nname = 'more{number}'\nacme = 'pebble'\nhosts = ['m{number}.test']"))
     };
-    let config = (1..CERTIFICATES).fold(with_acme(&origin, dir.path(), "['one.test']", &acme), more);
+    let config = (1..CERTIFICATES).fold(with_acme(&origin, dir.path(), "['one.test']", &authority.acme()), more);
     let gateway = Gateway::start(&config);
     let failed = |gateway: &Gateway| gateway.metrics().sum("gateway_acme_orders_total", &[("result", "failed")]) as u64;
     wait::within(ISSUE, "a refusal", || (failed(&gateway) >= 1).then_some(()));
@@ -371,7 +399,7 @@ fn an_authority_that_is_asked_too_often_is_left_in_peace_by_all_certificates() {
         (1..CERTIFICATES).any(|number| renew(&gateway, &format!("more{number}")).1.contains("left in peace until"))
     });
     let tried = || std::fs::read_dir(dir.path().join("tries")).expect("a directory").count();
-    let accounts = || asked.lock().unwrap().iter().filter(|target| *target == "/account").count();
+    let accounts = || authority.asked("/newAccount").len();
     wait::until_true("those under way to end, each of which is remembered", || {
         failed(&gateway) == accounts() as u64 && accounts() == tried()
     });

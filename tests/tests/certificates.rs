@@ -109,6 +109,50 @@ fn certificates_of_a_directory_come_change_and_go() {
         std::fs::remove_file(store.path().join(format!("b.{extension}"))).expect("remove");
     }
     wait::until_true("a certificate that went", || shown("b.test") == first.der);
+
+    // With the other ending, and a key that is not its own, it takes nothing away.
+    std::fs::write(store.path().join("a.crt"), store.authority.leaf(&["a.test"]).chain_pem).expect("write a file");
+    wait::until_true("it to be refused", || {
+        gateway.metrics().sum_or_none("gateway_certificate_refused", &[("certificate", "all/a")]) == 1.0
+    });
+    assert!(shown("a.test") == first.der);
+    // Nor does the last one go.
+    for name in ["a.crt", "a.pem", "a.key"] {
+        std::fs::remove_file(store.path().join(name)).expect("remove");
+    }
+    let is_told = |line: &str| {
+        line.contains("reload (a file changed): generation")
+            && line.contains("take the table out when they are not wanted")
+    };
+    assert!(gateway.process.stderr.find("a line about it", is_told).is_some());
+    assert!(shown("a.test") == first.der);
+}
+
+#[test]
+fn a_directory_that_is_swapped_by_a_link_is_noticed_and_only_we_log_it() {
+    let store = Store::new();
+    let leaves = ["..1", "..2", "..3"].map(|version| {
+        let leaf = store.authority.leaf(&[NAME]);
+        std::fs::create_dir(store.path().join(version)).expect("make a directory");
+        store.put(&format!("{version}/tls"), &leaf);
+        leaf
+    });
+    let swap = |version: &str| {
+        std::os::unix::fs::symlink(version, store.path().join("..tmp")).expect("make a link");
+        std::fs::rename(store.path().join("..tmp"), store.path().join("..data")).expect("rename");
+    };
+    swap("..1");
+    let data = store.path().join("..data");
+    let table = format!("[[certificate]]\nname = 'site'\ndirectory = '{}'", data.display());
+    let gateway = Gateway::start(&config(&table, "'site'"));
+    assert!(connect(&store, gateway.addr("web"), NAME).1 == leaves[0].der);
+    for (version, before, leaf) in [("..2", "..1", &leaves[1]), ("..3", "..2", &leaves[2])] {
+        swap(version);
+        std::fs::remove_dir_all(store.path().join(before)).expect("remove");
+        wait::until_true("the new one", || connect(&store, gateway.addr("web"), NAME).1 == leaf.der);
+    }
+    let log = gateway.process.stderr.text();
+    assert!(!log.contains("watch"), "{log}");
 }
 
 #[test]

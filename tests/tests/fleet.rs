@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway_tests::certs::{Leaf, Store};
+use gateway_tests::conn::Framing;
 use gateway_tests::etcd::Etcd;
 use gateway_tests::prelude::*;
 use gateway_tests::tls::TlsClient;
@@ -152,23 +154,88 @@ fn a_pair_that_is_put_into_etcd_is_shown_by_every_box_and_the_next_one_after_it(
 }
 
 #[test]
-fn a_value_that_is_no_pair_stays_in_etcd() {
+fn a_bad_value_stays_in_etcd_and_is_told_of_until_there_is_a_good_one() {
     let etcd = Etcd::start(&[]);
     let fleet = Fleet::new(&etcd);
-    let gateway = fleet.start(1);
-    let good = fleet.store.authority.leaf(&[NAME]);
+    let alerts = Arc::new(Mutex::new(Vec::new()));
+    let hook = Script::start({
+        let alerts = alerts.clone();
+        move |mut conn| {
+            let Ok(head) = conn.head() else { return };
+            let mut body = Vec::new();
+            conn.body(head.framing(Framing::Empty), &mut |bytes| body.extend_from_slice(bytes)).expect("a body");
+            alerts.lock().unwrap().push(serde_json::from_slice::<serde_json::Value>(&body).expect("JSON"));
+            conn.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let config = |hosts: &str| {
+        let config = fleet.config(1).tables(&format!("hosts = [{hosts}]"));
+        config.tables(&format!("[certificate_alerts]\ndays = []\nwebhook = 'http://{}/'", hook.addr()))
+    };
+    let mut gateway = Gateway::start(&config(&format!("'{NAME}'")));
+    let authority = &fleet.store.authority;
+    let good = authority.leaf(&[NAME]);
+    let mismatch = Leaf { key_pem: authority.leaf(&[NAME]).key_pem, ..authority.leaf(&[NAME]) };
+    let early = authority.leaf_with(&[NAME], |params| {
+        params.not_before = date_time_ymd(4000, 1, 1);
+        params.not_after = date_time_ymd(4001, 1, 1);
+    });
+    let other = authority.leaf(&["other.test"]);
+    let other_der = other.der.clone();
+    let refused = |gateway: &Gateway, reason: &str| {
+        gateway.metrics().sum_or_none("gateway_certificate_refused", &[("certificate", "shop"), ("reason", reason)])
+    };
+    let state = |gateway: &Gateway| {
+        let all = gateway.admin_get("/certificates").json();
+        let all = all["certificates"].as_array().expect("certificates").clone();
+        let shop = all.into_iter().find(|certificate| certificate["name"] == "shop").expect("shop");
+        (shop["state"].as_str().map(str::to_owned), shop["refused"].as_str().map(str::to_owned))
+    };
+    put(&etcd, &mismatch);
+    wait::until_true("the first one to be refused", || refused(&gateway, "key_mismatch") == 1.0);
+    wait::until_true("it to be in the list", || {
+        state(&gateway)
+            == (Some("refused".into()), Some("`certificates/shop` in etcd has the key of another certificate".into()))
+    });
     put(&etcd, &good);
     fleet.wait_shown(&gateway, &good);
-    let other = fleet.store.authority.leaf(&[NAME]);
-    put(&etcd, &Leaf { key_pem: good.key_pem.clone(), ..other });
-    let is_told =
-        |line: &str| line.contains("`certificates/shop` is not used") && line.contains("the one before stays");
-    assert!(gateway.process.stderr.find("the refusal", is_told).is_some());
-    assert_eq!(fleet.shown(&gateway, NAME), good.der);
-    // A start uses the one before, too.
+    wait::until_true("nothing to be refused", || refused(&gateway, "key_mismatch") == 0.0);
+    wait::until_true("the list to be well", || state(&gateway) == (Some("ok".into()), None));
+    for (bad, reason, message) in [
+        (mismatch, "key_mismatch", "has the key of another certificate"),
+        (early, "not_yet_valid", "is not valid before 4000-01-01T00:00:00Z"),
+        (other, "hosts", "does not cover test.example"),
+    ] {
+        put(&etcd, &bad);
+        wait::until_true(reason, || refused(&gateway, reason) == 1.0);
+        let is_told = |line: &str| {
+            line.ends_with(&format!("`certificates/shop` is not used: it {message}; the one before stays"))
+        };
+        assert!(gateway.process.stderr.find("the refusal", is_told).is_some());
+        assert_eq!(fleet.shown(&gateway, NAME), good.der, "{reason}");
+    }
+    // What stays refused is told of after a while.
+    wait::until_true("an alert", || {
+        let told = |post: &serde_json::Value| post["text"].as_str().is_some_and(|text| text.ends_with("test.example"));
+        alerts.lock().unwrap().iter().any(told)
+    });
+    assert_eq!(
+        state(&gateway),
+        (Some("ok".into()), Some("`certificates/shop` in etcd does not cover test.example".into()))
+    );
+    // A start uses the one before, too, and says why.
     gateway.kill();
-    let again = fleet.start(1);
-    fleet.wait_shown(&again, &good);
+    gateway = Gateway::start(&config(&format!("'{NAME}'")));
+    fleet.wait_shown(&gateway, &good);
+    wait::until_true("it to be refused again", || refused(&gateway, "hosts") == 1.0);
+    // With other hosts it is good.
+    gateway.reload(&config("'other.test'"));
+    wait::until_true("it to be used", || fleet.shown(&gateway, "other.test") == other_der);
+    assert_eq!(refused(&gateway, "hosts"), 0.0);
+    etcd.ctl(&["put", "/test/certificates/shop"], b"nothing");
+    wait::until_true("it to be refused", || refused(&gateway, "unreadable") == 1.0);
+    etcd.ctl(&["del", "/test/certificates/shop"], b"");
+    wait::until_true("what was deleted to be forgotten", || refused(&gateway, "unreadable") == 0.0);
 }
 
 #[test]

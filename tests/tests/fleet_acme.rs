@@ -1,9 +1,11 @@
 //! Several gateways, one etcd, and a real certificate authority: one obtains for all.
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use gateway_tests::certs::Store;
 use gateway_tests::etcd::Etcd;
+use gateway_tests::gateway::run;
 use gateway_tests::pebble::{Pebble, Settings};
 use gateway_tests::prelude::*;
 use gateway_tests::tls::TlsClient;
@@ -81,6 +83,11 @@ fn one_box_obtains_for_all_and_another_answers_the_challenge() {
         // Both have it on the disk: a start needs neither etcd nor the authority.
         let config = fleet.obtains(1, &pebble, challenge);
         let _ended = (pebble.kill(), fleet.etcd.stop());
+        wait::until_true("an operator to be told that nothing is ordered without etcd", || {
+            let admin = asked.admin_addr().to_string();
+            let (status, out, error) = run(&["certs", "renew", "auto", "--admin", &admin].map(OsStr::new));
+            !status.success() && (out + &error).contains("the certificate store cannot be reached")
+        });
         asked.kill();
         let again = Gateway::start(&config);
         let after = client.connect(again.addr("secure"), HOST).expect("a handshake at once").1.certificate;

@@ -1,12 +1,11 @@
 //! `gateway check FILE [--json]`: everything that is wrong with a configuration.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use serde_json::json;
 
 use crate::config::model::Config;
-use crate::config::{Files, Report, Severity, load};
+use crate::config::{Files, Known, Report, Severity, load_knowing};
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +29,8 @@ pub struct Checked {
 }
 
 /// Loads and reports.
-pub fn check(path: &Path, files: &dyn Files, now: SystemTime, form: Form) -> Checked {
-    let loaded = load(path, files, now);
+pub fn check(path: &Path, files: &dyn Files, known: &Known<'_>, form: Form) -> Checked {
+    let loaded = load_knowing(path, files, known);
     let ok = loaded.is_ok();
     let (summary, report) = match &loaded {
         Ok(loaded) => (format!("ok: {}", contents(&loaded.config)), &loaded.warnings),
@@ -77,6 +76,7 @@ fn counted(count: usize, what: &str) -> String {
 mod tests {
     use std::io;
     use std::path::PathBuf;
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -93,7 +93,12 @@ mod tests {
     }
 
     fn run(text: &'static str, form: Form) -> Checked {
-        check(Path::new("gateway.toml"), &OneFile(text), SystemTime::UNIX_EPOCH, form)
+        let find_user = |user: &str, _: Option<&str>| match user {
+            "www" => Ok(()),
+            _ => Err(format!("there is no {user}")),
+        };
+        let known = Known { now: SystemTime::UNIX_EPOCH, running: None, find_user: Some(&find_user) };
+        check(Path::new("gateway.toml"), &OneFile(text), &known, form)
     }
 
     const PLAIN: Form = Form::Text { colour: false };
@@ -119,6 +124,13 @@ mod tests {
     fn errors_make_it_fail() {
         let checked = run("a = 1\nb = 2\n", PLAIN);
         assert!(!checked.ok && checked.output.ends_with("gateway.toml: not usable (2 errors)\n"), "{}", checked.output);
+    }
+
+    #[test]
+    fn a_user_that_the_machine_does_not_have_is_an_error() {
+        let checked = run("[gateway]\nuser = \"nosuch\"\n", PLAIN);
+        assert!(!checked.ok && checked.output.starts_with("error: there is no nosuch\n"), "{}", checked.output);
+        assert!(run("[gateway]\nuser = \"www\"\n", PLAIN).ok);
     }
 
     #[test]

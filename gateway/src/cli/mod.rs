@@ -20,6 +20,8 @@ use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Known;
+use crate::control::privileges;
 use crate::control::source::DiskFiles;
 use crate::xdp;
 
@@ -128,13 +130,16 @@ const PIN: &str = "/sys/fs/bpf/gateway";
 /// Does what the command line says. `give_back`: see [`crate::control::run::run`].
 pub fn main(give_back: fn()) -> ExitCode {
     let default = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(default).format_target(false).init();
+    // `notify` tells of each directory that went with its watch; what cannot be watched is told by whoever wants it.
+    let mut logger = env_logger::Builder::new();
+    logger.filter_module("notify", log::LevelFilter::Error).parse_env(default).format_target(false).init();
     match Arguments::parse().command {
         Command::Run(options) => run::run(options, give_back),
         Command::Check { file, json } => {
             let colour = std::io::stdout().is_terminal();
             let form = if json { check::Form::Json } else { check::Form::Text { colour } };
-            let checked = check::check(&file, &DiskFiles, SystemTime::now(), form);
+            let known = Known { now: SystemTime::now(), running: None, find_user: Some(&privileges::find_user) };
+            let checked = check::check(&file, &DiskFiles, &known, form);
             print(&checked.output);
             if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

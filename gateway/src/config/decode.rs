@@ -338,17 +338,31 @@ macro_rules! later {
     ([$($key:literal),*]) => { &[$($key),*] };
 }
 
+macro_rules! never {
+    () => {
+        None
+    };
+    ({ $words:tt because $why:literal }) => {
+        Some((&$words as &[_], $why))
+    };
+}
+
 /// Lets an enum be read from one of a few words.
 ///
-/// Words after `later` are planned, and get an error that says so.
+/// Words after `later` are planned, and get an error that says so; those after `never` are not, and get the reason.
 macro_rules! keywords {
-    ($type:ty { $($word:literal => $value:expr),* $(,)? } $(later $later:tt)?) => {
+    ($type:ty { $($word:literal => $value:expr),* $(,)? }
+        $(later $later:tt)? $(never $never:tt)?) => {
         impl $crate::config::decode::FromText for $type {
             fn from_text(text: &str) -> Result<Self, $crate::config::decode::Problem> {
                 match text {
                     $($word => Ok($value),)*
                     _ => Err($crate::config::decode::not_a_keyword(
-                        text, &[$($word),*], $crate::config::decode::later!($($later)?))),
+                        text,
+                        &[$($word),*],
+                        $crate::config::decode::later!($($later)?),
+                        $crate::config::decode::never!($($never)?),
+                    )),
                 }
             }
         }
@@ -369,11 +383,19 @@ macro_rules! keywords {
     };
 }
 
-pub(super) use {keywords, later, table};
+pub(super) use {keywords, later, never, table};
 
-/// The problem with a text that is none of `words`.
-pub fn not_a_keyword(text: &str, words: &[&'static str], later: &[&'static str]) -> Problem {
+/// The problem with a text that is none of `words`. `never` are words that there are elsewhere, and why not here.
+pub fn not_a_keyword(
+    text: &str,
+    words: &[&'static str],
+    later: &[&'static str],
+    never: Option<(&[&'static str], &str)>,
+) -> Problem {
     let list = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    if let Some((_, why)) = never.filter(|(never, _)| never.contains(&text)) {
+        return Problem::new(format!("\"{text}\" is not offered: {why}"), format!("possible values: {list}"));
+    }
     if later.contains(&text) {
         return Problem::new(format!("\"{text}\" is not supported yet"), format!("supported: {list}"));
     }

@@ -32,6 +32,8 @@ pub struct Loader<'a> {
     pub read: Vec<PathBuf>,
     /// Pairs that are not used.
     pub refused: Vec<Refused>,
+    /// What a reload says of itself in the log.
+    pub notes: Vec<String>,
     /// When to load again without a change of a file, in seconds of Unix time.
     pub again_at: Option<i64>,
     /// Configuration files by their normal path.
@@ -55,6 +57,7 @@ impl<'a> Loader<'a> {
             diagnostics: Diagnostics::default(),
             read: Vec::new(),
             refused: Vec::new(),
+            notes: Vec::new(),
             again_at: None,
             visited: HashMap::new(),
             depth: 0,

@@ -51,7 +51,12 @@ pub struct Known<'a> {
     /// The configuration that runs. What it has read already is not parsed again, and a certificate goes on with the pair
     /// it has there when the new one is bad.
     pub running: Option<&'a Config>,
+    /// Says what is wrong with a `user` and its `group`. `None`: whoever reads the configuration does not become them.
+    pub find_user: Option<&'a FindUser>,
 }
+
+/// Looks for a user, and for a group if there is one; the error says which one the machine does not have.
+pub type FindUser = dyn Fn(&str, Option<&str>) -> Result<(), String>;
 
 /// A configuration without errors.
 #[derive(Debug)]
@@ -64,6 +69,8 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// Pairs that are not used, although the configuration names them.
     pub refused: Vec<Refused>,
+    /// What a reload says of itself in the log: what it has not done although the files look as if it should.
+    pub notes: Vec<String>,
     /// When what certificates are good for changes without any file's doing so, in seconds of Unix time: a reason to load
     /// again.
     pub again_at: Option<i64>,
@@ -87,7 +94,7 @@ pub struct Refused {
 ///
 /// The error has everything that is wrong, not just the first thing, and the warnings too.
 pub fn load(path: &Path, files: &dyn Files, now: SystemTime) -> Result<Loaded, Report> {
-    load_knowing(path, files, &Known { now, running: None })
+    load_knowing(path, files, &Known { now, running: None, find_user: None })
 }
 
 /// The same, with what is known beside the files.
@@ -95,11 +102,11 @@ pub fn load_knowing(path: &Path, files: &dyn Files, known: &Known<'_>) -> Result
     let mut loader = load::Loader::new(files);
     let raw = loader.file_tree(path);
     let config = raw.and_then(|raw| check::check(raw, &mut loader, known));
-    let load::Loader { diagnostics, mut read, refused, again_at, .. } = loader;
+    let load::Loader { diagnostics, mut read, refused, notes, again_at, .. } = loader;
     let mut seen = HashSet::new();
     read.retain(|path| seen.insert(path.clone()));
     match config.filter(|_| !diagnostics.has_errors()) {
-        Some(config) => Ok(Loaded { config, warnings: diagnostics.finish(), files: read, refused, again_at }),
+        Some(config) => Ok(Loaded { config, warnings: diagnostics.finish(), files: read, refused, notes, again_at }),
         None => Err(diagnostics.finish()),
     }
 }

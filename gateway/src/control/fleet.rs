@@ -1,9 +1,9 @@
 //! What the boxes of a fleet have in common, by etcd: certificates that another box obtained or an operator put there, and
 //! the keys of session tickets. Nobody waits for it: a box goes on with what it has, and starts from its copy.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -12,10 +12,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::acme::proof::Proof;
 use super::certificates::unix_s;
-use super::kept;
+use super::kept::{self, Unusable};
 use super::store::etcd::{Changed, is_one_below};
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
 use super::tickets::{Keeper, Rotation};
+use crate::config::Refused;
 use crate::config::model::{Certificate, CertificateSource, CertificateStore, Config, Obtained};
 use crate::snapshot::{Challenges, Shown, TicketKeys};
 
@@ -38,12 +39,19 @@ pub const NO_STORE: i64 = -1;
 /// What certificates have to be for, by the keys at which they are kept.
 type Hosts = HashMap<String, Vec<String>>;
 
+/// Values of etcd that certificates of this box do not use, by their keys: each is told until there is a better one.
+#[derive(Debug, Default)]
+pub struct RefusedValues(Mutex<BTreeMap<String, Refused>>);
+
 /// This box as one of a fleet, while the configuration says so.
 #[derive(Debug)]
 pub struct Fleet {
     member: Option<Member>,
     hosts: Arc<Mutex<Hosts>>,
+    /// What certificates have to be for has changed, so all values are looked at again.
+    has_changed: Arc<AtomicBool>,
     up: Arc<AtomicI64>,
+    refused: Arc<RefusedValues>,
 }
 
 #[derive(Debug)]
@@ -55,11 +63,42 @@ struct Member {
     _task: JoinSet<()>,
 }
 
+impl RefusedValues {
+    /// Those of the certificates in `config`, with their names.
+    pub fn of(&self, config: &Config) -> Vec<Refused> {
+        let values = self.lock();
+        if values.is_empty() {
+            return Vec::new();
+        }
+        let kept = config.certificates.iter().filter(|certificate| certificate.is_kept());
+        let refused = kept.filter_map(|certificate| {
+            let value = values.get(&kept::key(&certificate.name))?;
+            Some(Refused { certificate: certificate.name.clone(), ..value.clone() })
+        });
+        refused.collect()
+    }
+
+    /// Whether this is news.
+    fn insert(&self, value: Refused) -> bool {
+        self.lock().insert(value.certificate.clone(), value.clone()).is_none_or(|before| before != value)
+    }
+
+    /// Whether there was one.
+    fn remove(&self, key: &str) -> bool {
+        self.lock().remove(key).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Refused>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Fleet {
-    /// A box that is alone. `up` tells a metric whether etcd answers: 1 or 0, or [`NO_STORE`].
-    pub fn new(up: Arc<AtomicI64>) -> Fleet {
+    /// A box that is alone. `up` tells a metric whether etcd answers: 1 or 0, or [`NO_STORE`]. `refused` is told which
+    /// of its values are not used.
+    pub fn new(up: Arc<AtomicI64>, refused: Arc<RefusedValues>) -> Fleet {
         up.store(NO_STORE, Relaxed);
-        Fleet { member: None, hosts: Arc::default(), up }
+        Fleet { member: None, hosts: Arc::default(), has_changed: Arc::default(), up, refused }
     }
 
     /// Is one of the fleet that this stands for from now on. What is the same goes on.
@@ -69,19 +108,26 @@ impl Fleet {
         keeper: &Arc<Keeper>,
         challenges: &Arc<Challenges>,
     ) -> Result<(), StoreError> {
-        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts(config);
+        let hosts = hosts(config);
+        let before = std::mem::replace(&mut *self.hosts.lock().unwrap_or_else(PoisonError::into_inner), hosts.clone());
+        self.has_changed.fetch_or(before != hosts, Relaxed);
+        self.refused.lock().retain(|key, _| hosts.contains_key(key));
         let wanted = &config.certificate_store;
         if self.member.as_ref().is_some_and(|member| member.wanted == *wanted) {
             return Ok(());
         }
         self.member = None;
         self.up.store(NO_STORE, Relaxed);
+        self.refused.lock().clear();
         let Some(settings) = &wanted.etcd else { return Ok(()) };
         let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?);
         let (tell, news) = mpsc::channel(1);
         let sharing = Sharing {
             etcd,
             hosts: self.hosts.clone(),
+            has_changed: self.has_changed.clone(),
+            refused: self.refused.clone(),
+            again_at: None,
             keeper: keeper.clone(),
             challenges: challenges.clone(),
             shown: HashMap::new(),
@@ -127,6 +173,10 @@ fn hosts(config: &Config) -> Hosts {
 struct Sharing {
     etcd: Etcd,
     hosts: Arc<Mutex<Hosts>>,
+    has_changed: Arc<AtomicBool>,
+    refused: Arc<RefusedValues>,
+    /// When one of those becomes valid, in seconds of Unix time.
+    again_at: Option<i64>,
     keeper: Arc<Keeper>,
     rotation: Rotation,
     challenges: Arc<Challenges>,
@@ -154,15 +204,18 @@ impl Sharing {
     async fn look(&mut self) -> Result<(), StoreError> {
         let (keys, revision) = self.etcd.get_at(TICKETS).await?;
         self.share_tickets(keys).await?;
+        let now_s = unix_s(SystemTime::now());
+        let is_time = self.again_at.take_if(|at| *at <= now_s).is_some();
+        // When it is less than before, etcd has begun anew, or from a backup.
+        if self.has_changed.swap(false, Relaxed) || is_time || revision < self.seen {
+            self.seen = 0;
+        }
         // It counts up with every change, those of others' keys among them.
         if revision != self.seen {
-            if revision < self.seen {
-                // It has begun anew, or from a backup.
-                self.seen = 0;
-            }
             // The authority asks as soon as it may.
             self.answer_challenges().await?;
             self.fetch().await?;
+            self.forget_deleted().await?;
             self.seen = revision;
         }
         Ok(())
@@ -248,9 +301,20 @@ impl Sharing {
         }
     }
 
+    /// A value that is not there any more is not refused any more.
+    async fn forget_deleted(&self) -> Result<(), StoreError> {
+        let refused: Vec<String> = self.refused.lock().keys().cloned().collect();
+        for key in refused {
+            if self.etcd.get_at(&key).await?.0.is_none() && self.refused.remove(&key) {
+                let _ = self.tell.try_send(());
+            }
+        }
+        Ok(())
+    }
+
     /// Says whether it is something new. What is no pair stays away: the copy has what a start can rely on. So does what
     /// etcd had before this box had something newer.
-    async fn take(&self, Changed { key, value, since }: Changed) -> Result<bool, StoreError> {
+    async fn take(&mut self, Changed { key, value, since }: Changed) -> Result<bool, StoreError> {
         let value = zeroize::Zeroizing::new(value);
         let copy = self.etcd.copy();
         let own = match copy.get(&key) {
@@ -262,40 +326,61 @@ impl Sharing {
             own => own.ok().flatten().map(zeroize::Zeroizing::new),
         };
         if own.as_ref() == Some(&value) {
-            return self.etcd.remember(&key, &since).map(|()| false);
+            let was_refused = self.refused.remove(&key);
+            return self.etcd.remember(&key, &since).map(|()| was_refused);
         }
         let now_s = unix_s(SystemTime::now());
-        let pair = kept::parse(&value).and_then(|pair| match pair.chain_not_after < now_s {
-            true => Err("has expired".to_owned()),
-            false => Ok(pair),
-        });
-        let pair = match pair {
+        let own_pair = own.as_ref().and_then(|own| kept::parse(own).ok());
+        let pair = match kept::parse(&value) {
             Ok(pair) => pair,
-            Err(why) => {
-                log::error!("etcd: `{key}` is not used: it {why}; the one before stays");
-                return Ok(false);
-            }
+            Err(unusable) => return Ok(self.refuse(key, unusable, own_pair.is_some())),
         };
         let was_put_since = self.etcd.remembered(&key)?.is_some_and(|mark| mark.leads_to(&since));
-        if let Some(own) = own.filter(|_| !was_put_since)
-            && kept::parse(&own).is_ok_and(|own| kept::stays(&own, &pair, &self.hosts_of(&key), now_s))
+        if let (Some(own), Some(own_pair), false) = (&own, &own_pair, was_put_since)
+            && kept::stays(own_pair, &pair, &self.hosts_of(&key), now_s)
         {
+            let was_refused = self.refused.remove(&key);
             // Where it is not there any more, the next look finds another one.
-            if self.etcd.replace(&key, &since, &own).await? {
+            if self.etcd.replace(&key, &since, own).await? {
                 log::warn!(
                     "etcd: `{key}` is older, or for fewer hosts, than what this box had of it, which is put back"
                 );
             }
-            return Ok(false);
+            return Ok(was_refused);
         }
+        // After that, as an etcd from a backup has what nobody has wanted: there, the copy is put back.
+        if let Some(unusable) = kept::refusal(&pair, own_pair.as_ref(), &self.hosts_of(&key), now_s) {
+            if pair.chain_not_before > now_s {
+                self.again_at = self.again_at.into_iter().chain([pair.chain_not_before]).min();
+            }
+            return Ok(self.refuse(key, unusable, own_pair.is_some()));
+        }
+        self.refused.remove(&key);
         copy.put(&key, &value)?;
         self.etcd.remember(&key, &since)?;
         Ok(true)
     }
 
+    /// Tells, once, that a value is not used. Says whether that is news of a certificate that this box has.
+    fn refuse(&self, key: String, Unusable { refusal, why }: Unusable, kept: bool) -> bool {
+        let is_ours = self.lock_hosts().contains_key(&key);
+        let message = format!("`{key}` in etcd {why}");
+        let value = Refused { certificate: key.clone(), refusal, message, kept };
+        let is_news = is_ours && self.refused.insert(value);
+        if is_news || !is_ours {
+            let instead = if kept { "the one before stays" } else { "there is none before it" };
+            log::error!("etcd: `{key}` is not used: it {why}; {instead}");
+        }
+        is_news
+    }
+
     /// What the certificate at `key` has to be for; nothing, where that is not said.
     fn hosts_of(&self, key: &str) -> Vec<String> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+        self.lock_hosts().get(key).cloned().unwrap_or_default()
+    }
+
+    fn lock_hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, done: &Result<(), StoreError>) {

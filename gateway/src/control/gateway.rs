@@ -61,6 +61,8 @@ pub struct Reloaded {
     pub changed: bool,
     /// What is allowed and probably not meant.
     pub warnings: Report,
+    /// What it has to say of itself in the log.
+    pub notes: Vec<String>,
 }
 
 /// What is to be done about endpoints.
@@ -165,6 +167,7 @@ impl Gateway {
                 pressure,
                 certificates: Mutex::new(Certificates::new(hostname)),
                 store_up: Arc::default(),
+                store_refused: Arc::default(),
                 acme: tally,
                 renewals,
                 state: Mutex::new(state),
@@ -222,7 +225,7 @@ impl Gateway {
     /// Reads the configuration again and puts it into force if it is good and different.
     pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let running = self.current.as_ref().map(|current| &current.config);
-        let known = Known { now: SystemTime::now(), running };
+        let known = Known { now: SystemTime::now(), running, find_user: None };
         let result = match config::load_knowing(&self.path, &*self.files, &known) {
             Ok(loaded) => self.put_into_force(loaded).await,
             Err(report) => Err(ReloadError::Config(report)),
@@ -318,6 +321,8 @@ impl Gateway {
         let again_at = self.give_kept(&mut config)?;
         self.again_at = self.again_at.into_iter().chain(again_at).min();
         if config == *self.config() {
+            // A value that is refused is news as well.
+            self.shared.follow_certificates();
             return Ok(None);
         }
         let resolved = self.resolved.clone();
@@ -340,7 +345,7 @@ impl Gateway {
     }
 
     async fn put_into_force(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        let Loaded { mut config, warnings, files, refused, again_at } = loaded;
+        let Loaded { mut config, warnings, files, refused, notes, again_at } = loaded;
         self.watched = files;
         let kept_again_at = self.give_kept(&mut config)?;
         self.again_at = again_at.into_iter().chain(kept_again_at).min();
@@ -350,7 +355,7 @@ impl Gateway {
             && !self.in_doubt
         {
             self.shared.follow_certificates();
-            return Ok(Reloaded { generation: current.generation, changed: false, warnings });
+            return Ok(Reloaded { generation: current.generation, changed: false, warnings, notes });
         }
         self.warn_of_what_needs_a_restart(&config);
         let resolved = self.resolve(&config).await;
@@ -365,7 +370,7 @@ impl Gateway {
         if !matches!(admin_socket, AdminSocket::Unchanged) {
             (self.admin, self.admin_socket) = (admin, admin_socket);
         }
-        Ok(Reloaded { generation, changed: true, warnings })
+        Ok(Reloaded { generation, changed: true, warnings, notes })
     }
 
     /// The addresses of the endpoints. What changes nothing about them, such as a renewed certificate, does not wait for a

@@ -1,13 +1,16 @@
 //! Certificates that are not in files of the configuration but in the certificate store's directory.
 
+use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
+use super::acme::date;
 use super::store::{CERTIFICATES, Directory, StoreError, segment};
 use crate::config::model::{Certificate, Config, Pair};
 use crate::config::ocsp::Staple;
+use crate::config::{PairError, Refusal};
 
 /// The key at which the pair of a certificate is kept.
 pub fn key(certificate: &str) -> String {
@@ -31,17 +34,60 @@ pub fn directory_url(bytes: &[u8]) -> Option<&str> {
 /// An OCSP response in what is kept, between these lines in base64.
 const RESPONSE: [&str; 2] = ["-----BEGIN OCSP RESPONSE-----", "-----END OCSP RESPONSE-----"];
 
+/// Why what is kept is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// What kind of thing is wrong.
+    pub refusal: Refusal,
+    /// What is said of it: a sentence without its subject.
+    pub why: String,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl From<Vec<PairError>> for Unusable {
+    fn from(errors: Vec<PairError>) -> Unusable {
+        let refusal = errors.first().map_or(Refusal::Unreadable, |error| error.refusal);
+        let text = |error: PairError| match error.refusal {
+            // There are no two files.
+            Refusal::KeyMismatch => "has the key of another certificate".to_owned(),
+            _ => error.message,
+        };
+        Unusable { refusal, why: errors.into_iter().map(text).collect::<Vec<_>>().join("; ") }
+    }
+}
+
 /// Reads what is kept at a certificate's key: one text with the private key and the chain, and perhaps what is to be stapled.
-pub fn parse(bytes: &[u8]) -> Result<Pair, String> {
+pub fn parse(bytes: &[u8]) -> Result<Pair, Unusable> {
     with_staple(bytes, None)
 }
 
-fn with_staple(bytes: &[u8], ocsp: Option<&[u8]>) -> Result<Pair, String> {
-    let why = |errors: Vec<crate::config::PairError>| {
-        let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
-        messages.join("; ")
-    };
-    Pair::of(bytes, bytes, ocsp).map_err(why)
+fn with_staple(bytes: &[u8], ocsp: Option<&[u8]>) -> Result<Pair, Unusable> {
+    Ok(Pair::of(bytes, bytes, ocsp)?)
+}
+
+/// Why a pair is not to take the place of `own`, if there is that, as with files: it is not valid now, or one of
+/// `hosts` that `own` is good for would lose its certificate. Other than with files, the first one may be for some of
+/// them.
+pub fn refusal(pair: &Pair, own: Option<&Pair>, hosts: &[String], now_s: i64) -> Option<Unusable> {
+    let unusable = |refusal, why| Some(Unusable { refusal, why });
+    if pair.chain_not_after < now_s {
+        return unusable(Refusal::Expired, "has expired".to_owned());
+    }
+    if pair.chain_not_before > now_s && own.is_none_or(|own| own.info.sha256 != pair.info.sha256) {
+        return unusable(Refusal::NotYetValid, format!("is not valid before {}", date(pair.chain_not_before)));
+    }
+    let own = own.filter(|own| own.chain_not_after >= now_s)?;
+    let lost: Vec<&str> =
+        hosts.iter().map(String::as_str).filter(|host| own.covers(host) && !pair.covers(host)).collect();
+    match lost.is_empty() {
+        true => None,
+        false => unusable(Refusal::Hosts, format!("does not cover {}", lost.join(", "))),
+    }
 }
 
 /// The response that is kept, in DER, and until when it may be used; `None` where there is none that is worth showing.
@@ -132,6 +178,44 @@ mod tests {
         let day = |day: i64| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(day as u64 * 86_400);
         (params.not_before, params.not_after) = (day(from), day(to));
         parse((key.serialize_pem() + &params.self_signed(&key).unwrap().pem()).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_pair_that_is_not_good_now_or_would_lose_a_host_is_refused() {
+        let hosts: Vec<String> = ["a.test", "b.test"].map(str::to_owned).to_vec();
+        let both = &["a.test", "b.test"][..];
+        let (own, half) = (pair(both, 0, 100), pair(&["a.test"], 0, 100));
+        let now_s = 10 * 86_400;
+        for (new, own, hosts, expected) in [
+            (pair(both, 5, 100), Some(&own), &hosts[..], None),
+            (pair(both, 0, 9), None, &hosts, Some((Refusal::Expired, "has expired"))),
+            (
+                pair(both, 11, 99),
+                None,
+                &hosts,
+                Some((Refusal::NotYetValid, "is not valid before 1970-01-12T00:00:00Z")),
+            ),
+            (pair(&["a.test"], 5, 100), Some(&own), &hosts, Some((Refusal::Hosts, "does not cover b.test"))),
+            (pair(&["a.test"], 5, 100), Some(&own), &[], None),
+            (pair(&["a.test"], 5, 100), None, &hosts, None),
+            (pair(&["a.test"], 5, 100), Some(&half), &hosts, None),
+            (pair(&["a.test"], 5, 100), Some(&pair(both, 0, 9)), &hosts, None),
+        ] {
+            let told = refusal(&new, own, hosts, now_s);
+            let told = told.as_ref().map(|unusable| (unusable.refusal, unusable.why.as_str()));
+            assert_eq!(told, expected, "{:?}", new.info);
+        }
+        let later = pair(both, 11, 99);
+        assert_eq!(refusal(&later, Some(&later), &hosts, now_s), None, "it is there already");
+        let [key, chain] = [pem(both), pem(both)];
+        let mixed =
+            key[..key.find("-----BEGIN CERT").unwrap()].to_owned() + &chain[chain.find("-----BEGIN CERT").unwrap()..];
+        let wrong = parse(mixed.as_bytes()).unwrap_err();
+        assert_eq!(
+            (wrong.refusal, wrong.to_string().as_str()),
+            (Refusal::KeyMismatch, "has the key of another certificate")
+        );
+        assert_eq!(parse(b"").unwrap_err().to_string(), "has no certificate; has no private key");
     }
 
     #[test]

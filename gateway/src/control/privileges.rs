@@ -54,6 +54,11 @@ pub fn give_up(settings: &model::Gateway) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether this machine has the user and the group; the error says which one it does not have.
+pub fn find_user(user: &str, group: Option<&str>) -> Result<(), String> {
+    identity(user, group).map(drop)
+}
+
 fn failed(what: &str, error: &dyn Display) -> String {
     format!("cannot {what}: {error}")
 }

@@ -28,13 +28,24 @@ pub enum NotRenewed {
 /// What the admin endpoint asks; see [`renew`].
 pub type Renew = dyn Fn(&Which) -> Result<String, NotRenewed> + Send + Sync;
 
-/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not. Where none begins, that is
-/// an error, with a line for each.
-pub fn renew(all: &[Certificate], renewals: &Renewals, which: &Which, now: i64) -> Result<String, NotRenewed> {
+/// Has certificates renewed now. Says as JSON of which a renewal begins, and why of others it does not. Where none
+/// begins, that is an error, with a line for each. While the store of a fleet `is_away`, none does: two boxes could
+/// order at once.
+pub fn renew(
+    all: &[Certificate],
+    renewals: &Renewals,
+    is_away: bool,
+    which: &Which,
+    now: i64,
+) -> Result<String, NotRenewed> {
     let wanted = match which {
         Which::One(name) => vec![obtained(all, name)?],
         Which::All => all.iter().filter_map(by_acme).collect(),
     };
+    if is_away && !wanted.is_empty() {
+        let why = "nothing is ordered: the certificate store cannot be reached (etcd; the log says why)";
+        return Err(NotRenewed::Refused(why.into()));
+    }
     let mut refused: BTreeMap<&str, NotNow> = BTreeMap::new();
     let mut begun = Vec::new();
     for name in wanted {
@@ -103,9 +114,13 @@ mod tests {
         renewals.begin("one", "https://a.test/");
         renewals.begin("two", "https://a.test/");
         let stored = CertificateSource::Stored(Vec::new());
-        let all = certificates(vec![("one", acme()), ("two", acme()), ("kept", stored)]);
-        let ask = |which| renew(&all, &renewals, &which, 0);
         let one = |name: &str| Which::One(name.into());
+        let all = certificates(vec![("one", acme()), ("two", acme()), ("kept", stored)]);
+        let ask = |which| renew(&all, &renewals, false, &which, 0);
+        for which in [one("one"), Which::All] {
+            let told = renew(&all, &renewals, true, &which, 0);
+            assert!(matches!(&told, Err(NotRenewed::Refused(why)) if why.contains("cannot be reached")), "{told:?}");
+        }
         assert_eq!(ask(one("one")).unwrap(), "{\"begun\":[\"one\"],\"refused\":{}}\n");
         let refused = |name, why: &str| {
             let told = ask(one(name));
@@ -123,7 +138,9 @@ mod tests {
 
     #[test]
     fn all_of_none_is_an_error() {
-        let told = renew(&[], &Renewals::default(), &Which::All, 0);
-        assert_eq!(told, Err(NotRenewed::Refused("no certificate is obtained by ACME".into())));
+        for is_away in [false, true] {
+            let told = renew(&[], &Renewals::default(), is_away, &Which::All, 0);
+            assert_eq!(told, Err(NotRenewed::Refused("no certificate is obtained by ACME".into())));
+        }
     }
 }

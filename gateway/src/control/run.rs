@@ -100,7 +100,7 @@ impl Control {
         let (readiness, _) = watch::channel(Readiness::Initializing);
         let (reload, reloads) = mpsc::channel(RELOADS_WAITING);
         let mut control = Control {
-            fleet: Fleet::new(gateway.shared().store_up.clone()),
+            fleet: Fleet::new(gateway.shared().store_up.clone(), gateway.shared().store_refused.clone()),
             gateway,
             signals,
             files,
@@ -235,7 +235,10 @@ impl Control {
                 let warnings: Vec<String> =
                     reloaded.warnings.diagnostics.iter().map(|found| found.message.clone()).collect();
                 let done = ReloadDone { generation: reloaded.generation, changed: reloaded.changed, warnings };
-                log::info!("reload ({why}): {status}");
+                match &reloaded.notes[..] {
+                    [] => log::info!("reload ({why}): {status}"),
+                    notes => log::warn!("reload ({why}): {status}; {}", notes.join("; ")),
+                }
                 (status, Ok(done))
             }
             Err(error) => {

@@ -11,6 +11,7 @@ use super::acme::{Renewals, Tally};
 use super::admin::Sources;
 use super::certificates::{Certificates, unix_s};
 use super::counts;
+use super::fleet::RefusedValues;
 use super::renew::{NotRenewed, Which, renew};
 use crate::config::Refused;
 use crate::filter::bans::Bans;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub(super) certificates: Mutex<Certificates>,
     /// Whether the etcd of the certificate store answers; see [`Fleet::new`](super::fleet::Fleet::new).
     pub store_up: Arc<AtomicI64>,
+    /// Pairs in that etcd that are not used.
+    pub store_refused: Arc<RefusedValues>,
     /// How it went with certificates that are obtained.
     pub acme: Arc<Tally>,
     /// By which they are renewed when an operator wants it.
@@ -61,7 +64,7 @@ impl Shared {
             reloads_ok: state.reloads_ok,
             reloads_failed: state.reloads_failed,
             last_reload_unix_s: since_epoch.map_or(0, |since| since.as_secs()),
-            certificates_refused: counts::refused(&state.refused),
+            certificates_refused: counts::refused(&self.refused(&state)),
             acme: counts::acme(&self.acme),
             log_write_errors: self.log_errors.load(Relaxed),
             endpoints: state.current.as_deref().map(counts::endpoints).unwrap_or_default(),
@@ -100,8 +103,17 @@ impl Shared {
     pub fn follow_certificates(&self) {
         let state = self.lock();
         if let Some(current) = &state.current {
-            lock(&self.certificates).follow(&current.config, &state.refused, SystemTime::now());
+            lock(&self.certificates).follow(&current.config, &self.refused(&state), SystemTime::now());
         }
+    }
+
+    /// Pairs that the certificates of the generation that runs do not use, in files and in etcd.
+    fn refused(&self, state: &State) -> Vec<Refused> {
+        let mut all = state.refused.clone();
+        if let Some(current) = &state.current {
+            all.extend(self.store_refused.of(&current.config));
+        }
+        all
     }
 
     /// Every certificate, as JSON.
@@ -112,7 +124,10 @@ impl Shared {
     /// Has certificates renewed.
     pub fn renew(&self, which: &Which) -> Result<String, NotRenewed> {
         match self.current() {
-            Some(current) => renew(&current.config.certificates, &self.renewals, which, unix_s(SystemTime::now())),
+            Some(current) => {
+                let is_away = self.store_up.load(Relaxed) == 0;
+                renew(&current.config.certificates, &self.renewals, is_away, which, unix_s(SystemTime::now()))
+            }
             None => Err(NotRenewed::Refused("the gateway has no configuration yet".into())),
         }
     }

@@ -171,12 +171,13 @@ fn may_lose_a_watch(event: &notify::Result<notify::Event>) -> bool {
     }
 }
 
-/// Reading the configuration must not look like a change of it.
+/// Reading the configuration must not look like a change of it, nor must each write: a log beside the configuration may
+/// have thousands in a second. Whoever writes closes the file in the end, which is an event of its own.
 fn matters(event: &notify::Result<notify::Event>) -> bool {
     match event {
         Ok(event) => match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-            EventKind::Access(_) => false,
+            EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)) => false,
             _ => true,
         },
         // Something has gone wrong: look.

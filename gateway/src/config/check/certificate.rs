@@ -5,6 +5,7 @@
 //! pair of one customer must not keep those of all others from being served.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -148,20 +149,58 @@ impl<'a> Checker<'a> {
         }
         if pairs.is_empty() {
             let running = self.running_of(&name, &path);
-            let message = format!("there is no certificate in {}", path.display());
+            let message = nothing_in(&path, loader.try_bytes(&path).map(Zeroizing::new));
             let help = match running.is_empty() {
                 true => "a pair is NAME.crt, or NAME.pem, and NAME.key",
                 false => "those that were there are used on; take the table out when they are not wanted any more",
             };
+            if !running.is_empty() {
+                loader.notes.push(format!("certificate `{name}`: {message}: {help}"));
+            }
             loader.diagnostics.warning(span, message).help(help);
             return Some(running);
         }
         let spans = Spans { chain: span, key: span, ocsp: span };
-        let certificate = |(of, files): (String, PairFiles)| {
+        let certificate = |(of, files): (String, OneOrTwo)| {
+            let name = format!("{name}/{of}");
+            let files = self.chosen(&name, files, &spans, &table, loader);
             let source = CertificateSource::Directory(files.clone());
-            self.of_files(format!("{name}/{of}"), source, &files, &spans, &table, loader)
+            self.of_files(name, source, &files, &spans, &table, loader)
         };
         Some(pairs.into_iter().filter_map(certificate).collect())
+    }
+
+    /// Of `NAME.crt` and `NAME.pem` the first that is good with `NAME.key`: one that is put beside the other does not
+    /// take away what is shown.
+    fn chosen(
+        &self,
+        name: &str,
+        (first, other): OneOrTwo,
+        spans: &Spans,
+        table: &Table,
+        loader: &mut Loader<'_>,
+    ) -> PairFiles {
+        let Some(other) = other else { return first };
+        let mut problems = |files: &PairFiles| {
+            // What is to be stapled is looked at once, with the one that is used.
+            let files = PairFiles { ocsp: None, ..files.clone() };
+            let before = self.before(name, &CertificateSource::Directory(files.clone()));
+            match self.read(&files, spans, loader) {
+                Ok(pair) => self.problems(&pair, before, &files, spans, table),
+                Err(problems) => problems,
+            }
+        };
+        let of_first = problems(&first);
+        let passes_over = !of_first.is_empty() && problems(&other).is_empty();
+        let (used, left) = if passes_over { (other, first) } else { (first, other) };
+        let (used_path, left_path) = (used.chain.display(), left.chain.display());
+        let message = format!("certificate `{name}`: {left_path} is not used, as there is {used_path}");
+        loader.diagnostics.warning(spans.chain, message).help("take one of them away");
+        for Problem { refusal, message, .. } in of_first.into_iter().filter(|_| passes_over) {
+            let message = format!("{left_path} beside {used_path}: {message}");
+            loader.refused.push(Refused { certificate: name.to_owned(), refusal, message, kept: true });
+        }
+        used
     }
 
     /// What runs of a directory's certificates. A directory that is empty from one moment to the next is being replaced, or
@@ -215,14 +254,9 @@ impl<'a> Checker<'a> {
         table: &Table,
         loader: &mut Loader<'_>,
     ) -> Option<Certificate> {
-        let is_from_there = |old: &PairFiles| (&old.chain, &old.key) == (&files.chain, &files.key);
-        let before = self.by_name.get(name.as_str()).filter(|old| old.source.files().is_some_and(is_from_there));
-        let before = before.and_then(|before| before.pair.as_ref());
+        let before = self.before(&name, &source);
         let (pair, problems) = match self.read(files, spans, loader) {
             Ok(pair) => {
-                if pair.chain_not_before > self.now {
-                    loader.load_again_at(pair.chain_not_before);
-                }
                 let problems = self.problems(&pair, before, files, spans, table);
                 (Some(pair), problems)
             }
@@ -243,6 +277,17 @@ impl<'a> Checker<'a> {
         let hosts = table.hosts.as_ref().map(|hosts| hosts.iter().map(|(_, host)| host.clone()).collect());
         let hosts = hosts.unwrap_or_else(|| pair.info.names.clone());
         Some(Certificate { name, source, pair: Some(pair), hosts, http: table.http })
+    }
+
+    /// The pair that runs, where it is from the same files. In a directory its chain may be from one with the other
+    /// ending.
+    fn before(&self, name: &str, source: &CertificateSource) -> Option<&'a Arc<Pair>> {
+        let running = self.by_name.get(name)?;
+        let (old, new) = running.source.files().zip(source.files())?;
+        let is_directory = |source: &CertificateSource| matches!(source, CertificateSource::Directory(_));
+        let may_differ = is_directory(&running.source) && is_directory(source);
+        let is_from_there = old.key == new.key && (may_differ || old.chain == new.chain);
+        running.pair.as_ref().filter(|_| is_from_there)
     }
 
     /// Reads the files of a pair, and parses them unless they are what runs.
@@ -266,6 +311,9 @@ impl<'a> Checker<'a> {
             Some(same) => Arc::clone(same),
             None => Arc::new(Pair::of(&chain, &key, ocsp.as_deref()).map_err(|errors| named(errors, files, spans))?),
         };
+        if pair.chain_not_before > self.now {
+            loader.load_again_at(pair.chain_not_before);
+        }
         if let (Some(path), true, None) = (&files.ocsp, ocsp.is_some(), &pair.key.ocsp) {
             let message = format!("{} is about another certificate", path.display());
             loader.diagnostics.warning(spans.ocsp, message).help(NOT_STAPLED);
@@ -393,20 +441,33 @@ fn date(unix_s: i64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()[..10].to_owned()
 }
 
+/// What a directory without a pair is, by what comes of reading it as if it were a file.
+fn nothing_in(path: &Path, read: io::Result<Zeroizing<Vec<u8>>>) -> String {
+    let path = path.display();
+    match read.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::NotFound) => format!("there is no directory {path}"),
+        Ok(_) | Err(io::ErrorKind::NotADirectory) => format!("{path} is no directory"),
+        Err(_) => format!("there is no certificate in {path}"),
+    }
+}
+
+/// A pair, and that whose chain has the other ending where there are both.
+type OneOrTwo = (PairFiles, Option<PairFiles>);
+
 /// The pairs among the files of a directory, by name. Files that belong to none are no business of ours.
-fn pairs_in(files: Vec<PathBuf>) -> BTreeMap<String, PairFiles> {
-    let mut pairs = BTreeMap::new();
+fn pairs_in(files: Vec<PathBuf>) -> BTreeMap<String, OneOrTwo> {
+    let mut pairs: BTreeMap<String, OneOrTwo> = BTreeMap::new();
     let is = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
     for chain in files.iter().filter(|path| is(path, "crt") || is(path, "pem")) {
         // What is no UTF-8 cannot be named in a log.
         let Some(name) = chain.file_stem().and_then(|stem| stem.to_str()) else { continue };
         let ocsp = Some(chain.with_extension("ocsp")).filter(|path| files.binary_search(path).is_ok());
+        let files = PairFiles { chain: chain.clone(), key: chain.with_extension("key"), ocsp };
         // Of both extensions, `crt` comes first.
-        pairs.entry(name.to_owned()).or_insert(PairFiles {
-            chain: chain.clone(),
-            key: chain.with_extension("key"),
-            ocsp,
-        });
+        match pairs.get_mut(name) {
+            None => _ = pairs.insert(name.to_owned(), (files, None)),
+            Some((_, other)) => *other = Some(files),
+        }
     }
     pairs
 }

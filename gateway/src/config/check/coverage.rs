@@ -1,4 +1,4 @@
-//! Which hosts of routes no certificate covers, of listeners with TLS.
+//! Which hosts of routes no certificate covers, of listeners with TLS, and which certificates no client is ever shown.
 
 use std::collections::HashSet;
 
@@ -27,18 +27,50 @@ pub fn warn(
     for (route, spans) in routes.iter().zip(spans) {
         for (host, span) in route.hosts.iter().zip(spans) {
             let lacks = |names: &Option<HashSet<String>>| names.as_ref().is_some_and(|names| !covers(names, host));
-            if let Some(id) = route.listeners.iter().find(|id| lacks(&covered[id.index()])) {
-                missing.push((*span, host, &listeners[id.index()].name));
+            let lacking = route.listeners.iter().filter(|id| lacks(&covered[id.index()]));
+            let names: Vec<String> = lacking.map(|id| format!("`{}`", listeners[id.index()].name)).collect();
+            if !names.is_empty() {
+                missing.push((*span, host, names));
             }
         }
     }
-    for (span, host, listener) in missing.iter().take(MAX_NAMED) {
-        let message = format!("no certificate of listener `{listener}` covers {}", text(host));
+    for (span, host, names) in missing.iter().take(MAX_NAMED) {
+        let s = if names.len() == 1 { "" } else { "s" };
+        let message = format!("no certificate of listener{s} {} covers {}", names.join(", "), text(host));
         diagnostics.hint(*span, message).help("its clients are shown another one, or refused if `strict_sni` is on");
     }
     if let Some((span, ..)) = missing.get(MAX_NAMED) {
         let more = missing.len() - MAX_NAMED;
         diagnostics.hint(*span, format!("no certificate covers {more} more hosts of routes, this one and later ones"));
+    }
+}
+
+/// Warns about certificates whose keys none of the listener's cipher suites is for. `spans` are where the suites of
+/// each listener stand.
+pub fn warn_of_suites(
+    listeners: &[Listener],
+    spans: &[Option<Span>],
+    certificates: &[Certificate],
+    diagnostics: &mut Diagnostics,
+) {
+    for (listener, span) in listeners.iter().zip(spans) {
+        let (Some(tls), Some(span)) = (&listener.tls, span) else { continue };
+        if tls.cipher_suites.is_empty() {
+            continue;
+        }
+        let certificates = tls.certificates.iter().map(|id| &certificates[id.index()]);
+        let is_useless = |key| !tls.cipher_suites.iter().any(|suite| suite.suits(key));
+        let useless = certificates.filter_map(|it| Some((&it.name, it.pair.as_ref()?.info.key_kind)));
+        let mut useless = useless.filter(|(_, key)| is_useless(*key));
+        let Some((name, key)) = useless.next() else { continue };
+        let more = match useless.count() {
+            0 => String::new(),
+            more => format!(", nor {more} more"),
+        };
+        let message =
+            format!("no client is ever shown certificate `{name}`{more}: no cipher suite is for its key, {key}");
+        let help = "in TLS 1.2, suites are for RSA or for ECDSA, as their names say; those of TLS 1.3 are for both";
+        diagnostics.warning(*span, message).help(help);
     }
 }
 

@@ -51,7 +51,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     let mut names = Tables::new(&raw, &mut loader.diagnostics);
     etcd::check_stored(&raw, &mut loader.diagnostics);
     let trusts_any = raw.listener.iter().any(|listener| !is_empty(&listener.value.trusted_proxies));
-    let gateway = gateway(raw.gateway, trusts_any, &mut loader.diagnostics);
+    let gateway = gateway(raw.gateway, trusts_any, known, &mut loader.diagnostics);
     let admin = admin(&raw.admin);
     let access_log = access_log(raw.access_log, loader);
     let overload = overload(raw.overload, &mut loader.diagnostics);
@@ -66,6 +66,7 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     addresses(&raw.listener, raw.admin.as_ref(), admin.as_ref(), &mut loader.diagnostics);
     let trusted = &gateway.trusted_proxies;
     let mut filters = filter::Taken::default();
+    let suite_spans: Vec<_> = raw.listener.iter().map(|listener| suite_span(&listener.value)).collect();
     let listeners =
         each(raw.listener, |listener| listener::check(listener, trusted, &names, &mut filters, known.now, loader));
     let trust = cluster_tls::Surroundings { names: &names, certificates: certificates.as_deref(), now: known.now };
@@ -84,6 +85,9 @@ pub fn check(raw: raw::File, loader: &mut Loader<'_>, known: &Known<'_>) -> Opti
     }
     if let (Some(routes), Some(listeners), Some(certificates)) = (&routes, &listeners, &certificates) {
         coverage::warn(routes, &host_spans, listeners, certificates, &mut loader.diagnostics);
+    }
+    if let (Some(listeners), Some(certificates)) = (&listeners, &certificates) {
+        coverage::warn_of_suites(listeners, &suite_spans, certificates, &mut loader.diagnostics);
     }
     names.warn_unused(&mut loader.diagnostics);
     Some(Config {
@@ -171,6 +175,11 @@ fn host_spans(route: &raw::Route) -> Vec<Span> {
     route.hosts.iter().flat_map(|hosts| &hosts.value).map(|host| host.span).collect()
 }
 
+/// Where the cipher suites of a listener stand.
+fn suite_span(listener: &raw::Listener) -> Option<Span> {
+    Some(listener.tls.as_ref()?.value.cipher_suites.as_ref()?.span)
+}
+
 /// Checks every item, also after one has failed.
 fn each<R, M>(items: Vec<R>, check: impl FnMut(R) -> Option<M>) -> Option<Vec<M>> {
     let checked: Vec<Option<M>> = items.into_iter().map(check).collect();
@@ -178,7 +187,7 @@ fn each<R, M>(items: Vec<R>, check: impl FnMut(R) -> Option<M>) -> Option<Vec<M>
 }
 
 /// `trusts_any` says whether some listener trusts a proxy by itself.
-fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diagnostics) -> Gateway {
+fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, known: &Known<'_>, diagnostics: &mut Diagnostics) -> Gateway {
     let Some(At { value: raw, .. }) = raw else { return Gateway::default() };
     let default = Gateway::default();
     if let Some(hops) =
@@ -190,6 +199,11 @@ fn gateway(raw: Optional<raw::Gateway>, trusts_any: bool, diagnostics: &mut Diag
     if let (None, Some(group)) = (&raw.user, &raw.group) {
         let help = "say in `user` who the process becomes";
         diagnostics.error(group.span, "`group` needs `user`").help(help);
+    }
+    if let (Some(user), Some(find)) = (&raw.user, known.find_user)
+        && let Err(why) = find(&user.value.0, raw.group.as_ref().map(|group| group.value.0.as_str()))
+    {
+        diagnostics.error(user.span, why);
     }
     Gateway {
         workers: raw.workers.and_then(|workers| workers.value.0),

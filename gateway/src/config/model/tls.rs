@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{CertificateId, HostPattern};
+use super::{CertificateId, HostPattern, KeyKind};
 pub use crate::proto::x509::SanMatch;
 
 /// `tls` of a listener.
@@ -92,6 +92,16 @@ impl CipherSuite {
     /// The version that has it: those of TLS 1.3 have numbers of their own (RFC 8446 §B.4).
     pub fn version(self) -> TlsVersion {
         if self.0 >> 8 == 0x13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 }
+    }
+
+    /// Whether a certificate with such a key can be shown with it. In TLS 1.2 suites are for RSA, or for ECDSA and
+    /// Ed25519 (RFC 8422 section 2); those of TLS 1.3 say nothing of keys.
+    pub fn suits(self, key: KeyKind) -> bool {
+        match self.0 {
+            0xc02f | 0xc030 | 0xcca8 => matches!(key, KeyKind::Rsa(_)),
+            0xc02b | 0xc02c | 0xcca9 => matches!(key, KeyKind::Ecdsa(_) | KeyKind::Ed25519),
+            _ => true,
+        }
     }
 }
 

@@ -25,7 +25,12 @@ impl MapFiles {
 
 impl Files for MapFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.0.get(&normal(path)).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
+        let path = normal(path);
+        let is_directory = || self.0.keys().any(|file| file.starts_with(&path));
+        self.0.get(&path).cloned().ok_or_else(|| match is_directory() {
+            true => io::Error::new(io::ErrorKind::IsADirectory, "a directory"),
+            false => io::Error::new(io::ErrorKind::NotFound, "no such file"),
+        })
     }
 
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {

@@ -34,7 +34,7 @@ fn put_pair(files: &mut MapFiles, at: &str, pair: &str) {
 }
 
 fn reload(files: &MapFiles, running: &Config) -> Result<Loaded, Report> {
-    let known = Known { now: now(), running: Some(running) };
+    let known = Known { now: now(), running: Some(running), find_user: None };
     load_knowing(Path::new("gateway.toml"), files, &known)
 }
 
@@ -108,7 +108,7 @@ fn a_pair_that_is_not_valid_yet_is_looked_at_again_when_it_is() {
     put_pair(&mut files, "c", "future");
     let begin = reload(&files, &first).unwrap().again_at.expect("when it becomes valid");
     let then = std::time::UNIX_EPOCH + Duration::from_secs(begin as u64);
-    let known = Known { now: then, running: Some(&first) };
+    let known = Known { now: then, running: Some(&first), find_user: None };
     let loaded = load_knowing(Path::new("gateway.toml"), &files, &known).unwrap();
     assert_eq!((pair(&loaded.config).info.not_before, loaded.again_at), (begin, None));
 }
@@ -176,9 +176,61 @@ fn a_directory_that_is_empty_all_at_once_leaves_what_runs() {
     put_pair(&mut files, "certs.d/a", "good");
     let first = files.load().unwrap().config;
     put(&mut files, "certs.d/a", "none", "none");
+    for (path, message) in [
+        ("none", "there is no directory certs.d"),
+        ("certs.d/README", "there is no certificate in certs.d"),
+        ("certs.d", "certs.d is no directory"),
+    ] {
+        files.add(path, "");
+        let second = reload(&files, &first).unwrap();
+        assert_eq!(second.config.certificates, first.certificates);
+        assert!(second.warnings.diagnostics.iter().any(|warning| warning.message == message), "{}", second.warnings);
+        let [note] = &second.notes[..] else { panic!("{:?}", second.notes) };
+        let rest = "those that were there are used on; take the table out when they are not wanted any more";
+        assert_eq!(*note, format!("certificate `d`: {message}: {rest}"));
+        // One that is new has nothing to go on with.
+        let anew = files.load().unwrap();
+        assert!(anew.config.certificates.is_empty() && anew.notes.is_empty());
+        assert!(anew.warnings.to_string().contains(message), "{}", anew.warnings);
+        files.0.remove(Path::new(path));
+    }
+}
+
+#[test]
+fn of_both_endings_in_a_directory_the_first_that_is_good_is_used_and_neither_takes_the_other_away() {
+    let mut files = files(MANY);
+    put_pair(&mut files, "certs.d/a", "good");
+    let first = files.load().unwrap().config;
+    let crt = |files: &mut MapFiles, from: &str| {
+        let bytes = files.0[Path::new(&format!("certs/{from}"))].clone();
+        files.add("certs.d/a.crt", bytes);
+    };
+    // With the key of the one that runs.
+    crt(&mut files, "other.pem");
+    for known in [Some(&first), None] {
+        let loaded = match known {
+            Some(running) => reload(&files, running).unwrap(),
+            None => files.load().unwrap(),
+        };
+        assert_eq!(loaded.config.certificates, first.certificates, "also at a start");
+        let [refused] = &loaded.refused[..] else { panic!("{:?}", loaded.refused) };
+        let message = "certs.d/a.crt beside certs.d/a.pem: certs.d/a.key is not the key of this certificate";
+        assert_eq!((refused.certificate.as_str(), refused.message.as_str(), refused.kept), ("d/a", message, true));
+        let warnings = loaded.warnings.to_string();
+        assert!(
+            warnings.contains("certificate `d/a`: certs.d/a.crt is not used, as there is certs.d/a.pem"),
+            "{warnings}"
+        );
+    }
+    // The key comes, too.
+    let key = files.0[Path::new("certs/other.key")].clone();
+    files.add("certs.d/a.key", key);
     let second = reload(&files, &first).unwrap();
-    assert_eq!(second.config.certificates, first.certificates);
-    assert!(second.warnings.diagnostics.iter().any(|warning| warning.message.contains("no certificate in")));
-    // One that is new has nothing to go on with.
-    assert!(files.load().unwrap().config.certificates.is_empty());
+    assert_eq!(second.config.certificates[0].hosts, ["example.org"]);
+    assert!(second.refused.is_empty() && second.warnings.to_string().contains("certs.d/a.pem is not used"));
+    // The other one goes, and what stays is bad.
+    files.0.remove(Path::new("certs.d/a.crt"));
+    let third = reload(&files, &second.config).unwrap();
+    assert_eq!(third.config.certificates[0].pair, second.config.certificates[0].pair);
+    assert!(third.refused[0].kept);
 }

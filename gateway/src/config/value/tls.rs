@@ -8,7 +8,8 @@ use super::{is_dns_name, schema};
 use crate::config::decode::{FromText, Problem, keywords};
 use crate::config::model::{CipherSuite, ClientAuthMode, ForwardClientCert, KeyExchange, SanMatch, TlsVersion};
 
-keywords!(TlsVersion { "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13 });
+keywords!(TlsVersion { "1.2" => TlsVersion::Tls12, "1.3" => TlsVersion::Tls13 }
+    never { ["1.0", "1.1"] because "it is deprecated (RFC 8996), and the TLS library does not have it" });
 
 keywords!(ClientAuthMode {
     "require" => ClientAuthMode::Require,

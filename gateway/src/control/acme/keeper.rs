@@ -293,8 +293,8 @@ impl Keeper {
             issued => issued?,
         };
         let issued = kept::issued(&settings.directory_url, &issued);
-        let wrong = |why| Failure::refused(format!("the certificate that was issued cannot be used: {why}"));
-        let pair = kept::parse(issued.as_bytes()).map(Arc::new).map_err(wrong)?;
+        let wrong = |why: String| Failure::refused(format!("the certificate that was issued cannot be used: {why}"));
+        let pair = kept::parse(issued.as_bytes()).map(Arc::new).map_err(|unusable| wrong(unusable.to_string()))?;
         let kept = Kept { pair, directory_url: Some(settings.directory_url.clone()) };
         if !self.is_good(&kept) {
             return Err(wrong(format!("it is for {}", kept.pair.info.names.join(", "))));

@@ -151,7 +151,8 @@ fn now() -> i64 {
     unix_s(SystemTime::now())
 }
 
-fn date(unix_s: i64) -> String {
+/// `2026-12-01T00:00:00Z`
+pub(super) fn date(unix_s: i64) -> String {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.max(0) as u64);
     humantime::format_rfc3339_seconds(time).to_string()
 }

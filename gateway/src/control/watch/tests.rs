@@ -132,6 +132,25 @@ async fn reading_the_file_is_no_event() {
 }
 
 #[tokio::test]
+async fn a_write_is_no_event_until_the_file_is_closed() {
+    use std::io::Write;
+    let bed = Bed::new();
+    bed.write("gateway.toml", "a");
+    let mut log = fs::File::create(bed.path("access.log")).unwrap();
+    let mut watch = bed.watch(&["gateway.toml"]);
+    for _ in 0..100 {
+        log.write_all(b"line\n").unwrap();
+    }
+    // The event of this one comes after those of the writes.
+    fs::create_dir(bed.path("marker")).unwrap();
+    watch.next_event().await;
+    assert!(watch.events.try_recv().is_err());
+    drop(log);
+    watch.next_event().await;
+    assert!(!watch.look());
+}
+
+#[tokio::test]
 async fn the_list_may_be_replaced() {
     let bed = Bed::new();
     bed.write("old/a.toml", "a");

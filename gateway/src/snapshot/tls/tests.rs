@@ -31,7 +31,7 @@ impl Pairs {
     }
 
     fn load(&self, running: Option<&Config>) -> Config {
-        let known = Known { now: SystemTime::now(), running };
+        let known = Known { now: SystemTime::now(), running, find_user: None };
         load_knowing(Path::new("gateway.toml"), self, &known).unwrap().config
     }
 }
