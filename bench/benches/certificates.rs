@@ -100,7 +100,7 @@ fn hello(name: &str) -> Accepted {
 }
 
 fn load(files: &dyn Files, path: &Path, running: Option<&Config>) -> Config {
-    let known = Known { now: SystemTime::now(), running };
+    let known = Known { now: SystemTime::now(), running, find_user: None };
     let loaded = load_knowing(path, files, &known).expect("no errors");
     assert!(loaded.refused.is_empty() && loaded.config.certificates.len() == CERTIFICATES);
     loaded.config
