@@ -124,7 +124,7 @@ impl Bench {
         if matches!(load, Load::Overload | Load::Reload) {
             sample = sample_of(&(outcome.clone(), cpu), Unit::Exchange);
         }
-        sample.insert(Figure::LoadBusy, (own() - before).as_secs_f64() / outcome.took.as_secs_f64());
+        sample.insert(Figure::LoadBusy, own().saturating_sub(before).as_secs_f64() / outcome.took.as_secs_f64());
         outcome.add(engine.drain()?);
         sample.extend(latencies(&outcome));
         Ok((sample, outcome))

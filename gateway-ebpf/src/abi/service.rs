@@ -306,3 +306,17 @@ mod pod {
         ServiceCounts,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_count_on_around_zero_and_a_clock_that_is_ahead_is_now() {
+        for (then, now, expected) in
+            [(5, 5, 0), (5, 8, 3), (8, 7, 0), (u32::MAX, 0, 1), (u32::MAX - 1, 3, 5), (0, u32::MAX, 0)]
+        {
+            assert_eq!(ticks_since(then, now), expected, "{then} to {now}");
+        }
+    }
+}

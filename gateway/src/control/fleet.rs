@@ -1,7 +1,7 @@
 //! What the boxes of a fleet have in common, by etcd: certificates that another box obtained or an operator put there, and
 //! the keys of session tickets. Nobody waits for it: a box goes on with what it has, and starts from its copy.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -16,8 +16,8 @@ use super::kept::{self, Unusable};
 use super::store::etcd::{Changed, is_one_below};
 use super::store::{CERTIFICATES, CHALLENGES, Directory, Etcd, StoreError};
 use super::tickets::{Keeper, Rotation};
-use crate::config::Refused;
 use crate::config::model::{Certificate, CertificateSource, CertificateStore, Config, Obtained};
+use crate::config::{Refusal, Refused};
 use crate::snapshot::{Challenges, Shown, TicketKeys};
 
 /// How often etcd is asked whether anything has changed: one small read.
@@ -67,9 +67,6 @@ impl RefusedValues {
     /// Those of the certificates in `config`, with their names.
     pub fn of(&self, config: &Config) -> Vec<Refused> {
         let values = self.lock();
-        if values.is_empty() {
-            return Vec::new();
-        }
         let kept = config.certificates.iter().filter(|certificate| certificate.is_kept());
         let refused = kept.filter_map(|certificate| {
             let value = values.get(&kept::key(&certificate.name))?;
@@ -78,9 +75,22 @@ impl RefusedValues {
         refused.collect()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Whether this is news.
     fn insert(&self, value: Refused) -> bool {
         self.lock().insert(value.certificate.clone(), value.clone()).is_none_or(|before| before != value)
+    }
+
+    /// Keeps those whose keys these are. Whether there were others.
+    fn retain(&self, is_kept: impl Fn(&str) -> bool) -> bool {
+        let mut values = self.lock();
+        let before = values.len();
+        values.retain(|key, _| is_kept(key));
+        values.len() < before
     }
 
     /// Whether there was one.
@@ -111,14 +121,14 @@ impl Fleet {
         let hosts = hosts(config);
         let before = std::mem::replace(&mut *self.hosts.lock().unwrap_or_else(PoisonError::into_inner), hosts.clone());
         self.has_changed.fetch_or(before != hosts, Relaxed);
-        self.refused.lock().retain(|key, _| hosts.contains_key(key));
+        self.refused.retain(|key| hosts.contains_key(key));
         let wanted = &config.certificate_store;
         if self.member.as_ref().is_some_and(|member| member.wanted == *wanted) {
             return Ok(());
         }
         self.member = None;
         self.up.store(NO_STORE, Relaxed);
-        self.refused.lock().clear();
+        self.refused.retain(|_| false);
         let Some(settings) = &wanted.etcd else { return Ok(()) };
         let etcd = Etcd::new(settings, Directory::open(wanted.directory.clone())?);
         let (tell, news) = mpsc::channel(1);
@@ -175,7 +185,7 @@ struct Sharing {
     hosts: Arc<Mutex<Hosts>>,
     has_changed: Arc<AtomicBool>,
     refused: Arc<RefusedValues>,
-    /// When one of those becomes valid, in seconds of Unix time.
+    /// When one of those may not be refused any more, in seconds of Unix time.
     again_at: Option<i64>,
     keeper: Arc<Keeper>,
     rotation: Rotation,
@@ -303,11 +313,12 @@ impl Sharing {
 
     /// A value that is not there any more is not refused any more.
     async fn forget_deleted(&self) -> Result<(), StoreError> {
-        let refused: Vec<String> = self.refused.lock().keys().cloned().collect();
-        for key in refused {
-            if self.etcd.get_at(&key).await?.0.is_none() && self.refused.remove(&key) {
-                let _ = self.tell.try_send(());
-            }
+        if self.refused.is_empty() {
+            return Ok(());
+        }
+        let there: HashSet<String> = self.etcd.list(CERTIFICATES).await?.into_iter().collect();
+        if self.refused.retain(|key| there.contains(key)) {
+            let _ = self.tell.try_send(());
         }
         Ok(())
     }
@@ -350,9 +361,13 @@ impl Sharing {
         }
         // After that, as an etcd from a backup has what nobody has wanted: there, the copy is put back.
         if let Some(unusable) = kept::refusal(&pair, own_pair.as_ref(), &self.hosts_of(&key), now_s) {
-            if pair.chain_not_before > now_s {
-                self.again_at = self.again_at.into_iter().chain([pair.chain_not_before]).min();
-            }
+            let again_at = match unusable.refusal {
+                Refusal::NotYetValid => Some(pair.chain_not_before),
+                // Then nothing is lost by it.
+                Refusal::Hosts => own_pair.as_ref().map(|own| own.chain_not_after + 1),
+                _ => None,
+            };
+            self.again_at = self.again_at.into_iter().chain(again_at).min();
             return Ok(self.refuse(key, unusable, own_pair.is_some()));
         }
         self.refused.remove(&key);

@@ -71,8 +71,8 @@ fn with_staple(bytes: &[u8], ocsp: Option<&[u8]>) -> Result<Pair, Unusable> {
 }
 
 /// Why a pair is not to take the place of `own`, if there is that, as with files: it is not valid now, or one of
-/// `hosts` that `own` is good for would lose its certificate. Other than with files, the first one may be for some of
-/// them.
+/// `hosts` that `own` is good for would lose its certificate, or it is for none of them. Other than with files, the first
+/// one may be for some of them.
 pub fn refusal(pair: &Pair, own: Option<&Pair>, hosts: &[String], now_s: i64) -> Option<Unusable> {
     let unusable = |refusal, why| Some(Unusable { refusal, why });
     if pair.chain_not_after < now_s {
@@ -80,6 +80,9 @@ pub fn refusal(pair: &Pair, own: Option<&Pair>, hosts: &[String], now_s: i64) ->
     }
     if pair.chain_not_before > now_s && own.is_none_or(|own| own.info.sha256 != pair.info.sha256) {
         return unusable(Refusal::NotYetValid, format!("is not valid before {}", date(pair.chain_not_before)));
+    }
+    if !hosts.is_empty() && !hosts.iter().any(|host| pair.covers(host)) {
+        return unusable(Refusal::Hosts, format!("does not cover {}", hosts.join(", ")));
     }
     let own = own.filter(|own| own.chain_not_after >= now_s)?;
     let lost: Vec<&str> =
@@ -198,6 +201,7 @@ mod tests {
             (pair(&["a.test"], 5, 100), Some(&own), &hosts, Some((Refusal::Hosts, "does not cover b.test"))),
             (pair(&["a.test"], 5, 100), Some(&own), &[], None),
             (pair(&["a.test"], 5, 100), None, &hosts, None),
+            (pair(&["c.test"], 5, 100), None, &hosts, Some((Refusal::Hosts, "does not cover a.test, b.test"))),
             (pair(&["a.test"], 5, 100), Some(&half), &hosts, None),
             (pair(&["a.test"], 5, 100), Some(&pair(both, 0, 9)), &hosts, None),
         ] {

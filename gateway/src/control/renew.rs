@@ -43,7 +43,7 @@ pub fn renew(
         Which::All => all.iter().filter_map(by_acme).collect(),
     };
     if is_away && !wanted.is_empty() {
-        let why = "nothing is ordered: the certificate store cannot be reached (etcd; the log says why)";
+        let why = "nothing is ordered: the certificate store does not work (the log says why)";
         return Err(NotRenewed::Refused(why.into()));
     }
     let mut refused: BTreeMap<&str, NotNow> = BTreeMap::new();
@@ -119,7 +119,7 @@ mod tests {
         let ask = |which| renew(&all, &renewals, false, &which, 0);
         for which in [one("one"), Which::All] {
             let told = renew(&all, &renewals, true, &which, 0);
-            assert!(matches!(&told, Err(NotRenewed::Refused(why)) if why.contains("cannot be reached")), "{told:?}");
+            assert!(matches!(&told, Err(NotRenewed::Refused(why)) if why.contains("does not work")), "{told:?}");
         }
         assert_eq!(ask(one("one")).unwrap(), "{\"begun\":[\"one\"],\"refused\":{}}\n");
         let refused = |name, why: &str| {

@@ -206,9 +206,14 @@ impl Control {
 
     /// Shares with other boxes what the configuration says.
     fn follow_fleet(&mut self) {
+        let had_refused = !self.gateway.shared().store_refused.is_empty();
         let followed = self.fleet.follow(self.gateway.config(), self.gateway.tickets(), self.gateway.challenges());
         if let Err(error) = followed {
             log::error!("certificate store: {error}; this box is alone");
+        }
+        if had_refused {
+            // Values of another etcd, or of none, are not refused any more.
+            self.gateway.shared().follow_certificates();
         }
     }
 

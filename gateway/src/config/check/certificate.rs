@@ -171,7 +171,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Of `NAME.crt` and `NAME.pem` the first that is good with `NAME.key`: one that is put beside the other does not
-    /// take away what is shown.
+    /// take away what is shown. Neither does the other when the first runs and is renewed badly: it may be an old one.
     fn chosen(
         &self,
         name: &str,
@@ -186,12 +186,20 @@ impl<'a> Checker<'a> {
             let files = PairFiles { ocsp: None, ..files.clone() };
             let before = self.before(name, &CertificateSource::Directory(files.clone()));
             match self.read(&files, spans, loader) {
+                Ok(pair) if pair.chain_not_after < self.now => {
+                    let message = format!("{} expired on {}", files.chain.display(), date(pair.chain_not_after));
+                    vec![Problem { span: spans.chain, refusal: Refusal::Expired, message, help: String::new() }]
+                }
                 Ok(pair) => self.problems(&pair, before, &files, spans, table),
                 Err(problems) => problems,
             }
         };
         let of_first = problems(&first);
-        let passes_over = !of_first.is_empty() && problems(&other).is_empty();
+        let is_first = |old: &PairFiles| (&old.chain, &old.key) == (&first.chain, &first.key);
+        let first_runs = self.by_name.get(name).and_then(|old| old.source.files()).is_some_and(is_first);
+        let has_expired = of_first.iter().any(|problem| problem.refusal == Refusal::Expired);
+        let may_be_passed_over = !of_first.is_empty() && (has_expired || !first_runs);
+        let passes_over = may_be_passed_over && problems(&other).is_empty();
         let (used, left) = if passes_over { (other, first) } else { (first, other) };
         let (used_path, left_path) = (used.chain.display(), left.chain.display());
         let message = format!("certificate `{name}`: {left_path} is not used, as there is {used_path}");

@@ -1,5 +1,6 @@
 //! Certificates for tests, in `certs/`.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use rcgen::{
@@ -10,7 +11,7 @@ use rcgen::{
 use super::files::MapFiles;
 
 /// Files that every case may name: `good`, `renewed`, `other`, `expired`, `future` and `nameless`, each `.pem` and `.key`, and
-/// some that are broken; `none-revoked.crl` and `stale.crl`.
+/// some that are broken; `old/former.pem` and `old/lapsed.pem`, with the key of `good`; `none-revoked.crl` and `stale.crl`.
 pub fn files() -> MapFiles {
     static FILES: LazyLock<MapFiles> = LazyLock::new(make);
     FILES.clone()
@@ -24,6 +25,9 @@ fn make() -> MapFiles {
     pair(&mut files, "expired", &["example.com"], 2020, 2025);
     pair(&mut files, "future", &["example.com"], 2030, 2040);
     pair(&mut files, "nameless", &[], 2020, 2040);
+    let key = KeyPair::from_pem(std::str::from_utf8(&files.0[Path::new("certs/good.key")]).unwrap()).unwrap();
+    certificate(&mut files, "old/former", &key, &["example.com"], 2019, 2039);
+    certificate(&mut files, "old/lapsed", &key, &["example.com"], 2019, 2024);
     files.add("certs/text.pem", "hello\n");
     files.add("certs/broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     revocation_list(&mut files, "none-revoked", 2040);
@@ -50,11 +54,15 @@ fn revocation_list(files: &mut MapFiles, name: &str, until_year: i32) {
 }
 
 fn pair(files: &mut MapFiles, name: &str, hosts: &[&str], from_year: i32, to_year: i32) {
+    let key = KeyPair::generate().unwrap();
+    certificate(files, &format!("certs/{name}"), &key, hosts, from_year, to_year);
+    files.add(&format!("certs/{name}.key"), key.serialize_pem());
+}
+
+fn certificate(files: &mut MapFiles, path: &str, key: &KeyPair, hosts: &[&str], from_year: i32, to_year: i32) {
     let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
     let mut params = CertificateParams::new(hosts).unwrap();
     params.not_before = date_time_ymd(from_year, 1, 1);
     params.not_after = date_time_ymd(to_year, 1, 1);
-    let key = KeyPair::generate().unwrap();
-    files.add(&format!("certs/{name}.pem"), params.self_signed(&key).unwrap().pem());
-    files.add(&format!("certs/{name}.key"), key.serialize_pem());
+    files.add(&format!("{path}.pem"), params.self_signed(key).unwrap().pem());
 }

@@ -29,6 +29,11 @@ fn put(files: &mut MapFiles, at: &str, chain: &str, key: &str) {
     }
 }
 
+fn put_file(files: &mut MapFiles, at: &str, from: &str) {
+    let bytes = files.0[Path::new(from)].clone();
+    files.add(at, bytes);
+}
+
 fn put_pair(files: &mut MapFiles, at: &str, pair: &str) {
     put(files, at, &format!("{pair}.pem"), &format!("{pair}.key"));
 }
@@ -201,12 +206,8 @@ fn of_both_endings_in_a_directory_the_first_that_is_good_is_used_and_neither_tak
     let mut files = files(MANY);
     put_pair(&mut files, "certs.d/a", "good");
     let first = files.load().unwrap().config;
-    let crt = |files: &mut MapFiles, from: &str| {
-        let bytes = files.0[Path::new(&format!("certs/{from}"))].clone();
-        files.add("certs.d/a.crt", bytes);
-    };
     // With the key of the one that runs.
-    crt(&mut files, "other.pem");
+    put_file(&mut files, "certs.d/a.crt", "certs/other.pem");
     for known in [Some(&first), None] {
         let loaded = match known {
             Some(running) => reload(&files, running).unwrap(),
@@ -223,8 +224,7 @@ fn of_both_endings_in_a_directory_the_first_that_is_good_is_used_and_neither_tak
         );
     }
     // The key comes, too.
-    let key = files.0[Path::new("certs/other.key")].clone();
-    files.add("certs.d/a.key", key);
+    put_file(&mut files, "certs.d/a.key", "certs/other.key");
     let second = reload(&files, &first).unwrap();
     assert_eq!(second.config.certificates[0].hosts, ["example.org"]);
     assert!(second.refused.is_empty() && second.warnings.to_string().contains("certs.d/a.pem is not used"));
@@ -233,4 +233,27 @@ fn of_both_endings_in_a_directory_the_first_that_is_good_is_used_and_neither_tak
     let third = reload(&files, &second.config).unwrap();
     assert_eq!(third.config.certificates[0].pair, second.config.certificates[0].pair);
     assert!(third.refused[0].kept);
+}
+
+#[test]
+fn of_both_endings_one_that_has_expired_is_passed_over_and_one_that_runs_is_not_left_for_an_old_one() {
+    let mut files = files(MANY);
+    put_pair(&mut files, "certs.d/a", "good");
+    let first = files.load().unwrap().config;
+    put_file(&mut files, "certs.d/a.crt", "old/lapsed.pem");
+    for loaded in [reload(&files, &first).unwrap(), files.load().unwrap()] {
+        assert_eq!(loaded.config.certificates, first.certificates);
+        let message = "certs.d/a.crt beside certs.d/a.pem: certs.d/a.crt expired on 2024-01-01";
+        assert_eq!((loaded.refused[0].refusal, loaded.refused[0].message.as_str()), (Refusal::Expired, message));
+    }
+    put_file(&mut files, "certs.d/a.crt", "certs/good.pem");
+    put_file(&mut files, "certs.d/a.pem", "old/former.pem");
+    let running = files.load().unwrap().config;
+    assert_eq!(pair(&running).info.names.len(), 2);
+    put_file(&mut files, "certs.d/a.crt", "certs/broken.pem");
+    let second = reload(&files, &running).unwrap();
+    assert!(Arc::ptr_eq(pair(&second.config), pair(&running)));
+    assert_eq!((second.refused.len(), second.refused[0].kept), (1, true));
+    // Nothing runs at a start.
+    assert_eq!(pair(&files.load().unwrap().config).info.names, ["example.com"]);
 }
