@@ -279,10 +279,11 @@ fn a_denied_port_gets_no_answer_and_the_others_do() {
     let config = model::Xdp { interfaces: vec!["eth0".into()], mode: XdpMode::Native, ..on(XdpLimits::default()) };
     let xdp = gateway.enter(|| xdp::attach(&config, &access).unwrap());
     let connects = |listener: &TcpListener| connects(&client, listener.local_addr().unwrap());
-    let connected: Vec<bool> = listeners.iter().map(connects).collect();
-    assert_eq!(connected, [false, false, true, true]);
+    assert!(!listeners[..2].iter().any(connects));
+    // A veth stands still for a moment when its program comes or goes, and loses what comes meanwhile.
+    wait::until_true("the other ports to be served", || listeners[2..].iter().all(connects));
     drop(xdp);
-    assert!(listeners.iter().all(connects));
+    wait::until_true("all ports to be served", || listeners.iter().all(connects));
 }
 
 #[test]
