@@ -248,7 +248,7 @@ fn sample_of((outcome, cpu): &(Outcome, Cpu), unit: Unit) -> Sample {
         Unit::MiB => outcome.bytes as f64 / MIB,
     };
     let seconds = outcome.took.as_secs_f64();
-    Sample::from([
+    let mut sample = Sample::from([
         (Figure::User, cpu.user() * 1e6 / units),
         (Figure::System, cpu.system() * 1e6 / units),
         (Figure::Cpu, cpu.total() * 1e6 / units),
@@ -256,7 +256,10 @@ fn sample_of((outcome, cpu): &(Outcome, Cpu), unit: Unit) -> Sample {
         (Figure::Busy, cpu.total() / seconds),
         (Figure::Failed, outcome.failed as f64),
         (Figure::Unanswered, outcome.unanswered as f64),
-    ])
+    ]);
+    // Where nothing was done, there is no cost of it.
+    sample.retain(|_, value| value.is_finite());
+    sample
 }
 
 fn latencies(outcome: &Outcome) -> Sample {
