@@ -25,8 +25,9 @@ fn object() -> Vec<u8> {
             Vec::new()
         });
     }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace");
-    let path = workspace.join(DEFAULT_OBJECT);
+    // Asked for when it runs: checkouts that share a target directory share this program.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let path = package.parent().expect("the package lies in the workspace").join(DEFAULT_OBJECT);
     match fs::read(&path) {
         Ok(object) => {
             watch(&path);
